@@ -1,0 +1,1 @@
+"""The longest chain, under budgets, cuts, hops and nested exceptions."""

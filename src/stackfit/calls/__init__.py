@@ -1,0 +1,1 @@
+"""The call graph: call sites of every kind and their candidates."""

@@ -1,0 +1,1 @@
+"""Where execution starts, and what hardware and entry code push first."""

@@ -1,0 +1,1 @@
+"""Effects to the stack depth at every instruction."""

@@ -1,0 +1,1 @@
+"""Bytes to images: ELF, vmlinuz, kallsyms, modules and linking, ORC and CFI."""

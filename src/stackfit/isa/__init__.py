@@ -1,0 +1,1 @@
+"""Instruction sets: bytes to instruction effects, as arrays."""

@@ -1,0 +1,1 @@
+"""Bounds put on a layout's stacks: needs, headroom, verdicts."""
