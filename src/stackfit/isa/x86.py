@@ -1,0 +1,45 @@
+"""x86 code to effect arrays: drives the compiled decoder and owns its buffers."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stackfit.isa.effects import Instructions
+from stackfit.isa.x86_decode import MAPS, decode_into
+
+__all__ = ["decode"]
+
+_FIELDS: tuple[tuple[str, type], ...] = (
+    ("offset", np.uint32),
+    ("length", np.uint16),
+    ("operation", np.uint8),
+    ("width", np.uint8),
+    ("register", np.uint8),
+    ("base", np.uint8),
+    ("index", np.uint8),
+    ("scale", np.uint8),
+    ("flags", np.uint8),
+    ("clobbers", np.uint16),
+    ("displacement", np.int32),
+    ("immediate", np.int64),
+)
+
+
+def decode(code: NDArray[np.uint8], bits64: bool, starts: NDArray[np.uint32]) -> Instructions:
+    """Decode a piece of code from its first byte to its last.
+
+    `starts`: ascending offsets (bytes) at which an instruction is known to begin: decoding starts afresh there.
+    """
+    code = np.array(code, np.uint8)  # a writable copy: Cython's memoryviews ask for one
+    capacity = code.size // 4 + 64  # kernels average 5.4 bytes an instruction once int3 runs are collapsed
+    arrays = {name: np.empty(capacity, kind) for name, kind in _FIELDS}
+    position = count = 0
+    while position < code.size:
+        position, count = decode_into(
+            code, bits64, position, np.array(starts, np.uint32), MAPS, *arrays.values(), count
+        )
+        if position < code.size:
+            more = max(64, (code.size - position) // 2)
+            arrays = {name: np.concatenate([array, np.empty(more, array.dtype)]) for name, array in arrays.items()}
+    return Instructions(**{name: array[:count] for name, array in arrays.items()})

@@ -1,0 +1,917 @@
+# cython: boundscheck=True, wraparound=False, cdivision=True
+"""x86 decoder, 32- and 64-bit: bytes to effect arrays (Intel SDM volume 2, appendix A opcode maps).
+
+One pass, table driven: prefixes, REX, opcode map, ModRM/SIB, displacement, immediate; VEX and EVEX for their
+lengths and general-register results. Compiled by Cython; the same file runs as plain Python.
+"""
+
+from __future__ import annotations
+
+import cython
+import numpy as np
+
+__all__ = ["MAPS", "decode_into"]
+
+# Attribute bits of an opcode.
+_MODRM = 1
+_IMM8 = 2
+_IMMZ = 4  # 2 bytes with an operand-size prefix, else 4
+_TO_REG = 8  # writes the general register in ModRM.reg
+_TO_RM = 16  # writes the general register in ModRM.rm when that is a register
+_INVALID = 32
+_INVALID_64 = 64
+
+
+def _build_maps() -> np.ndarray:  # type: ignore[type-arg]
+    """The four opcode maps (one byte, 0F, 0F38, 0F3A) as attribute bytes: shape (1024,), uint8."""
+    one = [0] * 256
+    for group in range(0, 0x40, 8):
+        compare = group == 0x38
+        one[group] = one[group + 1] = _MODRM | (0 if compare else _TO_RM)
+        one[group + 2] = one[group + 3] = _MODRM | (0 if compare else _TO_REG)
+        one[group + 4], one[group + 5] = _IMM8, _IMMZ
+    for code in (0x06, 0x07, 0x0E, 0x16, 0x17, 0x1E, 0x1F, 0x27, 0x2F, 0x37, 0x3F, 0x60, 0x61, 0x82, 0x9A, 0xCE, 0xD4, 0xD5, 0xD6, 0xEA):
+        one[code] |= _INVALID_64
+    one[0xD4] |= _IMM8
+    one[0xD5] |= _IMM8
+    one[0x63] = _MODRM | _TO_REG
+    one[0x68] = _IMMZ
+    one[0x69] = _MODRM | _IMMZ | _TO_REG
+    one[0x6A] = _IMM8
+    one[0x6B] = _MODRM | _IMM8 | _TO_REG
+    one[0x80] = one[0x83] = _MODRM | _IMM8 | _TO_RM
+    one[0x82] |= _MODRM | _IMM8 | _TO_RM
+    one[0x81] = _MODRM | _IMMZ | _TO_RM
+    one[0x84] = one[0x85] = _MODRM
+    one[0x86] = one[0x87] = _MODRM | _TO_REG | _TO_RM
+    one[0x88] = one[0x89] = _MODRM | _TO_RM
+    one[0x8A] = one[0x8B] = _MODRM | _TO_REG
+    one[0x8C] = _MODRM | _TO_RM
+    one[0x8D] = _MODRM | _TO_REG
+    one[0x8E] = _MODRM
+    one[0x8F] = _MODRM | _TO_RM
+    one[0xA8], one[0xA9] = _IMM8, _IMMZ
+    for code in range(0xB0, 0xB8):
+        one[code] = _IMM8
+    one[0xC0] = one[0xC1] = _MODRM | _IMM8 | _TO_RM
+    one[0xC6], one[0xC7] = _MODRM | _IMM8 | _TO_RM, _MODRM | _IMMZ | _TO_RM
+    one[0xCD] = _IMM8
+    for code in range(0xD0, 0xD4):
+        one[code] = _MODRM | _TO_RM
+    for code in range(0xD8, 0xE0):
+        one[code] = _MODRM
+    for code in range(0xE4, 0xE8):
+        one[code] = _IMM8
+    one[0xF6] = one[0xF7] = one[0xFE] = one[0xFF] = _MODRM
+
+    two = [0] * 256
+    for code in (*range(0x00, 0x04), 0x0D, *range(0x10, 0x30), *range(0x40, 0x77), *range(0x78, 0x80), *range(0x90, 0xA0)):
+        two[code] = _MODRM
+    for code in (0xA3, 0xA4, 0xA5, *range(0xAB, 0xC8), *range(0xD0, 0x100)):
+        two[code] = _MODRM
+    for code in (0x04, 0x0A, 0x0C, 0x24, 0x25, 0x26, 0x27, 0x36, 0x39, 0x3B, 0x3C, 0x3D, 0x3E, 0x3F, 0x7A, 0x7B, 0xA6, 0xA7):
+        two[code] = _INVALID
+    two[0x0F] = _MODRM | _IMM8
+    for code in (0x70, 0x71, 0x72, 0x73, 0xA4, 0xAC, 0xBA, 0xC2, 0xC4, 0xC5, 0xC6):
+        two[code] = _MODRM | _IMM8
+    for code in (0x02, 0x03, 0xAF, *range(0x40, 0x50), 0xB6, 0xB7, 0xB8, 0xBC, 0xBD, 0xBE, 0xBF, 0xB2, 0xB4, 0xB5):
+        two[code] |= _TO_REG
+    for code in (0x50, 0xD7, 0xC5):
+        two[code] |= _TO_REG
+    for code in (*range(0x90, 0xA0), 0xA4, 0xA5, 0xAB, 0xAC, 0xAD, 0xB0, 0xB1, 0xB3, 0xBB, 0x78):
+        two[code] |= _TO_RM
+    two[0xC0] = two[0xC1] = _MODRM | _TO_REG | _TO_RM
+
+    three38 = [_MODRM] * 256
+    three3a = [_MODRM | _IMM8] * 256
+    for code in (0xF0, 0xF1, 0xF6):
+        three38[code] |= _TO_REG
+    for code in (0x14, 0x15, 0x16, 0x17):
+        three3a[code] |= _TO_RM
+    return np.array(one + two + three38 + three3a, np.uint8)
+
+
+MAPS = _build_maps()
+
+
+def decode_into(
+    code: cython.uchar[::1],
+    bits64: cython.bint,
+    resume: cython.longlong,
+    starts: cython.uint[::1],
+    maps: cython.uchar[::1],
+    offset_out: cython.uint[::1],
+    length_out: cython.ushort[::1],
+    operation_out: cython.uchar[::1],
+    width_out: cython.uchar[::1],
+    register_out: cython.uchar[::1],
+    base_out: cython.uchar[::1],
+    index_out: cython.uchar[::1],
+    scale_out: cython.uchar[::1],
+    flags_out: cython.uchar[::1],
+    clobbers_out: cython.ushort[::1],
+    displacement_out: cython.int[::1],
+    immediate_out: cython.longlong[::1],
+    count: cython.longlong,
+) -> tuple[int, int]:
+    """Decode `code` from byte `resume` on, filling the output arrays from index `count`.
+
+    Decoding starts afresh at every offset in `starts` (ascending), so that data before a function cannot
+    shift it. Returns (next byte, instructions written so far); stops early when the outputs are full, to be
+    called again with larger ones. A byte that starts no instruction is one BAD instruction of length 1.
+    """
+    size: cython.longlong = code.shape[0]
+    capacity: cython.longlong = offset_out.shape[0]
+    position: cython.longlong = resume
+    next_start: cython.longlong = 0
+    start_count: cython.longlong = starts.shape[0]
+    limit: cython.longlong
+    p: cython.longlong
+    b: cython.int
+    rex: cython.int
+    operand16: cython.bint
+    address_override: cython.bint
+    repeat: cython.int
+    segment: cython.bint
+    lock: cython.bint
+    attributes: cython.int
+    opmap: cython.int
+    modrm: cython.int
+    mod: cython.int
+    reg: cython.int
+    rm: cython.int
+    sib: cython.int
+    base: cython.int
+    index: cython.int
+    scale: cython.int
+    displacement: cython.longlong
+    displacement_size: cython.int
+    immediate: cython.longlong
+    immediate_size: cython.int
+    width: cython.int
+    operation: cython.int
+    register: cython.int
+    source: cython.int
+    clobbers: cython.int
+    memory: cython.bint
+    vex: cython.bint
+    has_modrm: cython.bint
+    i: cython.int
+    stack_width: cython.int = 8 if bits64 else 4
+    full_width: cython.int = stack_width
+    operation_code: cython.int
+    byte_rm: cython.int
+    byte_reg: cython.int
+    vvvv: cython.int
+    vex_pp: cython.int
+    alu: cython.int
+
+    while next_start < start_count and starts[next_start] <= position:
+        next_start += 1
+    while position < size:
+        if count >= capacity:
+            return position, count
+        while next_start < start_count and starts[next_start] <= position:
+            next_start += 1
+        limit = starts[next_start] if next_start < start_count else size
+        if limit > size:
+            limit = size
+        b = code[position]
+        if b == 0xCC:  # a run of int3 is padding: one instruction
+            p = position + 1
+            while p < limit and p - position < 60000 and code[p] == 0xCC:
+                p += 1
+            offset_out[count] = position
+            length_out[count] = p - position
+            operation_out[count] = 17
+            width_out[count] = 0
+            register_out[count] = 255
+            base_out[count] = 255
+            index_out[count] = 255
+            scale_out[count] = 0
+            flags_out[count] = 0
+            clobbers_out[count] = 0
+            displacement_out[count] = 0
+            immediate_out[count] = 0
+            count += 1
+            position = p
+            continue
+        if limit - position > 15:
+            limit = position + 15
+        p = position
+        rex = 0
+        operand16 = False
+        address_override = False
+        repeat = 0
+        segment = False
+        lock = False
+        operation = 40  # BAD until an opcode has been understood
+        attributes = 0
+        opmap = 0
+        vex = False
+        vvvv = 255
+        vex_pp = 0
+        # Legacy prefixes, then REX.
+        while p < limit:
+            b = code[p]
+            if b == 0x66:
+                operand16 = True
+            elif b == 0x67:
+                address_override = True
+            elif b == 0xF2 or b == 0xF3:
+                repeat = b
+            elif b == 0xF0:
+                lock = True
+            elif b == 0x64 or b == 0x65:
+                segment = True
+            elif b == 0x2E or b == 0x36 or b == 0x3E or b == 0x26:
+                pass
+            else:
+                break
+            p += 1
+        if bits64 and p < limit and (code[p] & 0xF0) == 0x40:
+            rex = code[p]
+            p += 1
+        modrm = 0
+        mod = 3
+        reg = 0
+        rm = 0
+        base = 255
+        index = 255
+        scale = 0
+        displacement = 0
+        immediate = 0
+        immediate_size = 0
+        register = 255
+        clobbers = 0
+        memory = False
+        has_modrm = False
+        width = 4
+        if p < limit:
+            operation = 0
+            b = code[p]
+            p += 1
+            if (b == 0xC4 or b == 0xC5 or b == 0x62) and (bits64 or (p < limit and (code[p] & 0xC0) == 0xC0)):
+                vex = True
+                if b == 0xC5:
+                    if p + 1 >= limit:
+                        operation = 40
+                    else:
+                        i = code[p]
+                        rex = 0x44 if not (i & 0x80) else 0x40
+                        vvvv = ~(i >> 3) & 15
+                        vex_pp = i & 3
+                        opmap = 1
+                        p += 1
+                elif b == 0xC4:
+                    if p + 2 >= limit:
+                        operation = 40
+                    else:
+                        i = code[p]
+                        opmap = i & 31
+                        rex = 0x40 | ((~(i >> 5)) & 7)
+                        i = code[p + 1]
+                        if i & 0x80:
+                            rex |= 8
+                        vvvv = ~(i >> 3) & 15
+                        vex_pp = i & 3
+                        p += 2
+                else:
+                    if p + 3 >= limit:
+                        operation = 40
+                    else:
+                        i = code[p]
+                        opmap = i & 7
+                        rex = 0x40 | ((~(i >> 5)) & 7)
+                        if code[p + 1] & 0x80:
+                            rex |= 8
+                        vex_pp = code[p + 1] & 3
+                        p += 3
+                if not bits64:
+                    rex &= 0x48
+                if operation != 40:
+                    if opmap < 1 or opmap > 3:
+                        if b == 0x62 and (opmap == 5 or opmap == 6):
+                            opmap = 2  # FP16 maps: ModRM, no immediate (map 5 keeps a few; lengths as in 0F)
+                        else:
+                            operation = 40
+                            opmap = 1
+                    if b == 0x62:
+                        attributes = 256  # EVEX: vector registers only, but for lengths
+                    b = code[p]
+                    p += 1
+            elif b == 0x0F:
+                if p >= limit:
+                    operation = 40
+                else:
+                    b = code[p]
+                    p += 1
+                    opmap = 1
+                    if b == 0x38 or b == 0x3A:
+                        opmap = 2 if b == 0x38 else 3
+                        if p >= limit:
+                            operation = 40
+                        else:
+                            b = code[p]
+                            p += 1
+        if operation != 40:
+            if rex & 8:
+                width = 8
+            elif operand16:
+                width = 2
+            if vex and attributes == 256:  # EVEX
+                attributes = _EVEX_MODRM
+                if opmap == 3 or (opmap == 1 and (0x70 <= b <= 0x73 or b == 0xC2 or 0xC4 <= b <= 0xC6)):
+                    attributes |= _EVEX_IMM8
+            else:
+                attributes = maps[opmap * 256 + b]
+                if vex:
+                    attributes &= ~(8 | 16)
+                    attributes |= 1
+                    if opmap == 1 and b == 0x77:
+                        attributes = 0  # vzeroupper
+                    # The few VEX instructions that write a general register.
+                    if opmap == 1 and (b == 0x50 or b == 0xD7 or b == 0xC5 or ((b == 0x2C or b == 0x2D) and vex_pp >= 2)):
+                        attributes |= 8
+                    if opmap == 1 and (b == 0x92 or b == 0x93):
+                        attributes |= 8 if b == 0x93 else 0
+                    if opmap == 2 and (b == 0xF2 or b == 0xF5 or b == 0xF6 or b == 0xF7):
+                        attributes |= 8
+                    if opmap == 3 and b == 0xF0:
+                        attributes |= 8
+                    if opmap == 3 and 0x14 <= b <= 0x17:
+                        attributes |= 16
+                    if opmap == 1 and b == 0x7E and vex_pp < 2:
+                        attributes |= 16
+            if (attributes & 32) or ((attributes & 64) and bits64 and opmap == 0):
+                operation = 40
+            has_modrm = (attributes & 1) != 0
+        if operation != 40 and has_modrm:
+            if p >= limit:
+                operation = 40
+            else:
+                modrm = code[p]
+                p += 1
+                mod = modrm >> 6
+                reg = ((modrm >> 3) & 7) | ((rex & 4) << 1)
+                rm = (modrm & 7) | ((rex & 1) << 3)
+                if opmap == 1 and 0x20 <= b <= 0x23 and not vex:
+                    mod = 3  # mov to and from control and debug registers ignore mod
+                if mod != 3:
+                    memory = True
+                    displacement_size = 0
+                    if not bits64 and address_override:  # 16-bit addressing
+                        base = 255
+                        if mod == 1:
+                            displacement_size = 1
+                        elif mod == 2 or (modrm & 7) == 6:
+                            displacement_size = 2
+                    else:
+                        base = rm
+                        if (modrm & 7) == 4:
+                            if p >= limit:
+                                operation = 40
+                            else:
+                                sib = code[p]
+                                p += 1
+                                base = (sib & 7) | ((rex & 1) << 3)
+                                index = ((sib >> 3) & 7) | ((rex & 2) << 2)
+                                scale = 1 << (sib >> 6)
+                                if index == 4:
+                                    index = 255
+                                if (sib & 7) == 5 and mod == 0:
+                                    base = 255
+                                    displacement_size = 4
+                        elif (modrm & 7) == 5 and mod == 0:
+                            base = 16 if bits64 else 255
+                            displacement_size = 4
+                        if mod == 1:
+                            displacement_size = 1
+                        elif mod == 2:
+                            displacement_size = 4
+                    if displacement_size:
+                        if p + displacement_size > limit:
+                            operation = 40
+                        else:
+                            displacement = 0
+                            for i in range(displacement_size):
+                                displacement |= cython.cast(cython.longlong, code[p + i]) << (8 * i)
+                            if displacement_size == 1 and displacement >= 128:
+                                displacement -= 256
+                            elif displacement_size == 2 and displacement >= 32768:
+                                displacement -= 65536
+                            elif displacement_size == 4 and displacement >= 2147483648:
+                                displacement -= 4294967296
+                            p += displacement_size
+        if operation != 40:
+            # Size of the immediate.
+            if attributes & 2:
+                immediate_size = 1
+            elif attributes & 4:
+                immediate_size = 2 if operand16 and not (rex & 8) else 4
+            if opmap == 0 and not vex:
+                if b == 0xF6 and (modrm & 0x30) == 0:
+                    immediate_size = 1
+                elif b == 0xF7 and (modrm & 0x30) == 0:
+                    immediate_size = 2 if operand16 and not (rex & 8) else 4
+                elif 0xB8 <= b <= 0xBF:
+                    immediate_size = 8 if rex & 8 else (2 if operand16 else 4)
+                elif 0xA0 <= b <= 0xA3:
+                    immediate_size = (4 if address_override else 8) if bits64 else (2 if address_override else 4)
+                elif 0x70 <= b <= 0x7F or 0xE0 <= b <= 0xE3 or b == 0xEB:
+                    immediate_size = 1
+                elif b == 0xE8 or b == 0xE9:
+                    immediate_size = 4 if bits64 or not operand16 else 2
+                elif b == 0xC2 or b == 0xCA:
+                    immediate_size = 2
+                elif b == 0xC8:
+                    immediate_size = 3
+                elif b == 0x9A or b == 0xEA:
+                    immediate_size = 4 if operand16 else 6
+                elif b == 0x62 or b == 0xC4 or b == 0xC5:  # bound, les, lds
+                    if p >= limit:
+                        operation = 40
+            elif opmap == 1 and not vex and 0x80 <= b <= 0x8F:
+                immediate_size = 4 if bits64 or not operand16 else 2
+            elif opmap == 1 and not vex and b == 0x78 and (operand16 or repeat == 0xF2):
+                immediate_size = 2  # SSE4a extrq/insertq
+            if immediate_size:
+                if p + immediate_size > limit:
+                    operation = 40
+                else:
+                    immediate = 0
+                    for i in range(immediate_size):
+                        immediate |= cython.cast(cython.longlong, code[p + i]) << (8 * i)
+                    if immediate_size == 1 and immediate >= 128:
+                        immediate -= 256
+                    elif immediate_size == 2 and immediate >= 32768:
+                        immediate -= 65536
+                    elif immediate_size == 4 and immediate >= 2147483648:
+                        immediate -= 4294967296
+                    p += immediate_size
+        if operation == 40:
+            p = position + 1
+            base = 255
+            index = 255
+            memory = False
+            immediate = 0
+            displacement = 0
+            segment = False
+        else:
+            # Registers written, then the class.
+            source = 255
+            if attributes & 8:
+                clobbers |= 1 << reg
+            if (attributes & 16) and mod == 3:
+                clobbers |= 1 << rm
+            if vex:
+                if opmap == 2 and b == 0xF3 and not attributes & 256:
+                    if vvvv < 16:
+                        clobbers |= 1 << vvvv  # blsr, blsmsk, blsi
+                elif opmap == 2 and b == 0xF6 and vvvv < 16:
+                    clobbers |= 1 << vvvv  # mulx
+            elif opmap == 0:
+                byte_rm = rm if rex or rm < 4 else rm & 3
+                byte_reg = reg if rex or reg < 4 else reg & 3
+                if b < 0x40:
+                    alu = b >> 3
+                    operation_code = b & 7
+                    if operation_code <= 3:
+                        if operation_code == 0 or operation_code == 2:
+                            width = 1
+                            if clobbers:
+                                clobbers = 1 << (byte_rm if operation_code == 0 else byte_reg)
+                        elif mod == 3:
+                            register = rm if operation_code == 1 else reg
+                            source = reg if operation_code == 1 else rm
+                            if alu == 6 and register == source:
+                                operation = 31  # xor r,r
+                                immediate = 0
+                            elif width == full_width and alu == 0:
+                                operation = 33
+                            elif width == full_width and alu == 5:
+                                operation = 29
+                            elif alu == 7:
+                                operation = 41
+                        elif alu == 7:
+                            operation = 41
+                            register = reg
+                        elif operation_code == 1:
+                            register = reg
+                        if operation == 33 or operation == 29 or operation == 41:
+                            if mod == 3:
+                                base = source
+                    elif operation_code <= 5:
+                        if operation_code == 4:
+                            width = 1
+                        if alu != 7:
+                            clobbers |= 1
+                        register = 0
+                        if width >= 4:
+                            if alu == 7:
+                                operation = 30
+                            elif alu == 0:
+                                operation = 3
+                            elif alu == 5:
+                                operation = 3
+                                immediate = -immediate
+                            elif alu == 4:
+                                operation = 6
+                    elif b == 0x06 or b == 0x0E or b == 0x16 or b == 0x1E:
+                        operation = 1
+                        width = stack_width
+                    elif b == 0x07 or b == 0x17 or b == 0x1F:
+                        operation = 2
+                        width = stack_width
+                    else:
+                        clobbers |= 1  # daa, das, aaa, aas
+                elif b < 0x50:  # inc and dec, 32-bit only
+                    register = b & 7
+                    clobbers |= 1 << register
+                    if width == 4:
+                        operation = 3
+                        immediate = 1 if b < 0x48 else -1
+                elif b < 0x60:
+                    register = (b & 7) | ((rex & 1) << 3)
+                    operation = 1 if b < 0x58 else 2
+                    width = 2 if operand16 else stack_width
+                    if operation == 2:
+                        clobbers |= 1 << register
+                elif b == 0x60 or b == 0x61:
+                    operation = 24 if b == 0x60 else 25
+                    width = 2 if operand16 else 4
+                    if b == 0x61:
+                        clobbers = 0xEF
+                elif b == 0x63 and not bits64:
+                    clobbers = 1 << rm if mod == 3 else 0  # arpl
+                elif b == 0x68 or b == 0x6A:
+                    operation = 1
+                    width = 2 if operand16 else stack_width
+                elif 0x6C <= b <= 0x6F:
+                    clobbers |= (1 << 7 if b < 0x6E else 1 << 6) | (1 << 1 if repeat else 0)
+                elif 0x70 <= b <= 0x7F:
+                    operation = 13
+                    register = b & 15
+                    immediate += p
+                elif 0x80 <= b <= 0x83:
+                    alu = (modrm >> 3) & 7
+                    if b == 0x80 or b == 0x82:
+                        width = 1
+                        if clobbers:
+                            clobbers = 1 << byte_rm
+                    if alu == 7:
+                        clobbers = 0
+                    if mod == 3:
+                        register = rm
+                        if width >= 4:
+                            if alu == 7:
+                                operation = 30
+                            elif alu == 0:
+                                operation = 3
+                            elif alu == 5:
+                                operation = 3
+                                immediate = -immediate
+                            elif alu == 4:
+                                operation = 6
+                    elif alu == 7:
+                        operation = 30
+                elif b == 0x84 or b == 0x85:
+                    operation = 34
+                    if b == 0x84:
+                        width = 1
+                    register = reg
+                    if mod == 3:
+                        base = rm
+                elif b == 0x86 or b == 0x87:
+                    if b == 0x86:
+                        width = 1
+                        clobbers = (1 << byte_reg) | (1 << byte_rm if mod == 3 else 0)
+                    elif mod == 3:
+                        operation = 28
+                        register = reg
+                        base = rm
+                elif b == 0x88 or b == 0x89:
+                    register = reg
+                    if b == 0x88:
+                        width = 1
+                        if mod == 3:
+                            clobbers = 1 << byte_rm
+                    elif mod == 3:
+                        register = rm
+                        base = reg
+                        if width == full_width or width == 4:
+                            operation = 4
+                    elif width == full_width:
+                        operation = 8
+                elif b == 0x8A or b == 0x8B:
+                    register = reg
+                    if b == 0x8A:
+                        width = 1
+                        clobbers = 1 << byte_reg
+                    elif mod == 3:
+                        base = rm
+                        if width == full_width or width == 4:
+                            operation = 4
+                    elif width == full_width:
+                        operation = 7
+                    elif width == 4:
+                        operation = 35
+                elif b == 0x8D:
+                    register = reg
+                    if mod == 3:
+                        operation = 40
+                    elif width >= 4:
+                        operation = 5
+                elif b == 0x8F:
+                    if (modrm >> 3) & 7:
+                        operation = 40  # XOP
+                    else:
+                        operation = 2
+                        width = 2 if operand16 else stack_width
+                        if mod == 3:
+                            register = rm
+                elif b == 0x90 and not (rex & 1):
+                    operation = 39
+                elif 0x90 <= b <= 0x97:
+                    operation = 28
+                    register = 0
+                    base = (b & 7) | ((rex & 1) << 3)
+                    clobbers |= 1 | (1 << base)
+                    if width != full_width:
+                        operation = 0
+                elif b == 0x98:
+                    clobbers |= 1
+                elif b == 0x99:
+                    clobbers |= 4
+                elif b == 0x9A:
+                    operation = 10
+                elif b == 0x9C or b == 0x9D:
+                    operation = 26 if b == 0x9C else 27
+                    width = 2 if operand16 else stack_width
+                elif b == 0x9F:
+                    clobbers |= 1
+                elif b == 0xA0 or b == 0xA1:
+                    clobbers |= 1
+                    register = 0
+                    memory = True
+                    displacement = immediate
+                    if b == 0xA1 and width == full_width:
+                        operation = 7
+                    if b == 0xA0:
+                        width = 1
+                elif b == 0xA2 or b == 0xA3:
+                    register = 0
+                    memory = True
+                    displacement = immediate
+                    if b == 0xA3 and width == full_width:
+                        operation = 8
+                elif b == 0xA4 or b == 0xA5:
+                    clobbers |= 0xC0 | (2 if repeat else 0)
+                elif b == 0xA6 or b == 0xA7:
+                    clobbers |= 0xC0 | (2 if repeat else 0)
+                elif b == 0xA8 or b == 0xA9:
+                    operation = 0
+                elif b == 0xAA or b == 0xAB or b == 0xAE or b == 0xAF:
+                    clobbers |= 0x80 | (2 if repeat else 0)
+                elif b == 0xAC or b == 0xAD:
+                    clobbers |= 0x41 | (2 if repeat else 0)
+                elif 0xB0 <= b <= 0xB7:
+                    width = 1
+                    i = (b & 7) | ((rex & 1) << 3)
+                    clobbers |= 1 << (i if rex or i < 4 else i & 3)
+                elif 0xB8 <= b <= 0xBF:
+                    register = (b & 7) | ((rex & 1) << 3)
+                    clobbers |= 1 << register
+                    if width >= 4:
+                        operation = 31
+                        if width == 4:
+                            immediate &= 0xFFFFFFFF
+                elif b == 0xC0 or b == 0xC1 or (0xD0 <= b <= 0xD3):
+                    if not b & 1:
+                        width = 1
+                        if clobbers:
+                            clobbers = 1 << byte_rm
+                    elif mod == 3 and width >= 4 and b != 0xD3:
+                        register = rm
+                        if b == 0xD1:
+                            immediate = 1
+                        alu = (modrm >> 3) & 7
+                        if alu == 4:
+                            operation = 36
+                        elif alu == 5:
+                            operation = 37
+                elif b == 0xC2 or b == 0xC3:
+                    operation = 14
+                    immediate &= 0xFFFF
+                elif b == 0xC6 or b == 0xC7:
+                    if (modrm >> 3) & 7:
+                        # xabort imm8 / xbegin rel32 have ModRM f8
+                        operation = 0 if modrm == 0xF8 else 40
+                        clobbers = 1
+                    else:
+                        if b == 0xC6:
+                            width = 1
+                            if mod == 3:
+                                clobbers = 1 << byte_rm
+                        if mod != 3:
+                            operation = 32
+                        elif width >= 4:
+                            operation = 31
+                            register = rm
+                elif b == 0xC8:
+                    operation = 23
+                    width = stack_width
+                    clobbers |= 1 << 5
+                    immediate &= 0xFFFFFF
+                elif b == 0xC9:
+                    operation = 22
+                    width = stack_width
+                    clobbers |= 1 << 5
+                elif b == 0xCA or b == 0xCB or b == 0xEA:
+                    operation = 38
+                elif b == 0xCD:
+                    operation = 18
+                    immediate &= 255
+                elif b == 0xCE or b == 0xF1:
+                    operation = 18
+                    immediate = 4 if b == 0xCE else 1
+                elif b == 0xCF:
+                    operation = 15
+                elif b == 0xD4 or b == 0xD5 or b == 0xD6 or b == 0xD7:
+                    clobbers |= 1
+                elif b == 0xDF and modrm == 0xE0:
+                    clobbers |= 1  # fnstsw %ax
+                elif 0xE0 <= b <= 0xE3:
+                    operation = 13
+                    register = 16
+                    immediate += p
+                    if b != 0xE3:
+                        clobbers |= 2
+                elif b == 0xE4 or b == 0xE5 or b == 0xEC or b == 0xED:
+                    clobbers |= 1
+                elif b == 0xE8:
+                    operation = 9
+                    width = stack_width
+                    immediate += p
+                elif b == 0xE9 or b == 0xEB:
+                    operation = 11
+                    immediate += p
+                elif b == 0xF4:
+                    operation = 19
+                elif b == 0xF6 or b == 0xF7:
+                    alu = (modrm >> 3) & 7
+                    if b == 0xF6:
+                        width = 1
+                    if alu >= 4:
+                        clobbers |= 1 if b == 0xF6 else 5
+                    elif alu >= 2 and mod == 3:
+                        clobbers |= 1 << (byte_rm if b == 0xF6 else rm)
+                    elif alu < 2:
+                        operation = 0
+                elif b == 0xFE:
+                    width = 1
+                    if (modrm >> 3) & 7 > 1:
+                        operation = 40
+                    elif mod == 3:
+                        clobbers |= 1 << byte_rm
+                elif b == 0xFF:
+                    alu = (modrm >> 3) & 7
+                    if alu <= 1:
+                        if mod == 3:
+                            clobbers |= 1 << rm
+                            register = rm
+                            if width == full_width:
+                                operation = 3
+                                immediate = 1 if alu == 0 else -1
+                    elif alu == 2 or alu == 3:
+                        operation = 10
+                        width = stack_width
+                        if mod == 3:
+                            if alu == 3:
+                                operation = 40
+                            base = rm
+                    elif alu == 4:
+                        operation = 12
+                        width = stack_width
+                        if mod == 3:
+                            base = rm
+                    elif alu == 5:
+                        operation = 38 if mod != 3 else 40
+                    elif alu == 6:
+                        operation = 1
+                        width = 2 if operand16 else stack_width
+                        if mod == 3:
+                            register = rm
+                    else:
+                        operation = 40
+            elif opmap == 1:
+                if b == 0x05 or b == 0x34:
+                    operation = 20
+                    clobbers |= (1 << 1) | (1 << 11 if bits64 else 0)
+                elif b == 0x07 or b == 0x35:
+                    operation = 21
+                elif b == 0x0B:
+                    operation = 16
+                elif b == 0xB9 or b == 0xFF:
+                    operation = 16
+                elif 0x18 <= b <= 0x1F:
+                    operation = 39
+                    if b == 0x1E and mod == 3 and repeat == 0xF3 and ((modrm >> 3) & 7) == 1:
+                        clobbers |= 1 << rm  # rdssp
+                        operation = 0
+                elif b == 0x00 or b == 0x01:
+                    alu = (modrm >> 3) & 7
+                    if b == 0x00 and alu <= 1 and mod == 3:
+                        clobbers |= 1 << rm
+                    elif b == 0x01 and alu == 4 and mod == 3:
+                        clobbers |= 1 << rm  # smsw
+                    elif b == 0x01 and mod == 3:
+                        clobbers |= 7  # xgetbv, rdtscp, vmcall and the like return in ax, cx, dx
+                        if modrm == 0xC1 or modrm == 0xD9:
+                            clobbers |= 8  # hypercalls may also return in bx
+                elif b == 0x20 or b == 0x21:
+                    clobbers |= 1 << rm
+                elif (b == 0x2C or b == 0x2D) and repeat:
+                    clobbers |= 1 << reg
+                elif b == 0x31 or b == 0x32 or b == 0x33:
+                    clobbers |= 5
+                elif b == 0x7E and repeat != 0xF3 and mod == 3:
+                    clobbers |= 1 << rm
+                elif 0x80 <= b <= 0x8F:
+                    operation = 13
+                    register = b & 15
+                    immediate += p
+                elif 0x90 <= b <= 0x9F:
+                    width = 1
+                    if mod == 3 and not rex and rm >= 4:
+                        clobbers = 1 << (rm & 3)
+                elif b == 0xA0 or b == 0xA8:
+                    operation = 1
+                    width = 2 if operand16 else stack_width
+                elif b == 0xA1 or b == 0xA9:
+                    operation = 2
+                    width = 2 if operand16 else stack_width
+                elif b == 0xA2:
+                    clobbers |= 15
+                elif b == 0xAE:
+                    alu = (modrm >> 3) & 7
+                    if mod == 3 and repeat == 0xF3 and alu <= 1:
+                        clobbers |= 1 << rm
+                elif b == 0xB0 or b == 0xB1:
+                    clobbers |= 1
+                elif b == 0xB6 or b == 0xB7:
+                    register = reg
+                    operation = 35
+                    if mod == 3:
+                        base = rm
+                    width = 1 if b == 0xB6 else 2
+                elif b == 0xBA:
+                    alu = (modrm >> 3) & 7
+                    if alu < 4:
+                        operation = 40
+                    elif alu > 4 and mod == 3:
+                        clobbers |= 1 << rm
+                elif b == 0xC7:
+                    alu = (modrm >> 3) & 7
+                    if alu == 1:
+                        clobbers |= 5
+                    elif alu >= 6 and mod == 3:
+                        clobbers |= 1 << rm
+                elif 0xC8 <= b <= 0xCF:
+                    register = (b & 7) | ((rex & 1) << 3)
+                    clobbers |= 1 << register
+            elif opmap == 2 and (b == 0xF0 or b == 0xF1):
+                if repeat != 0xF2:  # movbe; crc32 always writes ModRM.reg
+                    if b == 0xF1:
+                        clobbers = 0
+            elif opmap == 2 and b == 0xF6 and not operand16 and not repeat:
+                clobbers = 0  # wrss writes memory
+            if operation == 40:
+                p = position + 1
+                clobbers = 0
+                memory = False
+                base = 255
+                index = 255
+                register = 255
+                immediate = 0
+                displacement = 0
+                segment = False
+        offset_out[count] = position
+        length_out[count] = p - position
+        operation_out[count] = operation
+        width_out[count] = width
+        register_out[count] = register
+        base_out[count] = base
+        index_out[count] = index
+        scale_out[count] = scale
+        flags_out[count] = (1 if memory else 0) | (2 if segment else 0) | (4 if lock or repeat else 0)
+        clobbers_out[count] = clobbers
+        displacement_out[count] = cython.cast(cython.int, displacement) if -2147483648 <= displacement <= 2147483647 else 0
+        immediate_out[count] = immediate
+        count += 1
+        position = p
+    return position, count
+
+
+_EVEX_MODRM = cython.declare(cython.int, 257)
+_EVEX_IMM8 = cython.declare(cython.int, 2)
