@@ -1,0 +1,180 @@
+"""Assumption sets from TOML: those that ship with stackfit and the user's own (docs/assumptions.md)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from stackfit.assumptions.model import AssumptionSet, Budget, Candidates, Cut, DynamicBound, Entry
+from stackfit.assumptions.versions import VersionRange
+from stackfit.image.model import InputError, Machine
+from stackfit.tomlfile import Table, hint, quoted, read_toml
+
+__all__ = ["load_assumptions", "shipped_names"]
+
+SHIPPED = Path(__file__).parent
+MAX_TIMES = 1_000
+MAX_HOPS = 10_000
+MAX_BYTES = 1 << 30
+MAX_VARIANTS = 64  # entries about one subject, for different versions or machines
+SITE = re.compile(r"\S+\+0x[0-9a-f]{1,16}", re.ASCII)
+FIELD = re.compile(r"(struct|union) \S+\.\S+", re.ASCII)
+
+
+def shipped_names() -> tuple[str, ...]:
+    """Names of the assumption sets that ship with stackfit, sorted."""
+    return tuple(sorted(path.stem for path in SHIPPED.glob("*.toml")))
+
+
+def load_assumptions(name_or_path: str | Path) -> AssumptionSet:
+    """The shipped set of that name, else the file at that path.
+
+    InputError: no such set or file, not TOML, a key that is unknown, missing or wrong, an entry without
+    reason or source, two entries of one kind about the same function for the same kernel.
+    """
+    names = shipped_names()
+    text = str(name_or_path)
+    path = SHIPPED / f"{text}.toml" if text in names else Path(text)
+    if text not in names and "/" not in text and not text.endswith(".toml") and not _exists(path):
+        shown = text if text.isprintable() else quoted(text)
+        raise InputError(
+            shown, f"neither a file nor a shipped assumption set ({', '.join(names)}){hint(text, names)}"
+        )
+    return _set(Table(str(path), read_toml(path)), path)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _set(top: Table, path: Path) -> AssumptionSet:
+    name = top.text("name", path.stem)
+    description = top.text("description", "")
+    limit = top.table("hops")
+    hops = limit.integer("most", 0, MAX_HOPS) if limit else None
+    reason = limit.text("reason") if limit else ""
+    source = limit.text("source") if limit else ""
+    if limit:
+        limit.done()
+    budgets = tuple(_budget(table) for table in top.tables("budget"))
+    cuts = tuple(_cut(table) for table in top.tables("cut"))
+    dynamics = tuple(_dynamic(table) for table in top.tables("dynamic"))
+    candidates = tuple(_candidates(table) for table in top.tables("candidates"))
+    top.done()
+    for kind, entries in (
+        ("budget", budgets),
+        ("cut", cuts),
+        ("dynamic", dynamics),
+        ("candidates", candidates),
+    ):
+        _check_duplicates(top, kind, entries)
+    return AssumptionSet(
+        name=name,
+        path=str(path),
+        hops=hops,
+        budgets=budgets,
+        cuts=cuts,
+        dynamics=dynamics,
+        candidates=candidates,
+        description=description,
+        hops_reason=reason,
+        hops_source=source,
+    )
+
+
+def _common(table: Table) -> dict[str, Any]:
+    """The keys that every entry has, as arguments of Entry."""
+    versions = table.text("versions", "")
+    if versions:
+        try:
+            VersionRange.parse(versions)
+        except ValueError as error:
+            raise table.error("versions", f"{quoted(versions)}: {error}") from None
+    machine = None
+    if "machine" in table:
+        machine = Machine(table.choice("machine", [m.value for m in Machine]))
+    return {
+        "reason": table.text("reason"),
+        "source": table.text("source"),
+        "versions": versions,
+        "machine": machine,
+        "match": table.choice("match", ("exact", "glob"), "exact"),
+    }
+
+
+def _function(table: Table, common: dict[str, Any]) -> str:
+    function = table.text("function")
+    if " " in function:
+        raise table.error("function", f"{quoted(function)} is not a function's name")
+    if common["match"] == "exact" and any(mark in function for mark in "*?["):
+        raise table.error("function", f'{quoted(function)} is a pattern: say match = "glob"')
+    return function
+
+
+def _budget(table: Table) -> Budget:
+    common = _common(table)
+    entry = Budget(
+        function=_function(table, common), times=table.integer("times", 1, MAX_TIMES), **common
+    )
+    table.done()
+    return entry
+
+
+def _cut(table: Table) -> Cut:
+    common = _common(table)
+    entry = Cut(function=_function(table, common), charge=table.integer("charge", 0, MAX_BYTES), **common)
+    table.done()
+    return entry
+
+
+def _dynamic(table: Table) -> DynamicBound:
+    common = _common(table)
+    entry = DynamicBound(
+        function=_function(table, common), bytes=table.integer("bytes", 0, MAX_BYTES), **common
+    )
+    table.done()
+    return entry
+
+
+def _candidates(table: Table) -> Candidates:
+    common = _common(table)
+    selectors = [key for key in ("function", "site", "field") if key in table]
+    if len(selectors) != 1:
+        found = " and ".join(selectors) or "none of them"
+        raise table.error("", f"needs exactly one of function, site and field, and has {found}")
+    selector = selectors[0]
+    subject = _function(table, common) if selector == "function" else table.text(selector)
+    if selector != "function" and common["match"] == "glob":
+        raise table.error("match", "only function names can be patterns")
+    if selector == "site" and not SITE.fullmatch(subject):
+        raise table.error("site", f"{quoted(subject)} is not FUNCTION+0xOFFSET")
+    if selector == "field" and not FIELD.fullmatch(subject):
+        raise table.error("field", f"{quoted(subject)} is not 'struct TAG.MEMBER' (or union)")
+    functions = table.texts("functions")
+    if len(set(functions)) != len(functions):
+        twice = next(name for name in functions if functions.count(name) > 1)
+        raise table.error("functions", f"{quoted(twice)} is there more than once")
+    entry = Candidates(functions=functions, **{selector: subject}, **common)
+    table.done()
+    return entry
+
+
+def _check_duplicates(top: Table, kind: str, entries: Iterable[Entry]) -> None:
+    """Refuse two entries about the same subject that can hold for the same kernel on the same machine."""
+    seen: dict[tuple[str, str], list[tuple[int, Entry]]] = {}
+    for number, entry in enumerate(entries, 1):
+        others = seen.setdefault(entry.key, [])
+        for other_number, other in others:
+            if entry.overlaps(other):
+                raise top.error(
+                    f"{kind} #{number}",
+                    f"{quoted(entry.subject)} already has {kind} #{other_number} for the same kernel",
+                )
+        others.append((number, entry))
+        if len(others) > MAX_VARIANTS:
+            raise top.error(f"{kind} #{number}", f"more than {MAX_VARIANTS} about {quoted(entry.subject)}")
