@@ -15,7 +15,7 @@ from typing import Any
 
 from stackfit.image.model import InputError
 
-__all__ = ["MAX_FILE", "MAX_ITEMS", "MAX_TEXT", "Table", "hint", "quoted", "read_toml"]
+__all__ = ["MAX_FILE", "MAX_ITEMS", "MAX_TEXT", "Table", "find", "hint", "names_in", "quoted", "read_toml"]
 
 MAX_FILE = 1 << 20  # bytes
 MAX_ITEMS = 10_000  # items of a list
@@ -34,12 +34,12 @@ def hint(name: str, known: Iterable[str]) -> str:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The file's top-level table. InputError: not a regular file, unreadable, too big, not UTF-8, not TOML."""
+    """The file's top-level table. InputError: no regular file, unreadable, too big, not UTF-8, not TOML."""
     shown = str(path) if str(path).isprintable() else repr(str(path))
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # before opening: a pipe would block
+            raise InputError(shown, "not a regular file")
         with path.open("rb") as file:
-            if not stat.S_ISREG(path.stat().st_mode):
-                raise InputError(shown, "not a regular file")
             raw = file.read(MAX_FILE + 1)
     except OSError as error:
         raise InputError(shown, f"cannot be read: {error.strerror or type(error).__name__}") from None
@@ -55,6 +55,33 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(shown, f"not TOML: {' '.join(str(error).split())}") from None
     except (RecursionError, ValueError):  # nesting without end; integers of thousands of digits
         raise InputError(shown, "not TOML: nested too deeply or a number too long") from None
+
+
+def find(name_or_path: str | Path, directory: Path, what: str) -> Path:
+    """`directory`/NAME.toml where that exists, else the path itself.
+
+    InputError when the text looks like a name (no `/`, no `.toml`) and is neither; `what` says of what.
+    """
+    text = str(name_or_path)
+    names = names_in(directory)
+    if text in names:
+        return directory / f"{text}.toml"
+    path = Path(text)
+    if "/" in text or text.endswith(".toml"):
+        return path
+    try:
+        exists = path.exists()
+    except (OSError, ValueError):  # too long, a NUL byte
+        exists = False
+    if not exists:
+        shown = text if text.isprintable() and len(text) <= 60 else quoted(text)
+        raise InputError(shown, f"neither a file nor {what} ({', '.join(names)}){hint(text, names)}")
+    return path
+
+
+def names_in(directory: Path) -> tuple[str, ...]:
+    """Names of the TOML files of a directory, without `.toml`, sorted."""
+    return tuple(sorted(path.stem for path in directory.glob("*.toml")))
 
 
 class Table:

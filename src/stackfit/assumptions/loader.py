@@ -9,8 +9,8 @@ from typing import Any
 
 from stackfit.assumptions.model import AssumptionSet, Budget, Candidates, Cut, DynamicBound, Entry
 from stackfit.assumptions.versions import VersionRange
-from stackfit.image.model import InputError, Machine
-from stackfit.tomlfile import Table, hint, quoted, read_toml
+from stackfit.image.model import Machine
+from stackfit.tomlfile import Table, find, names_in, quoted, read_toml
 
 __all__ = ["load_assumptions", "shipped_names"]
 
@@ -25,7 +25,7 @@ FIELD = re.compile(r"(struct|union) \S+\.\S+", re.ASCII)
 
 def shipped_names() -> tuple[str, ...]:
     """Names of the assumption sets that ship with stackfit, sorted."""
-    return tuple(sorted(path.stem for path in SHIPPED.glob("*.toml")))
+    return names_in(SHIPPED)
 
 
 def load_assumptions(name_or_path: str | Path) -> AssumptionSet:
@@ -34,22 +34,8 @@ def load_assumptions(name_or_path: str | Path) -> AssumptionSet:
     InputError: no such set or file, not TOML, a key that is unknown, missing or wrong, an entry without
     reason or source, two entries of one kind about the same function for the same kernel.
     """
-    names = shipped_names()
-    text = str(name_or_path)
-    path = SHIPPED / f"{text}.toml" if text in names else Path(text)
-    if text not in names and "/" not in text and not text.endswith(".toml") and not _exists(path):
-        shown = text if text.isprintable() else quoted(text)
-        raise InputError(
-            shown, f"neither a file nor a shipped assumption set ({', '.join(names)}){hint(text, names)}"
-        )
+    path = find(name_or_path, SHIPPED, "a shipped assumption set")
     return _set(Table(str(path), read_toml(path)), path)
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
 
 
 def _set(top: Table, path: Path) -> AssumptionSet:
@@ -118,9 +104,7 @@ def _function(table: Table, common: dict[str, Any]) -> str:
 
 def _budget(table: Table) -> Budget:
     common = _common(table)
-    entry = Budget(
-        function=_function(table, common), times=table.integer("times", 1, MAX_TIMES), **common
-    )
+    entry = Budget(function=_function(table, common), times=table.integer("times", 1, MAX_TIMES), **common)
     table.done()
     return entry
 
@@ -159,7 +143,7 @@ def _candidates(table: Table) -> Candidates:
     if len(set(functions)) != len(functions):
         twice = next(name for name in functions if functions.count(name) > 1)
         raise table.error("functions", f"{quoted(twice)} is there more than once")
-    entry = Candidates(functions=functions, **{selector: subject}, **common)
+    entry = Candidates(functions=functions, **{**common, selector: subject})
     table.done()
     return entry
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import TypeVar
+from functools import cached_property
+from typing import Generic, TypeVar
 
 from stackfit.assumptions.versions import VersionRange, release_version
 from stackfit.image.model import Machine
@@ -141,13 +142,22 @@ class Candidates(Entry):
 AnyEntry = TypeVar("AnyEntry", bound=Entry)
 
 
-def _find(entries: Iterable[AnyEntry], name: str) -> AnyEntry | None:
-    """The last entry that names `name` exactly, else the last whose pattern covers it."""
-    found: AnyEntry | None = None
-    for entry in entries:
-        if entry.covers(name) and (found is None or entry.match == "exact" or found.match == "glob"):
-            found = entry
-    return found
+class _Index(Generic[AnyEntry]):
+    """Entries by exact name, and the patterns: a kernel has 50,000 functions to ask about."""
+
+    def __init__(self, entries: Iterable[AnyEntry]) -> None:
+        self.exact: dict[str, AnyEntry] = {}
+        self.globs: list[AnyEntry] = []  # the last one first
+        for entry in entries:
+            if entry.match == "exact":
+                self.exact[entry.subject] = entry
+            else:
+                self.globs.insert(0, entry)
+
+    def find(self, name: str) -> AnyEntry | None:
+        """The last entry that names `name` exactly, else the last whose pattern covers it."""
+        found = self.exact.get(name)
+        return found or next((entry for entry in self.globs if entry.covers(name)), None)
 
 
 @dataclass(frozen=True)
@@ -193,26 +203,44 @@ class AssumptionSet:
 
     def budget(self, function: str) -> Budget | None:
         """The budget of that function, or None."""
-        return _find(self.budgets, function)
+        return self._budgets.find(function)
 
     def cut(self, function: str) -> Cut | None:
         """The cut at that function, or None."""
-        return _find(self.cuts, function)
+        return self._cuts.find(function)
 
     def dynamic(self, function: str) -> DynamicBound | None:
         """The bound of that function's dynamic frame, or None."""
-        return _find(self.dynamics, function)
+        return self._dynamics.find(function)
 
     def candidates_for(
         self, *, function: str | None = None, site: str | None = None, field: str | None = None
     ) -> Candidates | None:
-        """Candidates of a call: those of its site, else of the field it goes through, else of its function."""
+        """Candidates of a call: those of its site, else of the field it goes through, else its function's."""
         for selector, name in (("site", site), ("field", field), ("function", function)):
-            if name is not None:
-                found = _find((c for c in self.candidates if c.selector == selector), name)
-                if found is not None:
-                    return found
+            found = self._candidates[selector].find(name) if name is not None else None
+            if found is not None:
+                return found
         return None
+
+    @cached_property
+    def _budgets(self) -> _Index[Budget]:
+        return _Index(self.budgets)
+
+    @cached_property
+    def _cuts(self) -> _Index[Cut]:
+        return _Index(self.cuts)
+
+    @cached_property
+    def _dynamics(self) -> _Index[DynamicBound]:
+        return _Index(self.dynamics)
+
+    @cached_property
+    def _candidates(self) -> dict[str, _Index[Candidates]]:
+        return {
+            selector: _Index(one for one in self.candidates if one.selector == selector)
+            for selector in ("site", "field", "function")
+        }
 
 
 def combine(*sets: AssumptionSet) -> AssumptionSet:

@@ -43,8 +43,11 @@ def function_roles(functions: Functions) -> NDArray[np.uint8]:
     return roles
 
 
-def analyse_frames(code: Code, tables: Tables) -> Frames:
+def analyse_frames(code: Code, tables: Tables, pointers: NDArray[np.uint64]) -> Frames:
     """Track every function of a program; see frames/track.py for the method.
+
+    `pointers`: code addresses that stand in data (image/pointers.py); those inside a function are the
+    targets of its jump tables.
 
     A function returns when a return, or a tail call to a function that returns, is reachable; what follows a
     call to one that does not is not executed. Starting from "all return", functions found not to are taken
@@ -55,7 +58,7 @@ def analyse_frames(code: Code, tables: Tables) -> Frames:
     instructions = code.instructions
     first = code.first[:-1].astype(np.int32)
     roles = function_roles(functions)
-    marks, extra_row, extra_to, next_row, next_to = _special_rows(code, tables)
+    marks, extra_row, extra_to, next_row, next_to = _special_rows(code, tables, pointers)
     visitor = np.full(rows, -1, np.int32)
     depth = np.zeros(rows, np.int32)
     stack = np.zeros(rows, np.uint8)
@@ -70,7 +73,7 @@ def analyse_frames(code: Code, tables: Tables) -> Frames:
     sites: list[NDArray[np.void]] = []
     owner_of_sites: list[NDArray[np.int32]] = []
     while work.size:
-        arrays = [np.zeros(capacity, kind) for kind in (np.int32, np.int32, np.int32, np.int32, np.uint8, np.uint8)]
+        arrays = [np.zeros(capacity, kind) for kind in (np.int32, np.int32, np.int32, np.int32, np.uint8, np.uint8, np.int32)]
         made = track_functions(
             work, code.machine.word,
             instructions.operation, instructions.width, instructions.register, instructions.base,
@@ -117,6 +120,7 @@ def analyse_frames(code: Code, tables: Tables) -> Frames:
         site_depth=np.ascontiguousarray(table["depth"]),
         site_kind=np.ascontiguousarray(table["kind"]),
         site_stack=np.ascontiguousarray(table["stack"]),
+        site_under=np.ascontiguousarray(table["under"]),
         **per_function,
     )
 
@@ -129,14 +133,14 @@ _LEAVING = (
     Operation.JUMP_CONDITIONAL,
 )
 _SITE = np.dtype(
-    [("function", "<i4"), ("row", "<i4"), ("callee", "<i4"), ("depth", "<i4"), ("kind", "u1"), ("stack", "u1")]
+    [("function", "<i4"), ("row", "<i4"), ("callee", "<i4"), ("depth", "<i4"), ("kind", "u1"), ("stack", "u1"), ("under", "<i4")]
 )
 
 
 def _unique_sites(arrays: list[NDArray[np.generic]], made: int) -> NDArray[np.void]:
     """One record per (function, row, callee): a place that was reached twice keeps its greatest depth."""
     table = np.zeros(made, _SITE)
-    for name, array in zip(("function", "row", "callee", "depth", "kind", "stack"), arrays, strict=True):
+    for name, array in zip(("function", "row", "callee", "depth", "kind", "stack", "under"), arrays, strict=True):
         table[name] = array[:made]
     table = table[np.lexsort((-table["depth"], table["callee"], table["row"], table["function"]))]
     if made > 1:
@@ -149,7 +153,7 @@ def _unique_sites(arrays: list[NDArray[np.generic]], made: int) -> NDArray[np.vo
 
 
 def _special_rows(
-    code: Code, tables: Tables
+    code: Code, tables: Tables, pointers: NDArray[np.uint64]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
     """Rows with more successors than their instruction says, as the tracker wants them.
 
@@ -180,6 +184,7 @@ def _special_rows(
     # One replacement per place; where a place has several, each has its own code.
     keep = np.append(True, next_row[1:] != next_row[:-1]) if next_row.size else np.empty(0, np.bool_)
     next_row, next_to = next_row[keep], next_to[keep]
+    pairs.append(_jump_tables(code, pointers))
     extra_row = np.concatenate([row for row, _ in pairs])
     extra_to = np.concatenate([to for _, to in pairs])
     good = (extra_row >= 0) & (extra_to >= 0)
@@ -191,3 +196,26 @@ def _special_rows(
     warning = code.rows_at(tables.bugs.place[tables.bugs.warning])
     marks[warning[warning >= 0]] |= 4
     return marks, extra_row, extra_to, next_row, next_to
+
+
+def _jump_tables(code: Code, pointers: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(indirect jump, target) rows: a pointer in data to the middle of a function is a target of each of
+    the indirect jumps in that function (switch tables, computed goto as in the BPF interpreter)."""
+    functions, instructions = code.functions, code.instructions
+    target = code.rows_at(pointers)
+    target = target[target >= 0]
+    inside = target[code.address[target] != functions.address[code.function[target]]]
+    inside = inside[~functions.piece[code.function[inside]]]
+    operation = instructions.operation
+    thunk = np.flatnonzero(function_roles(functions) == ROLE_INDIRECT_THUNK)
+    through_thunk = (operation == Operation.JUMP) & (code.target >= 0)
+    through_thunk[through_thunk] = np.isin(code.function[code.target[through_thunk]], thunk)
+    jump = np.flatnonzero((operation == Operation.JUMP_INDIRECT) | through_thunk)
+    rows, targets = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    jump_owner = code.function[jump]
+    for function in np.intersect1d(code.function[inside], jump_owner).tolist():
+        own_targets = inside[code.function[inside] == function]
+        own_jumps = jump[jump_owner == function]
+        rows.append(np.repeat(own_jumps, own_targets.size))
+        targets.append(np.tile(own_targets, own_jumps.size))
+    return np.concatenate(rows), np.concatenate(targets)

@@ -70,3 +70,4 @@ class Frames:
     site_depth: NDArray[np.int32]
     site_kind: NDArray[np.uint8]  # SiteKind
     site_stack: NDArray[np.uint8]  # StackKind
+    site_under: NDArray[np.int32]  # on another stack: depth on the function's own stack at the switch; else -1

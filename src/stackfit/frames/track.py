@@ -81,6 +81,7 @@ def track_functions(
     site_depth: cython.int[::1],
     site_kind: cython.uchar[::1],
     site_stack: cython.uchar[::1],
+    site_under: cython.int[::1],
     site_count: cython.int,
     frame_out: cython.int[::1],
     compiler_frame_out: cython.int[::1],
@@ -510,6 +511,7 @@ def track_functions(
                         site_depth[site_count] = value
                         site_kind[site_count] = 0
                         site_stack[site_count] = kind
+                        site_under[site_count] = state[57] if kind == 3 and state[56] != 0 else -1
                         if op == 10 or (t >= 0 and role[g] == 2):
                             site_kind[site_count] = 2
                             site_callee[site_count] = -1
@@ -541,6 +543,7 @@ def track_functions(
                         site_depth[site_count] = value
                         site_kind[site_count] = 3
                         site_stack[site_count] = kind
+                        site_under[site_count] = state[57] if kind == 3 and state[56] != 0 else -1
                         site_count += 1
                         summary |= 1
                         going = op == 13
@@ -559,6 +562,7 @@ def track_functions(
                         site_depth[site_count] = value
                         site_kind[site_count] = 1
                         site_stack[site_count] = kind
+                        site_under[site_count] = state[57] if kind == 3 and state[56] != 0 else -1
                         site_count += 1
                         if t < 0 or not no_return[g]:
                             summary |= 1
@@ -584,6 +588,7 @@ def track_functions(
                     site_depth[site_count] = value
                     site_kind[site_count] = 3
                     site_stack[site_count] = kind
+                    site_under[site_count] = state[57] if kind == 3 and state[56] != 0 else -1
                     site_count += 1
                     summary |= 1
                     going = False
@@ -649,6 +654,7 @@ def track_functions(
                         site_depth[site_count] = state[20]
                         site_kind[site_count] = 1
                         site_stack[site_count] = state[4]
+                        site_under[site_count] = state[57] if state[4] == 3 and state[56] != 0 else -1
                         site_count += 1
                         if not no_return[g]:
                             summary |= 1

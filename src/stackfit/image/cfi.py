@@ -6,8 +6,9 @@ Inline assembly that pushes is unknown to the compiler: there CFI gives the dept
 Sources: DWARF 5 section 6.4 (versions 2 to 5, 32-bit and 64-bit DWARF); LSB Core 5.0 section 10.6
 (`.eh_frame`, pointer encodings); register numbers from the x86-64 and i386 psABI.
 
-Caps: MAXIMUM_SECTION bytes of CFI per section. Every entry is read once and every row costs at least two
-bytes of program, so time and memory are linear in the section's size.
+Caps: MAXIMUM_SECTION bytes and MAXIMUM_CIES CIEs per section, MAXIMUM_STATES remembered states. Every
+entry is read once and every row costs at least two bytes of program, so time and memory are linear in the
+section's size.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from numpy.typing import NDArray
 
 from stackfit.image.model import Bytes, Image, ImageKind, InputError, Machine, Section
 
-__all__ = ["CFA_UNDEFINED", "MAXIMUM_SECTION", "CfiTable", "read_cfi"]
+__all__ = ["CFA_UNDEFINED", "MAXIMUM_CIES", "MAXIMUM_SECTION", "MAXIMUM_STATES", "CfiTable", "read_cfi"]
 
 CFA_UNDEFINED = -1  # register of a row whose CFA is no register plus a constant
 MAXIMUM_SECTION = 32 << 20
+MAXIMUM_CIES = 1 << 17
+MAXIMUM_STATES = 256
 _STACK_POINTER = {Machine.I386: 4, Machine.X86_64: 7}
 # R_386_32; R_X86_64_64 and R_X86_64_32: relocation types that store S + A, and their bytes
 _ABSOLUTE = {Machine.I386: {1: 4}, Machine.X86_64: {1: 8, 10: 4}}
@@ -163,6 +166,8 @@ class _Reader:
             else:
                 pointer = int.from_bytes(data[at : at + width], "little")
                 if pointer == (0 if self.eh else (1 << 8 * width) - 1):
+                    if len(cies) == MAXIMUM_CIES:
+                        raise self._error(f"more than {MAXIMUM_CIES} CIEs", entry)
                     cies[entry] = self._cie(data[at + width : end])
                 else:
                     cie_at = at - pointer if self.eh else pointer
@@ -296,6 +301,8 @@ class _Reader:
                         offset, at = _uleb(code, at)
                     continue
                 if operation == 0x0A:  # DW_CFA_remember_state
+                    if len(states) == MAXIMUM_STATES:
+                        raise _BadEntryError("too many remembered states")
                     states.append((register, offset))
                     continue
                 if operation == 0x0B:  # DW_CFA_restore_state
@@ -459,11 +466,11 @@ def _relocated(image: Image, index: int) -> Bytes:
     data = section.data.copy()
     for table in image.sections:
         if table.type in (_SHT_RELA, _SHT_REL) and table.info == index:
-            _relocate(image, index, table, data)
+            _relocate(image, table, data)
     return data
 
 
-def _relocate(image: Image, index: int, table: Section, data: Bytes) -> None:
+def _relocate(image: Image, table: Section, data: Bytes) -> None:
     integer = f"<i{image.machine.word}"
     names = ["offset", "info", "addend"] if table.type == _SHT_RELA else ["offset", "info"]
     dtype = np.dtype([(name, integer) for name in names])
@@ -484,13 +491,12 @@ def _relocate(image: Image, index: int, table: Section, data: Bytes) -> None:
             raise InputError(image.path, f"a relocation in {table.name} lies outside", table.offset)
         if int(target.min()) < 0 or int(target.max()) >= len(records):
             raise InputError(image.path, f"a relocation in {table.name} names no symbol", table.offset)
-        value = records["address"][target].copy()
-        value[records["section"][target] == index] -= np.uint64(image.sections[index].address)
+        value = records["address"][target]  # of the section itself 0: it is not loaded, its offsets stay
         octets = place[:, np.newaxis] + np.arange(size)
         if table.type == _SHT_RELA:
-            value += raw["addend"][chosen].astype(np.int64).view(np.uint64)
+            value = value + raw["addend"][chosen].astype(np.int64).view(np.uint64)
         else:
-            value += data[octets].view(f"<u{size}").ravel()
+            value = value + data[octets].view(f"<u{size}").ravel()
         data[octets] = value.astype("<u8").view(np.uint8).reshape(-1, 8)[:, :size]
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from stackfit.image.functions import CodeSection, Functions, code_sections, cold_parent_name, find_functions
 from stackfit.image.model import ImageKind, Machine, Program
-from stackfit.isa.effects import FLAG_LOCK_OR_REP, Instructions, Operation
+from stackfit.isa.effects import FLAG_LOCK_OR_REP, NO_REGISTER, Instructions, Operation
 from stackfit.isa.x86 import decode
 
 __all__ = ["Code", "decode_program"]
@@ -42,6 +42,16 @@ class Code:
 
     def __len__(self) -> int:
         return len(self.address)
+
+    def padding(self) -> NDArray[np.bool_]:
+        """Rows that do nothing: alignment between blocks and functions, and bytes that are no instruction."""
+        table = self.instructions
+        operation = table.operation
+        idle = np.isin(operation, (Operation.BREAKPOINT, Operation.NOP, Operation.BAD))
+        same = table.register == table.base
+        idle |= (operation == Operation.LEA) & same & (table.displacement == 0) & (table.index == NO_REGISTER)
+        idle |= (operation == Operation.MOVE) & same
+        return np.asarray(idle, np.bool_)
 
     def row_at(self, address: int) -> int:
         """The row of the instruction that starts at that address, or -1."""

@@ -20,7 +20,7 @@ from stackfit.layouts.model import (
     Layout,
     Stack,
 )
-from stackfit.tomlfile import Table, hint, quoted, read_toml
+from stackfit.tomlfile import Table, find, hint, names_in, quoted, read_toml
 
 __all__ = ["default_layout", "load_layout", "preset_names"]
 
@@ -35,7 +35,7 @@ DEFAULTS = {Machine.I386: "linux-i386", Machine.X86_64: "linux-x86_64"}
 
 def preset_names() -> tuple[str, ...]:
     """Names of the layouts that ship with stackfit, sorted."""
-    return tuple(sorted(path.stem for path in PRESETS.glob("*.toml")))
+    return names_in(PRESETS)
 
 
 def default_layout(machine: Machine) -> str:
@@ -48,14 +48,7 @@ def load_layout(name_or_path: str | Path) -> Layout:
 
     InputError: no such preset or file, not TOML, or a key that is unknown, missing or wrong.
     """
-    names = preset_names()
-    text = str(name_or_path)
-    path = PRESETS / f"{text}.toml" if text in names else Path(text)
-    if text not in names and "/" not in text and not text.endswith(".toml") and not _exists(path):
-        shown = text if text.isprintable() else quoted(text)
-        raise InputError(
-            shown, f"neither a file nor a layout preset ({', '.join(names)}){hint(text, names)}"
-        )
+    path = find(name_or_path, PRESETS, "a layout preset")
     return _layout(Table(str(path), _extended(path, read_toml(path))), str(path))
 
 
@@ -103,17 +96,13 @@ def _overlay(base: dict[str, Any], own: Any) -> Any:
     return merged
 
 
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
-
-
 def _layout(top: Table, path: str) -> Layout:
     name = _name(top, "name", top.text("name"))
     machine = Machine(top.choice("machine", [m.value for m in Machine])) if "machine" in top else None
-    stack_tables = top.table("stack")
+    description, source = top.text("description", ""), top.text("source", "")
+    assumptions = top.texts("assumptions", ())
+    stack_tables, interrupt_tables = top.table("stack"), top.tables("interrupt")
+    top.done()  # before the tables: a misspelt [stak.x] is not a missing stack x
     if stack_tables is None or not stack_tables.keys():
         raise top.error("stack", "missing (a layout has at least one [stack.NAME])")
     if len(stack_tables.keys()) > MAX_STACKS:
@@ -126,18 +115,16 @@ def _layout(top: Table, path: str) -> Layout:
         assert table is not None
         stacks.append(_stack(table, key, machine.word if machine else 4))
     names = [stack.name for stack in stacks]
-    interrupts = tuple(_interrupt(table, names) for table in top.tables("interrupt"))
     layout = Layout(
         name=name,
-        description=top.text("description", ""),
+        description=description,
         machine=machine,
-        source=top.text("source", ""),
+        source=source,
         stacks=tuple(stacks),
-        interrupts=interrupts,
-        assumptions=top.texts("assumptions", ()),
+        interrupts=tuple(_interrupt(table, names) for table in interrupt_tables),
+        assumptions=assumptions,
         path=path,
     )
-    top.done()
     _check_whole(layout, top)
     return layout
 
@@ -250,7 +237,7 @@ def _interrupt(table: Table, stacks: Iterable[str]) -> Interrupt:
 
 
 def _check_whole(layout: Layout, top: Table) -> None:
-    """What only shows across tables: one home for each context kind, one line per interrupt, no idle stack."""
+    """What only shows across tables: one home per context kind, one line per interrupt, no unused stack."""
     homes: dict[str, str] = {}
     for stack in layout.stacks:
         for kind in stack.runs:

@@ -119,7 +119,7 @@ class Interrupt:
 
 @dataclass(frozen=True)
 class Layout:
-    """The stacks of a system. `machine` None: for any; `assumptions`: what it takes for granted, for people."""
+    """The stacks of a system. `machine` None: any; `assumptions`: what it takes for granted, for people."""
 
     name: str
     description: str
