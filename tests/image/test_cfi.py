@@ -19,7 +19,14 @@ from elftools.elf.elffile import ELFFile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stackfit.image.cfi import CFA_UNDEFINED, MAXIMUM_SECTION, CfiTable, read_cfi
+from stackfit.image.cfi import (
+    CFA_UNDEFINED,
+    MAXIMUM_CIES,
+    MAXIMUM_SECTION,
+    MAXIMUM_STATES,
+    CfiTable,
+    read_cfi,
+)
 from stackfit.image.elf import read_elf
 from stackfit.image.link import link
 from stackfit.image.model import SYMBOL_DTYPE, Image, ImageKind, InputError, Machine, Section, Symbols
@@ -104,6 +111,7 @@ OTHER_REGISTERS = bytes.fromhex(
     ("program", "expected"),
     [
         (b"\x0a\x41\x0e\x20\x41\x0b", [8, 32, 8]),  # remember, restore
+        (b"\x0a\x0e\x20\x0a\x0e\x30\x0b\x41\x0b\x41\x00", [32, 8, 8]),  # nested
         (b"\x0a\x41\x0d\x06\x41\x0b", [8, -1, 8]),  # rbp-based, then as before
         (b"\x41\x0c\x0a\x00\x41\x0c\x07\x08", [8, -1, 8]),  # r10-based
         (b"\x41\x0f\x02\x77\x08\x41\x0c\x07\x20", [8, -1, 32]),  # expression
@@ -118,6 +126,12 @@ def test_every_instruction_of_dwarf(program: bytes, expected: list[int]) -> None
     table = table_of(cie() + fde(program))
     assert table.notes == ()
     assert depths(table, 0, 1, 2) == expected
+
+
+def test_a_program_with_addresses_is_not_shared_between_fdes() -> None:
+    program = b"\x01" + struct.pack("<Q", TEXT + 0x10) + b"\x0e\x20"
+    table = table_of(cie() + fde(program, TEXT, 0x10) + fde(program, TEXT + 0x10, 0x10))
+    assert depths(table, 0, 0xF, 0x10, 0x1F, 0x20) == [8, 8, 32, 32, -1]
 
 
 @pytest.mark.parametrize("version", [1, 3, 4])
@@ -137,7 +151,8 @@ def eh_frame(encoding: int, start: bytes, size: bytes, augmentation: bytes = b"z
     data = b"".join(letters[augmentation[i : i + 1]] for i in range(1, len(augmentation)))
     head = b"\0" * 4 + b"\x01" + augmentation + b"\0\x01\x78\x10" + uleb(len(data)) + data + b"\x0c\x07\x08"
     out = entry(head)
-    return out + entry(struct.pack("<I", len(out) + 4) + start + size + b"\0" + b"\x41\x0e\x10")
+    handler = b"\x04\x0e\x60\x0e\x60" if b"L" in augmentation else b"\0"  # data that is no program
+    return out + entry(struct.pack("<I", len(out) + 4) + start + size + handler + b"\x41\x0e\x10")
 
 
 @pytest.mark.parametrize(
@@ -153,7 +168,8 @@ def eh_frame(encoding: int, start: bytes, size: bytes, augmentation: bytes = b"z
 )
 @pytest.mark.parametrize("augmentation", [b"zR", b"zPLR"])
 def test_pointer_encodings_of_eh_frame(encoding: int, start: Any, size: bytes, augmentation: bytes) -> None:
-    place = 0x8000 + len(eh_frame(encoding, b"", b"", augmentation)) - 4  # the initial location's address
+    behind = 8 if b"L" in augmentation else 4  # augmentation data and program
+    place = 0x8000 + len(eh_frame(encoding, b"", b"", augmentation)) - behind  # of the initial location
     table = table_of(eh=eh_frame(encoding, start(place), size, augmentation) + bytes(4))
     assert depths(table, -1, 0, 1, 0x3F, 0x40) == [-1, 8, 16, 16, -1]
 
@@ -195,6 +211,7 @@ GOOD = fde(b"\x41\x0e\x10", start=TEXT + 0x800)
         (fde(b"\x04\xff\xff\xff\xff\x0e\x10\x41"), "moves beyond its range"),
         (fde(b"\x04\xff\xff\xff\x7f\x0e\x10" * 100), "moves beyond its range"),
         (fde(b"\x01" + bytes(8)), "moves backwards"),
+        (fde(b"\x0a" * (MAXIMUM_STATES + 1)), "too many remembered states"),
         (fde(b"\x0b"), "never remembered"),
         (fde(b"\x0e"), "truncated"),
         (fde(b"\x0e\x80"), "truncated"),
@@ -259,6 +276,11 @@ def test_entries_that_do_not_fill_their_section_are_refused(data: bytes, cause: 
 def test_a_section_above_the_cap_is_refused() -> None:
     with pytest.raises(InputError, match=f"{MAXIMUM_SECTION} accepted"):
         read_cfi(image(bytes(MAXIMUM_SECTION + 1)))
+
+
+def test_more_cies_than_the_cap_are_refused() -> None:
+    with pytest.raises(InputError, match=f"more than {MAXIMUM_CIES} CIEs"):
+        read_cfi(image(entry(b"\xff\xff\xff\xff\x01") * (MAXIMUM_CIES + 1)))
 
 
 VALID = cie() + fde(b"\x41\x0e\x10\x47\x0e\xd0\x01\x0a\x02\x38\x0e\x10\x45\x0b\x0f\x01\x77", size=0x80) + GOOD
@@ -436,6 +458,11 @@ nop
 .cfi_adjust_cfa_offset -24
 nop
 .cfi_endproc
+.globl third
+third:
+.cfi_startproc
+nop
+.cfi_endproc
 .section .init.text, "ax", @progbits
 .globl second
 .type second, @function
@@ -460,8 +487,10 @@ def test_a_linked_modules_debug_frame_is_relocated(tmp_path: Path, flag: str, wo
         assert table is not None and table.notes == ()
         address = dict(zip(module.symbols.names, module.symbols.records["address"].tolist(), strict=True))
         first, second = address["first"], address["second"]
-        at = np.array([first, first + 1, first + 2, first + 3, second, second + 1, second + 2], np.uint64)
-        assert table.depth_at(at).tolist() == [word, word + 24, word, -1, word, 1040, -1]
+        at = np.array(
+            [first, first + 1, first + 2, first + 3, first + 4, second, second + 1, second + 2], np.uint64
+        )
+        assert table.depth_at(at).tolist() == [word, word + 24, word, word, -1, word, 1040, -1]
 
 
 # ---------------------------------------------------------------- real kernels

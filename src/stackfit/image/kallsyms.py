@@ -31,10 +31,10 @@ _MARKED = 256  # a marker for each so many names
 _MAXIMUM_NAME = 512  # KSYM_NAME_LEN since 6.1 (128 before), the type letter included
 # Caps against hostile images: each is far above what a kernel needs (about 1 of each, 110,000 names of 3 MB).
 _MAXIMUM_SEARCHED = 1 << 30  # bytes of sections
-_MAXIMUM_TOKEN_TABLES = 64
+_MAXIMUM_TOKEN_TABLES = 8
 _MAXIMUM_MARKER_TABLES = 64  # per token table
-_MAXIMUM_NAME_TABLES = 256  # walked, in all
-_MAXIMUM_NAMES = 1 << 22
+_MAXIMUM_NAME_TABLES = 32  # walked, in all
+_MAXIMUM_NAMES = 1 << 21
 _MAXIMUM_TEXT = 64 << 20  # bytes of expanded names
 _TYPES = b"AaBbCcDdGgIiNnRrSsTtUuVvWwp?-"  # nm's letters
 _TYPE_SET = np.frombuffer(_TYPES, np.uint8)

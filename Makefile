@@ -1,0 +1,62 @@
+# demo             a stock i386 kernel against the 8 KiB and 4 KiB layouts of Linux 2.6, then the running kernel
+# test             lint, every test on the compiled hot modules, the core tests again on the uncompiled ones
+# lint             ruff, mypy --strict, the layer contract
+# uncompiled-test  the core tests (no kernel needed) on plain Python modules
+# bench            CPU time and memory next to checkstack.pl, on the same kernel in one run
+# clean            everything built here; fetched kernels stay in .cache/kernels
+#
+# Needs make, gcc, python3-venv and python3-dev. PYTHON names another interpreter (3.11 or newer).
+
+PYTHON ?= python3
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+BIN := .venv/bin
+HOT := src/stackfit/isa/x86_decode.py src/stackfit/frames/track.py src/stackfit/bounds/longest.py
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# With a compiler at hand an uncompiled module is a broken build; without one it is the supported slow way.
+COMPILED := $(if $(shell command -v gcc),compiled)
+
+.PHONY: demo test lint uncompiled-test bench clean
+
+demo: .venv/installed
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh
+
+test: lint
+	STACKFIT_HOT_MODULES=$(COMPILED) $(BIN)/python -m pytest -rs
+	$(MAKE) --no-print-directory uncompiled-test
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# A copy of the sources without extension modules, put before the installed package.
+uncompiled-test: .venv/installed-dev
+	rm -rf build/uncompiled
+	mkdir -p build/uncompiled
+	cp -R src build/uncompiled/src
+	find build/uncompiled \( -name '*.so' -o -name __pycache__ \) -prune -exec rm -rf {} +
+	PYTHONPATH=build/uncompiled/src STACKFIT_HOT_MODULES=uncompiled $(BIN)/python -m pytest -rs -m "not kernel"
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/checkstack.py
+
+clean:
+	rm -rf .venv build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src \( -name '*.so' -o -name __pycache__ \) -prune -exec rm -rf {} +
+
+.venv/pyvenv.cfg:
+	$(PYTHON) -m venv .venv
+
+# An extension module hides the .py next to it, so a changed hot module means installing (compiling) again.
+.venv/installed: .venv/pyvenv.cfg pyproject.toml setup.py $(HOT)
+	$(PIP) -e .
+	touch $@
+
+.venv/installed-dev: .venv/pyvenv.cfg pyproject.toml setup.py $(HOT)
+	$(PIP) -e '.[dev]'
+	touch .venv/installed $@

@@ -1,0 +1,343 @@
+"""From frames to the call graph: kinds of sites, candidates where they are certain, open where not."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stackfit.calls.model import CallKind, Calls, EdgeKind, Edges, Evidence, Reason, Rung
+from stackfit.calls.vectors import Vector, entry_frame
+from stackfit.frames.model import Frames, SiteKind, StackKind
+from stackfit.image.model import Machine, Program
+from stackfit.image.tables import Tables
+from stackfit.isa.code import Code
+from stackfit.isa.effects import ABSOLUTE, FLAG_MEMORY, FLAG_SEGMENT, NO_REGISTER, RIP, Operation
+
+__all__ = ["build_calls", "build_edges"]
+
+_STATIC_CALL_PREFIX = "__SCT__"  # include/linux/static_call_types.h
+_PAGE_FAULT, _GENERAL_PROTECTION, _INVALID_OPCODE, _BREAKPOINT = 14, 13, 6, 3
+# arch/x86/include/asm/extable_fixup_types.h: these guard instructions that raise #GP, all others memory
+# accesses. Before 5.16 (type -1) nearly all entries are accesses.
+_GENERAL_PROTECTION_TYPES = (5, 6, 8, 9, 10, 11, 12, 13, 16)
+_LOOK_BACK = 16  # instructions searched for a constant before an indirect call
+
+_SITE = np.dtype(
+    [("function", "<i4"), ("address", "<u8"), ("return_address", "<u8"), ("depth", "<i4"), ("under", "<i4"),
+     ("kind", "u1"), ("tail", "?"), ("rung", "u1"), ("evidence", "u1"), ("reason", "u1"), ("candidates", "<i4"),
+     ("name", "<i4")]
+)  # fmt: skip
+
+
+class _Sets:
+    """Candidate sets, each stored once."""
+
+    def __init__(self) -> None:
+        self.sets: list[tuple[int, ...]] = []
+        self._index: dict[tuple[int, ...], int] = {}
+
+    def add(self, members: tuple[int, ...]) -> int:
+        index = self._index.get(members)
+        if index is None:
+            index = self._index[members] = len(self.sets)
+            self.sets.append(members)
+        return index
+
+
+def build_calls(program: Program, code: Code, tables: Tables, frames: Frames, vectors: list[Vector]) -> Calls:
+    """All call sites of a program."""
+    sets, names = _Sets(), list[str]()
+    sites = np.concatenate(
+        [
+            _transfer_sites(program, code, tables, frames, sets, names),
+            _exception_sites(code, tables, frames, vectors, sets),
+        ]
+    )
+    sites = _merge_alternatives(code, tables, sites, sets)
+    sites = sites[np.lexsort((sites["kind"], sites["address"], sites["function"]))]
+    return Calls(
+        **{name: np.ascontiguousarray(sites[name]) for name in _SITE.names or ()},
+        candidate_sets=sets.sets,
+        names=names,
+    )
+
+
+def _transfer_sites(
+    program: Program, code: Code, tables: Tables, frames: Frames, sets: _Sets, names: list[str]
+) -> NDArray[np.void]:
+    """Calls and jumps that leave a function."""
+    functions, instructions = code.functions, code.instructions
+    count = len(frames.site_row)
+    sites = np.zeros(count, _SITE)
+    row = frames.site_row
+    sites["function"] = frames.site_function
+    sites["address"] = code.address[row]
+    sites["depth"] = frames.site_depth
+    sites["under"] = -1
+    sites["candidates"] = -1
+    sites["name"] = -1
+    is_tail = np.isin(frames.site_kind, (SiteKind.TAIL, SiteKind.INDIRECT_TAIL))
+    sites["tail"] = is_tail
+    sites["return_address"] = np.where(is_tail, 0, code.address[row] + instructions.length[row])
+
+    callee = frames.site_callee
+    known = callee >= 0
+    unique = np.unique(callee[known])
+    set_of = np.full(len(functions), -1, np.int32)
+    for function in unique.tolist():
+        set_of[function] = sets.add((function,))
+    sites["candidates"][known] = set_of[callee[known]]
+    sites["kind"] = np.where(is_tail, CallKind.TAIL, CallKind.DIRECT)
+    sites["rung"][known] = Rung.ENCODED
+    static = np.zeros(len(functions), np.bool_)
+    static[[index for index in unique.tolist() if functions.names[index].startswith(_STATIC_CALL_PREFIX)]] = True
+    static_site = np.flatnonzero(known)[static[callee[known]]]
+    sites["kind"][static_site] = CallKind.STATIC_CALL
+    sites["rung"][static_site] = Rung.STATIC_CALL
+    sites["evidence"][static_site] = Evidence.ASSUMED
+
+    indirect = np.isin(frames.site_kind, (SiteKind.INDIRECT, SiteKind.INDIRECT_TAIL))
+    sites["kind"][indirect] = np.where(is_tail[indirect], CallKind.INDIRECT_TAIL, CallKind.INDIRECT)
+    _resolve_certain(program, code, tables, row, np.flatnonzero(indirect), sites, sets)
+    unknown = indirect & (sites["candidates"] < 0)
+    sites["reason"][unknown] = Reason.INDIRECT
+    sites["evidence"][unknown] = Evidence.OPEN
+
+    outside = np.flatnonzero(~known & ~indirect)
+    for site in outside.tolist():
+        target = int(instructions.immediate[row[site]]) & 0xFFFF_FFFF_FFFF_FFFF
+        name = program.undefined.get(target)
+        sites["evidence"][site] = Evidence.OPEN
+        sites["reason"][site] = Reason.UNDEFINED if name is not None else Reason.OUTSIDE
+        sites["name"][site] = len(names)
+        names.append(name if name is not None else f"{target:#x}")
+
+    switched = (frames.site_stack == StackKind.OTHER_STACK) & (frames.site_under >= 0)
+    sites["kind"][switched] = CallKind.STACK_SWITCH
+    sites["under"][switched] = frames.site_under[switched]
+    return sites
+
+
+def _resolve_certain(
+    program: Program,
+    code: Code,
+    tables: Tables,
+    row: NDArray[np.int32],
+    indirect: NDArray[np.int64],
+    sites: NDArray[np.void],
+    sets: _Sets,
+) -> None:
+    """Indirect sites whose target the image itself settles: constants just loaded, and pv_ops."""
+    functions, instructions = code.functions, code.instructions
+    joins = np.zeros(len(code) + 1, np.bool_)
+    joins[code.target[code.target >= 0]] = True
+    joins[code.first] = True
+    for table in (tables.static_keys.target, tables.exceptions.fixup):
+        rows = code.rows_at(table)
+        joins[rows[rows >= 0]] = True
+    thunks = {
+        index: register
+        for index, name in enumerate(functions.names)
+        if name.startswith("__x86_indirect")
+        for register in [_thunk_register(code, (name, *functions.aliases[index]))]
+        if register >= 0
+    }
+    paravirt = np.isin(code.address[row[indirect]], tables.paravirt)
+    for site, patched in zip(indirect.tolist(), paravirt.tolist(), strict=True):
+        at = int(row[site])
+        operation = int(instructions.operation[at])
+        if operation in (Operation.CALL_INDIRECT, Operation.JUMP_INDIRECT):
+            if int(instructions.flags[at]) & FLAG_MEMORY:
+                if patched:
+                    target = functions.at(_pointer_operand(program, code, at))
+                    if target >= 0:
+                        sites["candidates"][site] = sets.add((target,))
+                        sites["rung"][site] = Rung.PARAVIRT
+                        sites["evidence"][site] = Evidence.ASSUMED
+                continue
+            register = int(instructions.base[at])
+        else:
+            register = thunks.get(int(code.function[int(code.target[at])]), -1)
+        if not 0 <= register < 16:
+            continue
+        target = _constant_before(code, at, register, joins)
+        if target >= 0:
+            sites["candidates"][site] = sets.add((target,))
+            sites["rung"][site] = Rung.CONSTANT
+            sites["evidence"][site] = Evidence.PROVED
+
+
+_REGISTERS = ("ax", "cx", "dx", "bx", "sp", "bp", "si", "di", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15")
+
+
+def _thunk_register(code: Code, names: tuple[str, ...]) -> int:
+    """`__x86_indirect_thunk_rax` → 0."""
+    for name in names:
+        suffix = name.rsplit("_", 1)[-1]
+        if suffix in _REGISTERS:
+            return _REGISTERS.index(suffix)
+        if suffix[1:] in _REGISTERS:
+            return _REGISTERS.index(suffix[1:])
+    return -1
+
+
+def _constant_before(code: Code, row: int, register: int, joins: NDArray[np.bool_]) -> int:
+    """The function whose address the register was loaded with, with no way in between, or -1."""
+    table, functions = code.instructions, code.functions
+    at = row
+    for _ in range(_LOOK_BACK):
+        if joins[at]:
+            return -1
+        at -= 1
+        if at < 0:
+            return -1
+        operation = int(table.operation[at])
+        writes = bool(int(table.clobbers[at]) & (1 << register))
+        if operation == Operation.MOVE_IMMEDIATE and int(table.register[at]) == register:
+            mask = 0xFFFF_FFFF if code.machine is Machine.I386 else 0xFFFF_FFFF_FFFF_FFFF
+            return functions.at(int(table.immediate[at]) & mask)
+        if operation == Operation.LEA and int(table.register[at]) == register and int(table.base[at]) == RIP:
+            return functions.at(int(code.address[at]) + int(table.length[at]) + int(table.displacement[at]))
+        if writes or operation in (
+            Operation.CALL, Operation.CALL_INDIRECT, Operation.JUMP, Operation.JUMP_INDIRECT, Operation.RETURN,
+        ):  # fmt: skip
+            return -1
+    return -1
+
+
+def _pointer_operand(program: Program, code: Code, row: int) -> int:
+    """What the constant memory operand of an indirect call holds in the image (0 when it cannot be read)."""
+    table = code.instructions
+    if int(table.index[row]) != NO_REGISTER or int(table.flags[row]) & FLAG_SEGMENT:
+        return 0
+    base, displacement = int(table.base[row]), int(table.displacement[row])
+    if base == RIP:
+        address = (int(code.address[row]) + int(table.length[row]) + displacement) & 0xFFFF_FFFF_FFFF_FFFF
+    elif base == ABSOLUTE:
+        address = displacement & (0xFFFF_FFFF if code.machine is Machine.I386 else 0xFFFF_FFFF_FFFF_FFFF)
+    else:
+        return 0
+    word = code.machine.word
+    for image in program.images:
+        for section in image.sections:
+            offset = address - section.address
+            if section.allocated and 0 <= offset <= section.data.size - word:
+                return int.from_bytes(section.data[offset : offset + word].tobytes(), "little")
+    return 0
+
+
+def _exception_sites(
+    code: Code, tables: Tables, frames: Frames, vectors: list[Vector], sets: _Sets
+) -> NDArray[np.void]:
+    """Instructions that may fault in kernel mode; BUG()'s ud2 is left out: after it the verdict is moot."""
+    handler = {vector.number: vector.handler for vector in vectors if vector.kind == "exception"}
+    general = np.isin(tables.exceptions.type, _GENERAL_PROTECTION_TYPES)
+    groups = [
+        (_PAGE_FAULT, code.rows_at(tables.exceptions.place[~general])),
+        (_GENERAL_PROTECTION, code.rows_at(tables.exceptions.place[general])),
+        (_INVALID_OPCODE, code.rows_at(tables.bugs.place[tables.bugs.warning])),
+        (_BREAKPOINT, np.flatnonzero((code.instructions.operation == Operation.BREAKPOINT) & (code.instructions.length == 1))),
+    ]  # fmt: skip
+    parts = []
+    for number, rows in groups:
+        rows = np.unique(rows[rows >= 0])
+        rows = rows[(frames.visitor[rows] >= 0) & np.isin(frames.stack[rows], (StackKind.FRAME, StackKind.BELOW_ALLOCATION))]
+        if number == _BREAKPOINT:  # padding of one byte is reached by nothing
+            behind = np.minimum(rows + 1, len(code) - 1)
+            rows = rows[(code.function[behind] == code.function[rows])]
+        sites = np.zeros(rows.size, _SITE)
+        sites["function"] = frames.visitor[rows]
+        sites["address"] = code.address[rows]
+        sites["depth"] = frames.depth[rows]
+        sites["under"] = -1
+        sites["name"] = -1
+        sites["kind"] = CallKind.EXCEPTION
+        sites["rung"] = Rung.VECTOR
+        target = handler.get(number)
+        if target is None:
+            sites["candidates"] = -1
+            sites["evidence"] = Evidence.OPEN
+            sites["reason"] = Reason.NO_HANDLER
+        else:
+            sites["candidates"] = sets.add((target,))
+            sites["evidence"] = Evidence.PROVED
+        parts.append(sites)
+    return np.concatenate(parts)
+
+
+def _merge_alternatives(code: Code, tables: Tables, sites: NDArray[np.void], sets: _Sets) -> NDArray[np.void]:
+    """Report calls in replacement code at the place that is patched, candidates merged with those there."""
+    alternatives = tables.alternatives
+    order = np.argsort(alternatives.replacement, kind="stable")
+    start = alternatives.replacement[order]
+    length = alternatives.replacement_length[order]
+    start, order, length = start[length > 0], order[length > 0], length[length > 0]
+    if start.size:
+        index = np.searchsorted(start, sites["address"], "right") - 1
+        offset = sites["address"] - start[np.maximum(index, 0)]
+        inside = (index >= 0) & (offset < length[np.maximum(index, 0)].astype(np.uint64))
+        place = alternatives.place[order][np.maximum(index, 0)]
+        moved = np.where(inside, place + offset, sites["address"])
+        shift = moved - sites["address"]
+        sites["return_address"] = np.where(sites["return_address"] > 0, sites["return_address"] + shift, 0)
+        sites["address"] = moved
+    # Sites of one function with one return address are one site.
+    keyed = np.flatnonzero(sites["return_address"] > 0)
+    order = keyed[np.lexsort((sites["return_address"][keyed], sites["function"][keyed]))]
+    if order.size < 2:
+        return sites
+    same = (sites["function"][order][1:] == sites["function"][order][:-1]) & (
+        sites["return_address"][order][1:] == sites["return_address"][order][:-1]
+    )
+    drop = np.zeros(len(sites), np.bool_)
+    head = -1
+    for position, equal in enumerate(same.tolist(), start=1):
+        if not equal:
+            head = -1
+            continue
+        if head < 0:
+            head = int(order[position - 1])
+        other = int(order[position])
+        members = set[int]()
+        for site in (head, other):
+            if sites["candidates"][site] >= 0:
+                members.update(sets.sets[int(sites["candidates"][site])])
+        sites["candidates"][head] = sets.add(tuple(sorted(members))) if members else -1
+        for name in ("evidence", "reason", "depth"):
+            sites[name][head] = max(sites[name][head], sites[name][other])
+        drop[other] = True
+    return sites[~drop]
+
+
+def build_edges(code: Code, frames: Frames, calls: Calls) -> Edges:
+    """Sites × candidates as the solver walks them, in order of the caller."""
+    word = code.machine.word
+    sizes = np.array([len(members) for members in calls.candidate_sets], np.int64)
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    flat = np.array([member for members in calls.candidate_sets for member in members], np.int32)
+    with_candidates = np.flatnonzero(calls.candidates >= 0)
+    count = sizes[calls.candidates[with_candidates]]
+    site = np.repeat(with_candidates, count)
+    within = np.arange(site.size) - np.repeat(np.cumsum(count) - count, count)
+    callee = flat[starts[calls.candidates[site]] + within] if site.size else np.empty(0, np.int32)
+    frame, _ = entry_frame(code.machine, from_user=False)
+    kind = calls.kind[site]
+    weight = calls.depth[site].astype(np.int32)
+    weight = np.where(calls.tail[site], weight - word, weight)
+    weight = np.where(kind == CallKind.EXCEPTION, weight + frame, weight)
+    edge = np.full(site.size, EdgeKind.PLAIN, np.uint8)
+    edge[kind == CallKind.EXCEPTION] = EdgeKind.EXCEPTION
+    edge[kind == CallKind.STACK_SWITCH] = EdgeKind.SWITCH
+    hop = np.isin(kind, (CallKind.INDIRECT, CallKind.INDIRECT_TAIL)) & ~np.isin(
+        calls.rung[site], (Rung.CONSTANT, Rung.PARAVIRT)
+    )
+    edge[hop] = EdgeKind.HOP
+    order = np.argsort(calls.function[site], kind="stable")
+    first = np.searchsorted(calls.function[site][order], np.arange(len(code.functions) + 1))
+    return Edges(
+        first=first.astype(np.int64),
+        callee=np.ascontiguousarray(callee[order]),
+        weight=np.ascontiguousarray(weight[order].astype(np.int32)),
+        kind=np.ascontiguousarray(edge[order]),
+        site=np.ascontiguousarray(site[order].astype(np.int32)),
+    )
