@@ -238,6 +238,15 @@ def test_any_number_of_names_fits_its_markers(name: str, count: int) -> None:
     assert read_kallsyms(image_with(rodata(named, era), era)).names == [item[2] for item in named]
 
 
+def test_what_follows_the_markers_may_look_like_one_more() -> None:
+    """Four markers need no padding: the permutation's first bytes 00 00 01 00 read as an offset of 65,536."""
+    era = ERAS["6.2 per-CPU"]
+    named = symbols_for(era, 1024)
+    named[1] = (*named[1][:2], "A_first")
+    assert min(name for _, _, name in named) == "A_first"
+    assert read_kallsyms(image_with(rodata(named, era), era)).names == [item[2] for item in named]
+
+
 def test_a_byte_of_128_and_more_is_a_length_before_6_1() -> None:
     era = replace(ERAS["5.10 per-CPU"], long_names=False)
     named = symbols_for(era)
