@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from stackfit.calls.constants import branch_targets, constant_before
 from stackfit.calls.model import CallKind, Calls, EdgeKind, Edges, Evidence, Reason, Rung
 from stackfit.calls.vectors import Vector, entry_frame
 from stackfit.frames.model import Frames, SiteKind, StackKind
@@ -20,7 +21,6 @@ _PAGE_FAULT, _GENERAL_PROTECTION, _INVALID_OPCODE, _BREAKPOINT = 14, 13, 6, 3
 # arch/x86/include/asm/extable_fixup_types.h: these guard instructions that raise #GP, all others memory
 # accesses. Before 5.16 (type -1) nearly all entries are accesses.
 _GENERAL_PROTECTION_TYPES = (5, 6, 8, 9, 10, 11, 12, 13, 16)
-_LOOK_BACK = 16  # instructions searched for a constant before an indirect call
 
 _SITE = np.dtype(
     [("function", "<i4"), ("address", "<u8"), ("return_address", "<u8"), ("depth", "<i4"), ("under", "<i4"),
@@ -129,9 +129,7 @@ def _resolve_certain(
 ) -> None:
     """Indirect sites whose target the image itself settles: constants just loaded, and pv_ops."""
     functions, instructions = code.functions, code.instructions
-    joins = np.zeros(len(code) + 1, np.bool_)
-    joins[code.target[code.target >= 0]] = True
-    joins[code.first] = True
+    joins = branch_targets(code)
     for table in (tables.static_keys.target, tables.exceptions.fixup):
         rows = code.rows_at(table)
         joins[rows[rows >= 0]] = True
@@ -160,7 +158,7 @@ def _resolve_certain(
             register = thunks.get(int(code.function[int(code.target[at])]), -1)
         if not 0 <= register < 16:
             continue
-        target = _constant_before(code, at, register, joins)
+        target = constant_before(code, at, register, joins)
         if target >= 0:
             sites["candidates"][site] = sets.add((target,))
             sites["rung"][site] = Rung.CONSTANT
@@ -178,30 +176,6 @@ def _thunk_register(code: Code, names: tuple[str, ...]) -> int:
             return _REGISTERS.index(suffix)
         if suffix[1:] in _REGISTERS:
             return _REGISTERS.index(suffix[1:])
-    return -1
-
-
-def _constant_before(code: Code, row: int, register: int, joins: NDArray[np.bool_]) -> int:
-    """The function whose address the register was loaded with, with no way in between, or -1."""
-    table, functions = code.instructions, code.functions
-    at = row
-    for _ in range(_LOOK_BACK):
-        if joins[at]:
-            return -1
-        at -= 1
-        if at < 0:
-            return -1
-        operation = int(table.operation[at])
-        writes = bool(int(table.clobbers[at]) & (1 << register))
-        if operation == Operation.MOVE_IMMEDIATE and int(table.register[at]) == register:
-            mask = 0xFFFF_FFFF if code.machine is Machine.I386 else 0xFFFF_FFFF_FFFF_FFFF
-            return functions.at(int(table.immediate[at]) & mask)
-        if operation == Operation.LEA and int(table.register[at]) == register and int(table.base[at]) == RIP:
-            return functions.at(int(code.address[at]) + int(table.length[at]) + int(table.displacement[at]))
-        if writes or operation in (
-            Operation.CALL, Operation.CALL_INDIRECT, Operation.JUMP, Operation.JUMP_INDIRECT, Operation.RETURN,
-        ):  # fmt: skip
-            return -1
     return -1
 
 

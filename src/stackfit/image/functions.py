@@ -21,6 +21,8 @@ __all__ = ["CodeSection", "Functions", "code_sections", "find_functions"]
 _PIECES = (".altinstr_replacement", ".altinstr_aux")
 # Symbols that mark no entry: compiler-local labels, and the padding before a function (Linux 6.3, kCFI).
 _NOT_ENTRIES = (".L", "__pfx_", "__cfi_", "$")
+# Marks that the kernel's linker script puts around groups of functions (include/asm-generic/vmlinux.lds.h).
+_MARK = re.compile(r"^(_text|_stext|_etext|_sinittext|_einittext|__\w+_text_(start|end)|__indirect_thunk_(start|end)|__alt_instructions(_end)?)$")
 _COLD = re.compile(r"^(?P<parent>.+)\.cold(\.\d+)?$")
 _SPLIT = re.compile(r"^(?P<parent>.+?)\.(part|isra|constprop|cold)(\.\d+)?(\..+)?$")
 
@@ -122,12 +124,14 @@ def find_functions(
         section, image = code.section, program.images[code.image]
         addresses, order = per_image[code.image]
         low, high = np.searchsorted(addresses, np.array([section.address, section.end], np.uint64))
+        is_piece = section.name in _PIECES
         entries: dict[int, list[int]] = {}
         for at, symbol in zip(addresses[low:high].tolist(), order[low:high].tolist(), strict=True):
             name = image.symbols.names[symbol]
-            if name and not name.startswith(_NOT_ENTRIES):
+            if name and not is_piece and not name.startswith(_NOT_ENTRIES):
                 entries.setdefault(at, []).append(symbol)
-        is_piece = section.name in _PIECES
+        for at in [at for at, group in entries.items() if all(_MARK.match(image.symbols.names[one]) for one in group)]:
+            del entries[at]  # a mark of the linker script amid code begins no function
         extra = [] if more is None else more.get(number, [])
         starts = sorted({section.address, *entries, *extra})
         for at, following in zip(starts, [*starts[1:], section.end], strict=True):
@@ -140,7 +144,7 @@ def find_functions(
             section_index.append(number)
             names.append(image.symbols.names[group[0]] if group else f"sub_{at:x}")
             aliases.append(tuple(dict.fromkeys(image.symbols.names[symbol] for symbol in group[1:])))
-            piece.append(is_piece and not group)
+            piece.append(is_piece)
             synthetic.append(not group)
     return Functions(
         address=np.array(address, np.uint64),

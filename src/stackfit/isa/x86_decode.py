@@ -12,14 +12,10 @@ import numpy as np
 
 __all__ = ["MAPS", "decode_into"]
 
-# Attribute bits of an opcode.
-_MODRM = 1
-_IMM8 = 2
-_IMMZ = 4  # 2 bytes with an operand-size prefix, else 4
-_TO_REG = 8  # writes the general register in ModRM.reg
-_TO_RM = 16  # writes the general register in ModRM.rm when that is a register
-_INVALID = 32
-_INVALID_64 = 64
+if not cython.compiled:
+    from stackfit.isa.constants import (
+        @@IMPORTS@@
+    )
 
 
 def _build_maps() -> np.ndarray:  # type: ignore[type-arg]
@@ -27,67 +23,67 @@ def _build_maps() -> np.ndarray:  # type: ignore[type-arg]
     one = [0] * 256
     for group in range(0, 0x40, 8):
         compare = group == 0x38
-        one[group] = one[group + 1] = _MODRM | (0 if compare else _TO_RM)
-        one[group + 2] = one[group + 3] = _MODRM | (0 if compare else _TO_REG)
-        one[group + 4], one[group + 5] = _IMM8, _IMMZ
+        one[group] = one[group + 1] = HAS_MODRM | (0 if compare else TO_RM)
+        one[group + 2] = one[group + 3] = HAS_MODRM | (0 if compare else TO_REG)
+        one[group + 4], one[group + 5] = IMM8, IMMZ
     for code in (0x06, 0x07, 0x0E, 0x16, 0x17, 0x1E, 0x1F, 0x27, 0x2F, 0x37, 0x3F, 0x60, 0x61, 0x82, 0x9A, 0xCE, 0xD4, 0xD5, 0xD6, 0xEA):
-        one[code] |= _INVALID_64
-    one[0xD4] |= _IMM8
-    one[0xD5] |= _IMM8
-    one[0x63] = _MODRM | _TO_REG
-    one[0x68] = _IMMZ
-    one[0x69] = _MODRM | _IMMZ | _TO_REG
-    one[0x6A] = _IMM8
-    one[0x6B] = _MODRM | _IMM8 | _TO_REG
-    one[0x80] = one[0x83] = _MODRM | _IMM8 | _TO_RM
-    one[0x82] |= _MODRM | _IMM8 | _TO_RM
-    one[0x81] = _MODRM | _IMMZ | _TO_RM
-    one[0x84] = one[0x85] = _MODRM
-    one[0x86] = one[0x87] = _MODRM | _TO_REG | _TO_RM
-    one[0x88] = one[0x89] = _MODRM | _TO_RM
-    one[0x8A] = one[0x8B] = _MODRM | _TO_REG
-    one[0x8C] = _MODRM | _TO_RM
-    one[0x8D] = _MODRM | _TO_REG
-    one[0x8E] = _MODRM
-    one[0x8F] = _MODRM | _TO_RM
-    one[0xA8], one[0xA9] = _IMM8, _IMMZ
+        one[code] |= RESERVED_64
+    one[0xD4] |= IMM8
+    one[0xD5] |= IMM8
+    one[0x63] = HAS_MODRM | TO_REG
+    one[0x68] = IMMZ
+    one[0x69] = HAS_MODRM | IMMZ | TO_REG
+    one[0x6A] = IMM8
+    one[0x6B] = HAS_MODRM | IMM8 | TO_REG
+    one[0x80] = one[0x83] = HAS_MODRM | IMM8 | TO_RM
+    one[0x82] |= HAS_MODRM | IMM8 | TO_RM
+    one[0x81] = HAS_MODRM | IMMZ | TO_RM
+    one[0x84] = one[0x85] = HAS_MODRM
+    one[0x86] = one[0x87] = HAS_MODRM | TO_REG | TO_RM
+    one[0x88] = one[0x89] = HAS_MODRM | TO_RM
+    one[0x8A] = one[0x8B] = HAS_MODRM | TO_REG
+    one[0x8C] = HAS_MODRM | TO_RM
+    one[0x8D] = HAS_MODRM | TO_REG
+    one[0x8E] = HAS_MODRM
+    one[0x8F] = HAS_MODRM | TO_RM
+    one[0xA8], one[0xA9] = IMM8, IMMZ
     for code in range(0xB0, 0xB8):
-        one[code] = _IMM8
-    one[0xC0] = one[0xC1] = _MODRM | _IMM8 | _TO_RM
-    one[0xC6], one[0xC7] = _MODRM | _IMM8 | _TO_RM, _MODRM | _IMMZ | _TO_RM
-    one[0xCD] = _IMM8
+        one[code] = IMM8
+    one[0xC0] = one[0xC1] = HAS_MODRM | IMM8 | TO_RM
+    one[0xC6], one[0xC7] = HAS_MODRM | IMM8 | TO_RM, HAS_MODRM | IMMZ | TO_RM
+    one[0xCD] = IMM8
     for code in range(0xD0, 0xD4):
-        one[code] = _MODRM | _TO_RM
+        one[code] = HAS_MODRM | TO_RM
     for code in range(0xD8, 0xE0):
-        one[code] = _MODRM
+        one[code] = HAS_MODRM
     for code in range(0xE4, 0xE8):
-        one[code] = _IMM8
-    one[0xF6] = one[0xF7] = one[0xFE] = one[0xFF] = _MODRM
+        one[code] = IMM8
+    one[0xF6] = one[0xF7] = one[0xFE] = one[0xFF] = HAS_MODRM
 
     two = [0] * 256
     for code in (*range(0x00, 0x04), 0x0D, *range(0x10, 0x30), *range(0x40, 0x77), *range(0x78, 0x80), *range(0x90, 0xA0)):
-        two[code] = _MODRM
+        two[code] = HAS_MODRM
     for code in (0xA3, 0xA4, 0xA5, *range(0xAB, 0xC8), *range(0xD0, 0x100)):
-        two[code] = _MODRM
+        two[code] = HAS_MODRM
     for code in (0x04, 0x0A, 0x0C, 0x24, 0x25, 0x26, 0x27, 0x36, 0x39, 0x3B, 0x3C, 0x3D, 0x3E, 0x3F, 0x7A, 0x7B, 0xA6, 0xA7):
-        two[code] = _INVALID
-    two[0x0F] = _MODRM | _IMM8
+        two[code] = RESERVED
+    two[0x0F] = HAS_MODRM | IMM8
     for code in (0x70, 0x71, 0x72, 0x73, 0xA4, 0xAC, 0xBA, 0xC2, 0xC4, 0xC5, 0xC6):
-        two[code] = _MODRM | _IMM8
+        two[code] = HAS_MODRM | IMM8
     for code in (0x02, 0x03, 0xAF, *range(0x40, 0x50), 0xB6, 0xB7, 0xB8, 0xBC, 0xBD, 0xBE, 0xBF, 0xB2, 0xB4, 0xB5):
-        two[code] |= _TO_REG
+        two[code] |= TO_REG
     for code in (0x50, 0xD7, 0xC5):
-        two[code] |= _TO_REG
+        two[code] |= TO_REG
     for code in (*range(0x90, 0xA0), 0xA4, 0xA5, 0xAB, 0xAC, 0xAD, 0xB0, 0xB1, 0xB3, 0xBB, 0x78):
-        two[code] |= _TO_RM
-    two[0xC0] = two[0xC1] = _MODRM | _TO_REG | _TO_RM
+        two[code] |= TO_RM
+    two[0xC0] = two[0xC1] = HAS_MODRM | TO_REG | TO_RM
 
-    three38 = [_MODRM] * 256
-    three3a = [_MODRM | _IMM8] * 256
+    three38 = [HAS_MODRM] * 256
+    three3a = [HAS_MODRM | IMM8] * 256
     for code in (0xF0, 0xF1, 0xF6):
-        three38[code] |= _TO_REG
+        three38[code] |= TO_REG
     for code in (0x14, 0x15, 0x16, 0x17):
-        three3a[code] |= _TO_RM
+        three3a[code] |= TO_RM
     return np.array(one + two + three38 + three3a, np.uint8)
 
 
@@ -183,11 +179,11 @@ def decode_into(
                 p += 1
             offset_out[count] = position
             length_out[count] = p - position
-            operation_out[count] = 17
+            operation_out[count] = BREAKPOINT
             width_out[count] = 0
-            register_out[count] = 255
-            base_out[count] = 255
-            index_out[count] = 255
+            register_out[count] = NONE
+            base_out[count] = NONE
+            index_out[count] = NONE
             scale_out[count] = 0
             flags_out[count] = 0
             clobbers_out[count] = 0
@@ -205,7 +201,7 @@ def decode_into(
         repeat = 0
         segment = False
         lock = False
-        operation = 40  # BAD until an opcode has been understood
+        operation = BAD  # BAD until an opcode has been understood
         attributes = 0
         opmap = 0
         vex = False
@@ -236,26 +232,26 @@ def decode_into(
         mod = 3
         reg = 0
         rm = 0
-        base = 255
-        index = 255
+        base = NONE
+        index = NONE
         scale = 0
         displacement = 0
         immediate = 0
         immediate_size = 0
-        register = 255
+        register = NONE
         clobbers = 0
         memory = False
         has_modrm = False
         width = 4
         if p < limit:
-            operation = 0
+            operation = OTHER
             b = code[p]
             p += 1
             if (b == 0xC4 or b == 0xC5 or b == 0x62) and (bits64 or (p < limit and (code[p] & 0xC0) == 0xC0)):
                 vex = True
                 if b == 0xC5:
                     if p + 1 >= limit:
-                        operation = 40
+                        operation = BAD
                     else:
                         i = code[p]
                         rex = 0x44 if not (i & 0x80) else 0x40
@@ -265,7 +261,7 @@ def decode_into(
                         p += 1
                 elif b == 0xC4:
                     if p + 2 >= limit:
-                        operation = 40
+                        operation = BAD
                     else:
                         i = code[p]
                         opmap = i & 31
@@ -278,7 +274,7 @@ def decode_into(
                         p += 2
                 else:
                     if p + 3 >= limit:
-                        operation = 40
+                        operation = BAD
                     else:
                         i = code[p]
                         opmap = i & 7
@@ -289,20 +285,20 @@ def decode_into(
                         p += 3
                 if not bits64:
                     rex &= 0x48
-                if operation != 40:
+                if operation != BAD:
                     if opmap < 1 or opmap > 3:
                         if b == 0x62 and (opmap == 5 or opmap == 6):
                             opmap = 2  # FP16 maps: ModRM, no immediate (map 5 keeps a few; lengths as in 0F)
                         else:
-                            operation = 40
+                            operation = BAD
                             opmap = 1
                     if b == 0x62:
-                        attributes = 256  # EVEX: vector registers only, but for lengths
+                        attributes = VECTOR  # EVEX: vector registers only, but for lengths
                     b = code[p]
                     p += 1
             elif b == 0x0F:
                 if p >= limit:
-                    operation = 40
+                    operation = BAD
                 else:
                     b = code[p]
                     p += 1
@@ -310,45 +306,45 @@ def decode_into(
                     if b == 0x38 or b == 0x3A:
                         opmap = 2 if b == 0x38 else 3
                         if p >= limit:
-                            operation = 40
+                            operation = BAD
                         else:
                             b = code[p]
                             p += 1
-        if operation != 40:
+        if operation != BAD:
             if rex & 8:
                 width = 8
             elif operand16:
                 width = 2
-            if vex and attributes == 256:  # EVEX
-                attributes = _EVEX_MODRM
+            if vex and attributes == VECTOR:  # EVEX
+                attributes = HAS_MODRM | VECTOR
                 if opmap == 3 or (opmap == 1 and (0x70 <= b <= 0x73 or b == 0xC2 or 0xC4 <= b <= 0xC6)):
-                    attributes |= _EVEX_IMM8
+                    attributes |= IMM8
             else:
                 attributes = maps[opmap * 256 + b]
                 if vex:
-                    attributes &= ~(8 | 16)
-                    attributes |= 1
+                    attributes &= ~(TO_REG | TO_RM)
+                    attributes |= HAS_MODRM
                     if opmap == 1 and b == 0x77:
                         attributes = 0  # vzeroupper
                     # The few VEX instructions that write a general register.
                     if opmap == 1 and (b == 0x50 or b == 0xD7 or b == 0xC5 or ((b == 0x2C or b == 0x2D) and vex_pp >= 2)):
-                        attributes |= 8
+                        attributes |= TO_REG
                     if opmap == 1 and (b == 0x92 or b == 0x93):
-                        attributes |= 8 if b == 0x93 else 0
+                        attributes |= TO_REG if b == 0x93 else 0
                     if opmap == 2 and (b == 0xF2 or b == 0xF5 or b == 0xF6 or b == 0xF7):
-                        attributes |= 8
+                        attributes |= TO_REG
                     if opmap == 3 and b == 0xF0:
-                        attributes |= 8
+                        attributes |= TO_REG
                     if opmap == 3 and 0x14 <= b <= 0x17:
-                        attributes |= 16
+                        attributes |= TO_RM
                     if opmap == 1 and b == 0x7E and vex_pp < 2:
-                        attributes |= 16
-            if (attributes & 32) or ((attributes & 64) and bits64 and opmap == 0):
-                operation = 40
-            has_modrm = (attributes & 1) != 0
-        if operation != 40 and has_modrm:
+                        attributes |= TO_RM
+            if (attributes & RESERVED) or ((attributes & RESERVED_64) and bits64 and opmap == 0):
+                operation = BAD
+            has_modrm = (attributes & HAS_MODRM) != 0
+        if operation != BAD and has_modrm:
             if p >= limit:
-                operation = 40
+                operation = BAD
             else:
                 modrm = code[p]
                 p += 1
@@ -361,7 +357,7 @@ def decode_into(
                     memory = True
                     displacement_size = 0
                     if not bits64 and address_override:  # 16-bit addressing
-                        base = 255
+                        base = NONE
                         if mod == 1:
                             displacement_size = 1
                         elif mod == 2 or (modrm & 7) == 6:
@@ -370,7 +366,7 @@ def decode_into(
                         base = rm
                         if (modrm & 7) == 4:
                             if p >= limit:
-                                operation = 40
+                                operation = BAD
                             else:
                                 sib = code[p]
                                 p += 1
@@ -378,12 +374,12 @@ def decode_into(
                                 index = ((sib >> 3) & 7) | ((rex & 2) << 2)
                                 scale = 1 << (sib >> 6)
                                 if index == 4:
-                                    index = 255
+                                    index = NONE
                                 if (sib & 7) == 5 and mod == 0:
-                                    base = 255
+                                    base = NONE
                                     displacement_size = 4
                         elif (modrm & 7) == 5 and mod == 0:
-                            base = 16 if bits64 else 255
+                            base = RIP if bits64 else NONE
                             displacement_size = 4
                         if mod == 1:
                             displacement_size = 1
@@ -391,7 +387,7 @@ def decode_into(
                             displacement_size = 4
                     if displacement_size:
                         if p + displacement_size > limit:
-                            operation = 40
+                            operation = BAD
                         else:
                             displacement = 0
                             for i in range(displacement_size):
@@ -403,11 +399,11 @@ def decode_into(
                             elif displacement_size == 4 and displacement >= 2147483648:
                                 displacement -= 4294967296
                             p += displacement_size
-        if operation != 40:
+        if operation != BAD:
             # Size of the immediate.
-            if attributes & 2:
+            if attributes & IMM8:
                 immediate_size = 1
-            elif attributes & 4:
+            elif attributes & IMMZ:
                 immediate_size = 2 if operand16 and not (rex & 8) else 4
             if opmap == 0 and not vex:
                 if b == 0xF6 and (modrm & 0x30) == 0:
@@ -430,14 +426,14 @@ def decode_into(
                     immediate_size = 4 if operand16 else 6
                 elif b == 0x62 or b == 0xC4 or b == 0xC5:  # bound, les, lds
                     if p >= limit:
-                        operation = 40
+                        operation = BAD
             elif opmap == 1 and not vex and 0x80 <= b <= 0x8F:
                 immediate_size = 4 if bits64 or not operand16 else 2
             elif opmap == 1 and not vex and b == 0x78 and (operand16 or repeat == 0xF2):
                 immediate_size = 2  # SSE4a extrq/insertq
             if immediate_size:
                 if p + immediate_size > limit:
-                    operation = 40
+                    operation = BAD
                 else:
                     immediate = 0
                     for i in range(immediate_size):
@@ -449,23 +445,23 @@ def decode_into(
                     elif immediate_size == 4 and immediate >= 2147483648:
                         immediate -= 4294967296
                     p += immediate_size
-        if operation == 40:
+        if operation == BAD:
             p = position + 1
-            base = 255
-            index = 255
+            base = NONE
+            index = NONE
             memory = False
             immediate = 0
             displacement = 0
             segment = False
         else:
             # Registers written, then the class.
-            source = 255
-            if attributes & 8:
+            source = NONE
+            if attributes & TO_REG:
                 clobbers |= 1 << reg
-            if (attributes & 16) and mod == 3:
+            if (attributes & TO_RM) and mod == 3:
                 clobbers |= 1 << rm
             if vex:
-                if opmap == 2 and b == 0xF3 and not attributes & 256:
+                if opmap == 2 and b == 0xF3 and not attributes & VECTOR:
                     if vvvv < 16:
                         clobbers |= 1 << vvvv  # blsr, blsmsk, blsi
                 elif opmap == 2 and b == 0xF6 and vvvv < 16:
@@ -485,20 +481,20 @@ def decode_into(
                             register = rm if operation_code == 1 else reg
                             source = reg if operation_code == 1 else rm
                             if alu == 6 and register == source:
-                                operation = 31  # xor r,r
+                                operation = MOVE_IMMEDIATE  # xor r,r
                                 immediate = 0
                             elif width == full_width and alu == 0:
-                                operation = 33
+                                operation = ADD
                             elif width == full_width and alu == 5:
-                                operation = 29
+                                operation = SUBTRACT
                             elif alu == 7:
-                                operation = 41
+                                operation = COMPARE
                         elif alu == 7:
-                            operation = 41
+                            operation = COMPARE
                             register = reg
                         elif operation_code == 1:
                             register = reg
-                        if operation == 33 or operation == 29 or operation == 41:
+                        if operation == ADD or operation == SUBTRACT or operation == COMPARE:
                             if mod == 3:
                                 base = source
                     elif operation_code <= 5:
@@ -509,19 +505,19 @@ def decode_into(
                         register = 0
                         if width >= 4:
                             if alu == 7:
-                                operation = 30
+                                operation = COMPARE_IMMEDIATE
                             elif alu == 0:
-                                operation = 3
+                                operation = ADD_IMMEDIATE
                             elif alu == 5:
-                                operation = 3
+                                operation = ADD_IMMEDIATE
                                 immediate = -immediate
                             elif alu == 4:
-                                operation = 6
+                                operation = AND_IMMEDIATE
                     elif b == 0x06 or b == 0x0E or b == 0x16 or b == 0x1E:
-                        operation = 1
+                        operation = PUSH
                         width = stack_width
                     elif b == 0x07 or b == 0x17 or b == 0x1F:
-                        operation = 2
+                        operation = POP
                         width = stack_width
                     else:
                         clobbers |= 1  # daa, das, aaa, aas
@@ -529,28 +525,28 @@ def decode_into(
                     register = b & 7
                     clobbers |= 1 << register
                     if width == 4:
-                        operation = 3
+                        operation = ADD_IMMEDIATE
                         immediate = 1 if b < 0x48 else -1
                 elif b < 0x60:
                     register = (b & 7) | ((rex & 1) << 3)
-                    operation = 1 if b < 0x58 else 2
+                    operation = PUSH if b < 0x58 else POP
                     width = 2 if operand16 else stack_width
-                    if operation == 2:
+                    if operation == POP:
                         clobbers |= 1 << register
                 elif b == 0x60 or b == 0x61:
-                    operation = 24 if b == 0x60 else 25
+                    operation = PUSH_ALL if b == 0x60 else POP_ALL
                     width = 2 if operand16 else 4
                     if b == 0x61:
                         clobbers = 0xEF
                 elif b == 0x63 and not bits64:
                     clobbers = 1 << rm if mod == 3 else 0  # arpl
                 elif b == 0x68 or b == 0x6A:
-                    operation = 1
+                    operation = PUSH
                     width = 2 if operand16 else stack_width
                 elif 0x6C <= b <= 0x6F:
                     clobbers |= (1 << 7 if b < 0x6E else 1 << 6) | (1 << 1 if repeat else 0)
                 elif 0x70 <= b <= 0x7F:
-                    operation = 13
+                    operation = JUMP_CONDITIONAL
                     register = b & 15
                     immediate += p
                 elif 0x80 <= b <= 0x83:
@@ -565,18 +561,18 @@ def decode_into(
                         register = rm
                         if width >= 4:
                             if alu == 7:
-                                operation = 30
+                                operation = COMPARE_IMMEDIATE
                             elif alu == 0:
-                                operation = 3
+                                operation = ADD_IMMEDIATE
                             elif alu == 5:
-                                operation = 3
+                                operation = ADD_IMMEDIATE
                                 immediate = -immediate
                             elif alu == 4:
-                                operation = 6
+                                operation = AND_IMMEDIATE
                     elif alu == 7:
-                        operation = 30
+                        operation = COMPARE_IMMEDIATE
                 elif b == 0x84 or b == 0x85:
-                    operation = 34
+                    operation = TEST
                     if b == 0x84:
                         width = 1
                     register = reg
@@ -587,7 +583,7 @@ def decode_into(
                         width = 1
                         clobbers = (1 << byte_reg) | (1 << byte_rm if mod == 3 else 0)
                     elif mod == 3:
-                        operation = 28
+                        operation = EXCHANGE
                         register = reg
                         base = rm
                 elif b == 0x88 or b == 0x89:
@@ -600,9 +596,9 @@ def decode_into(
                         register = rm
                         base = reg
                         if width == full_width or width == 4:
-                            operation = 4
+                            operation = MOVE
                     elif width == full_width:
-                        operation = 8
+                        operation = STORE
                 elif b == 0x8A or b == 0x8B:
                     register = reg
                     if b == 0x8A:
@@ -611,42 +607,42 @@ def decode_into(
                     elif mod == 3:
                         base = rm
                         if width == full_width or width == 4:
-                            operation = 4
+                            operation = MOVE
                     elif width == full_width:
-                        operation = 7
+                        operation = LOAD
                     elif width == 4:
-                        operation = 35
+                        operation = LOAD_NARROW
                 elif b == 0x8D:
                     register = reg
                     if mod == 3:
-                        operation = 40
+                        operation = BAD
                     elif width >= 4:
-                        operation = 5
+                        operation = LEA
                 elif b == 0x8F:
                     if (modrm >> 3) & 7:
-                        operation = 40  # XOP
+                        operation = BAD  # XOP
                     else:
-                        operation = 2
+                        operation = POP
                         width = 2 if operand16 else stack_width
                         if mod == 3:
                             register = rm
                 elif b == 0x90 and not (rex & 1):
-                    operation = 39
+                    operation = NOP
                 elif 0x90 <= b <= 0x97:
-                    operation = 28
+                    operation = EXCHANGE
                     register = 0
                     base = (b & 7) | ((rex & 1) << 3)
                     clobbers |= 1 | (1 << base)
                     if width != full_width:
-                        operation = 0
+                        operation = OTHER
                 elif b == 0x98:
                     clobbers |= 1
                 elif b == 0x99:
                     clobbers |= 4
                 elif b == 0x9A:
-                    operation = 10
+                    operation = CALL_INDIRECT
                 elif b == 0x9C or b == 0x9D:
-                    operation = 26 if b == 0x9C else 27
+                    operation = PUSH_FLAGS if b == 0x9C else POP_FLAGS
                     width = 2 if operand16 else stack_width
                 elif b == 0x9F:
                     clobbers |= 1
@@ -656,7 +652,7 @@ def decode_into(
                     memory = True
                     displacement = immediate
                     if b == 0xA1 and width == full_width:
-                        operation = 7
+                        operation = LOAD
                     if b == 0xA0:
                         width = 1
                 elif b == 0xA2 or b == 0xA3:
@@ -664,13 +660,13 @@ def decode_into(
                     memory = True
                     displacement = immediate
                     if b == 0xA3 and width == full_width:
-                        operation = 8
+                        operation = STORE
                 elif b == 0xA4 or b == 0xA5:
                     clobbers |= 0xC0 | (2 if repeat else 0)
                 elif b == 0xA6 or b == 0xA7:
                     clobbers |= 0xC0 | (2 if repeat else 0)
                 elif b == 0xA8 or b == 0xA9:
-                    operation = 0
+                    operation = OTHER
                 elif b == 0xAA or b == 0xAB or b == 0xAE or b == 0xAF:
                     clobbers |= 0x80 | (2 if repeat else 0)
                 elif b == 0xAC or b == 0xAD:
@@ -683,7 +679,7 @@ def decode_into(
                     register = (b & 7) | ((rex & 1) << 3)
                     clobbers |= 1 << register
                     if width >= 4:
-                        operation = 31
+                        operation = MOVE_IMMEDIATE
                         if width == 4:
                             immediate &= 0xFFFFFFFF
                 elif b == 0xC0 or b == 0xC1 or (0xD0 <= b <= 0xD3):
@@ -697,16 +693,16 @@ def decode_into(
                             immediate = 1
                         alu = (modrm >> 3) & 7
                         if alu == 4:
-                            operation = 36
+                            operation = SHIFT_LEFT
                         elif alu == 5:
-                            operation = 37
+                            operation = SHIFT_RIGHT
                 elif b == 0xC2 or b == 0xC3:
-                    operation = 14
+                    operation = RETURN
                     immediate &= 0xFFFF
                 elif b == 0xC6 or b == 0xC7:
                     if (modrm >> 3) & 7:
                         # xabort imm8 / xbegin rel32 have ModRM f8
-                        operation = 0 if modrm == 0xF8 else 40
+                        operation = OTHER if modrm == 0xF8 else BAD
                         clobbers = 1
                     else:
                         if b == 0xC6:
@@ -714,35 +710,35 @@ def decode_into(
                             if mod == 3:
                                 clobbers = 1 << byte_rm
                         if mod != 3:
-                            operation = 32
+                            operation = STORE_IMMEDIATE
                         elif width >= 4:
-                            operation = 31
+                            operation = MOVE_IMMEDIATE
                             register = rm
                 elif b == 0xC8:
-                    operation = 23
+                    operation = ENTER
                     width = stack_width
                     clobbers |= 1 << 5
                     immediate &= 0xFFFFFF
                 elif b == 0xC9:
-                    operation = 22
+                    operation = LEAVE
                     width = stack_width
                     clobbers |= 1 << 5
                 elif b == 0xCA or b == 0xCB or b == 0xEA:
-                    operation = 38
+                    operation = FAR_JUMP
                 elif b == 0xCD:
-                    operation = 18
+                    operation = INTERRUPT
                     immediate &= 255
                 elif b == 0xCE or b == 0xF1:
-                    operation = 18
+                    operation = INTERRUPT
                     immediate = 4 if b == 0xCE else 1
                 elif b == 0xCF:
-                    operation = 15
+                    operation = INTERRUPT_RETURN
                 elif b == 0xD4 or b == 0xD5 or b == 0xD6 or b == 0xD7:
                     clobbers |= 1
                 elif b == 0xDF and modrm == 0xE0:
                     clobbers |= 1  # fnstsw %ax
                 elif 0xE0 <= b <= 0xE3:
-                    operation = 13
+                    operation = JUMP_CONDITIONAL
                     register = 16
                     immediate += p
                     if b != 0xE3:
@@ -750,14 +746,14 @@ def decode_into(
                 elif b == 0xE4 or b == 0xE5 or b == 0xEC or b == 0xED:
                     clobbers |= 1
                 elif b == 0xE8:
-                    operation = 9
+                    operation = CALL
                     width = stack_width
                     immediate += p
                 elif b == 0xE9 or b == 0xEB:
-                    operation = 11
+                    operation = JUMP
                     immediate += p
                 elif b == 0xF4:
-                    operation = 19
+                    operation = HALT
                 elif b == 0xF6 or b == 0xF7:
                     alu = (modrm >> 3) & 7
                     if b == 0xF6:
@@ -767,11 +763,11 @@ def decode_into(
                     elif alu >= 2 and mod == 3:
                         clobbers |= 1 << (byte_rm if b == 0xF6 else rm)
                     elif alu < 2:
-                        operation = 0
+                        operation = OTHER
                 elif b == 0xFE:
                     width = 1
                     if (modrm >> 3) & 7 > 1:
-                        operation = 40
+                        operation = BAD
                     elif mod == 3:
                         clobbers |= 1 << byte_rm
                 elif b == 0xFF:
@@ -781,44 +777,44 @@ def decode_into(
                             clobbers |= 1 << rm
                             register = rm
                             if width == full_width:
-                                operation = 3
+                                operation = ADD_IMMEDIATE
                                 immediate = 1 if alu == 0 else -1
                     elif alu == 2 or alu == 3:
-                        operation = 10
+                        operation = CALL_INDIRECT
                         width = stack_width
                         if mod == 3:
                             if alu == 3:
-                                operation = 40
+                                operation = BAD
                             base = rm
                     elif alu == 4:
-                        operation = 12
+                        operation = JUMP_INDIRECT
                         width = stack_width
                         if mod == 3:
                             base = rm
                     elif alu == 5:
-                        operation = 38 if mod != 3 else 40
+                        operation = FAR_JUMP if mod != 3 else BAD
                     elif alu == 6:
-                        operation = 1
+                        operation = PUSH
                         width = 2 if operand16 else stack_width
                         if mod == 3:
                             register = rm
                     else:
-                        operation = 40
+                        operation = BAD
             elif opmap == 1:
                 if b == 0x05 or b == 0x34:
-                    operation = 20
+                    operation = SYSTEM_CALL
                     clobbers |= (1 << 1) | (1 << 11 if bits64 else 0)
                 elif b == 0x07 or b == 0x35:
-                    operation = 21
+                    operation = SYSTEM_RETURN
                 elif b == 0x0B:
-                    operation = 16
+                    operation = UNDEFINED
                 elif b == 0xB9 or b == 0xFF:
-                    operation = 16
+                    operation = UNDEFINED
                 elif 0x18 <= b <= 0x1F:
-                    operation = 39
+                    operation = NOP
                     if b == 0x1E and mod == 3 and repeat == 0xF3 and ((modrm >> 3) & 7) == 1:
                         clobbers |= 1 << rm  # rdssp
-                        operation = 0
+                        operation = OTHER
                 elif b == 0x00 or b == 0x01:
                     alu = (modrm >> 3) & 7
                     if b == 0x00 and alu <= 1 and mod == 3:
@@ -838,7 +834,7 @@ def decode_into(
                 elif b == 0x7E and repeat != 0xF3 and mod == 3:
                     clobbers |= 1 << rm
                 elif 0x80 <= b <= 0x8F:
-                    operation = 13
+                    operation = JUMP_CONDITIONAL
                     register = b & 15
                     immediate += p
                 elif 0x90 <= b <= 0x9F:
@@ -846,10 +842,10 @@ def decode_into(
                     if mod == 3 and not rex and rm >= 4:
                         clobbers = 1 << (rm & 3)
                 elif b == 0xA0 or b == 0xA8:
-                    operation = 1
+                    operation = PUSH
                     width = 2 if operand16 else stack_width
                 elif b == 0xA1 or b == 0xA9:
-                    operation = 2
+                    operation = POP
                     width = 2 if operand16 else stack_width
                 elif b == 0xA2:
                     clobbers |= 15
@@ -861,14 +857,14 @@ def decode_into(
                     clobbers |= 1
                 elif b == 0xB6 or b == 0xB7:
                     register = reg
-                    operation = 35
+                    operation = LOAD_NARROW
                     if mod == 3:
                         base = rm
                     width = 1 if b == 0xB6 else 2
                 elif b == 0xBA:
                     alu = (modrm >> 3) & 7
                     if alu < 4:
-                        operation = 40
+                        operation = BAD
                     elif alu > 4 and mod == 3:
                         clobbers |= 1 << rm
                 elif b == 0xC7:
@@ -886,13 +882,13 @@ def decode_into(
                         clobbers = 0
             elif opmap == 2 and b == 0xF6 and not operand16 and not repeat:
                 clobbers = 0  # wrss writes memory
-            if operation == 40:
+            if operation == BAD:
                 p = position + 1
                 clobbers = 0
                 memory = False
-                base = 255
-                index = 255
-                register = 255
+                base = NONE
+                index = NONE
+                register = NONE
                 immediate = 0
                 displacement = 0
                 segment = False
@@ -913,5 +909,3 @@ def decode_into(
     return position, count
 
 
-_EVEX_MODRM = cython.declare(cython.int, 257)
-_EVEX_IMM8 = cython.declare(cython.int, 2)

@@ -1,0 +1,93 @@
+"""Constants in registers, found within straight-line code: function addresses handed to a call.
+
+Only what no other path can change counts: the search stops at any place that a branch can reach.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stackfit.image.model import Machine
+from stackfit.isa.code import Code
+from stackfit.isa.effects import FLAG_MEMORY, NO_REGISTER, RIP, Operation
+
+__all__ = ["branch_targets", "constant_argument", "constant_before"]
+
+_LOOK_BACK = 24  # instructions searched before the call
+# Integer argument registers: System V AMD64 ABI 3.2.3; i386 with -mregparm=3 (arch/x86/Makefile).
+_ARGUMENTS = {Machine.X86_64: (7, 6, 2, 1, 8, 9), Machine.I386: (0, 2, 1)}
+
+
+def branch_targets(code: Code) -> NDArray[np.bool_]:
+    """Rows that a branch or a call can reach: bool by row (one more at the end)."""
+    cached: NDArray[np.bool_] | None = code.__dict__.get("_branch_targets")
+    if cached is None:
+        cached = np.zeros(len(code) + 1, np.bool_)
+        cached[code.target[code.target >= 0]] = True
+        cached[code.first] = True
+        object.__setattr__(code, "_branch_targets", cached)
+    return cached
+
+
+def constant_argument(code: Code, address: int, argument: int, variadic: bool = False) -> int:
+    """The function whose address is the n-th argument (from 0) of the call at that address, or -1.
+
+    On i386 a variadic function takes its arguments on the stack, last pushed first.
+    """
+    row = code.row_at(address)
+    registers = _ARGUMENTS[code.machine]
+    if row < 0 or argument >= len(registers):
+        return -1
+    if variadic and code.machine is Machine.I386:
+        return _pushed(code, row, argument)
+    return constant_before(code, row, registers[argument], branch_targets(code))
+
+
+def _pushed(code: Code, row: int, argument: int) -> int:
+    """The function whose address the n-th push before the call pushes, or -1."""
+    table, joins = code.instructions, branch_targets(code)
+    seen = 0
+    for at in range(row - 1, max(row - _LOOK_BACK, -1), -1):
+        operation = int(table.operation[at])
+        if operation in _BARRIERS or joins[at + 1]:
+            return -1
+        if operation == Operation.PUSH:
+            if seen == argument:
+                register = int(table.register[at])
+                if register == NO_REGISTER and not int(table.flags[at]) & FLAG_MEMORY:
+                    return code.functions.at(int(table.immediate[at]) & 0xFFFF_FFFF)
+                return constant_before(code, at, register, joins) if register < 16 else -1
+            seen += 1
+    return -1
+
+
+def constant_before(code: Code, row: int, register: int, joins: NDArray[np.bool_]) -> int:
+    """The function whose address the register holds at that row, loaded in straight-line code, or -1."""
+    table, functions = code.instructions, code.functions
+    at = row
+    for _ in range(_LOOK_BACK):
+        if joins[at]:
+            return -1
+        at -= 1
+        if at < 0:
+            return -1
+        operation = int(table.operation[at])
+        if operation == Operation.MOVE_IMMEDIATE and int(table.register[at]) == register:
+            mask = 0xFFFF_FFFF if code.machine is Machine.I386 else 0xFFFF_FFFF_FFFF_FFFF
+            return functions.at(int(table.immediate[at]) & mask)
+        if operation == Operation.LEA and int(table.register[at]) == register and int(table.base[at]) == RIP:
+            return functions.at(int(code.address[at]) + int(table.length[at]) + int(table.displacement[at]))
+        if int(table.clobbers[at]) & (1 << register) or operation in _BARRIERS:
+            return -1
+    return -1
+
+
+_BARRIERS = (
+    Operation.CALL,
+    Operation.CALL_INDIRECT,
+    Operation.JUMP,
+    Operation.JUMP_INDIRECT,
+    Operation.RETURN,
+    Operation.EXCHANGE,
+)

@@ -1,0 +1,108 @@
+"""Files to images: whatever a distribution ships, in one call."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from stackfit.image.compression import compression_of, decompress
+from stackfit.image.elf import is_elf, read_elf
+from stackfit.image.kallsyms import read_kallsyms
+from stackfit.image.link import link
+from stackfit.image.model import Image, ImageKind, InputError, Program
+from stackfit.image.vmlinuz import is_bzimage, unpack
+
+__all__ = ["find_modules", "load_image", "load_program"]
+
+_MODULE_SUFFIXES = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
+MAXIMUM_FILE = 4 << 30  # bytes; a debug kernel has 0.6 GB
+
+
+def _read(path: str) -> bytes | memoryview:
+    """The file's bytes: mapped, so that the unused parts of a debug kernel cost nothing."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, 2)
+            if size > MAXIMUM_FILE:
+                raise InputError(path, f"{size} bytes (4 GiB accepted)")
+            if size == 0:
+                raise InputError(path, "the file is empty")
+            if size < 1 << 20:
+                file.seek(0)
+                return file.read()
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputError(path, reason) from None
+
+
+def load_image(path: str | Path) -> Image:
+    """Load an ELF file, a packed kernel (bzImage) or a compressed module.
+
+    A kernel without a symbol table is named from its kallsyms. Raises InputError.
+    """
+    name = str(path)
+    data = _read(name)
+    head = bytes(data[:1024])
+    if is_elf(head):
+        return _named(read_elf(name, data))
+    if is_bzimage(head):
+        unpacked = unpack(name, bytes(data))
+        image = _named(read_elf(name, unpacked.elf))
+        return replace(
+            image,
+            release=unpacked.release or image.release,
+            pointers=unpacked.relocations_64 if image.machine.word == 8 else unpacked.relocations_32,
+        )
+    if compression_of(head) is not None:
+        return _named(read_elf(name, decompress(name, bytes(data))))
+    raise InputError(name, "not an ELF file, a packed Linux kernel or a compressed module", 0)
+
+
+def _named(image: Image) -> Image:
+    if image.kind is ImageKind.KERNEL and not len(image.symbols):
+        return replace(image, symbols=read_kallsyms(image), symbol_source="kallsyms")
+    return image
+
+
+def find_modules(places: Iterable[str | Path]) -> list[Path]:
+    """Module files: each place is a module or a directory that is searched; sorted, each file once."""
+    found: dict[Path, None] = {}
+    for place in places:
+        path = Path(place)
+        if path.is_dir():
+            here = sorted(file for file in path.rglob("*") if file.name.endswith(_MODULE_SUFFIXES) and file.is_file())
+            if not here:
+                raise InputError(str(path), "the directory holds no kernel modules (*.ko, *.ko.xz, *.ko.zst, *.ko.gz)")
+            found.update(dict.fromkeys(here))
+        elif path.exists():
+            found[path] = None
+        else:
+            raise InputError(str(path), "No such file or directory")
+    return list(found)
+
+
+def load_program(
+    images: list[str | Path] | list[str] | list[Path],
+    modules: Iterable[str | Path] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Program:
+    """Load and link: the first image is the kernel or executable, further images and `modules` its modules.
+
+    `progress(done, total)` is called for every module read. Raises InputError.
+    """
+    paths = [*images[1:], *find_modules(modules)]
+    loaded = [load_image(images[0])]
+    names: dict[str, str] = {}
+    for number, path in enumerate(paths):
+        image = load_image(path)
+        if image.module is not None:
+            if image.module in names:
+                raise InputError(str(path), f"module {image.module} was already given by {names[image.module]}")
+            names[image.module] = str(path)
+        loaded.append(image)
+        if progress is not None:
+            progress(number + 1, len(paths))
+    return link(loaded)
