@@ -1,5 +1,5 @@
 # cython: boundscheck=True, wraparound=False, cdivision=True
-"""Longest chains in a call graph: components, layered by budgeted passes (compiled; runs uncompiled too).
+"""Longest chains in a call graph: components, values by state, search (compiled; runs uncompiled too).
 
 Arrays of edges are CSR by caller: edges of node v are `first[v]` to `first[v + 1]`.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import cython
 
-__all__ = ["components", "reach", "solve_layer"]
+__all__ = ["components", "entry_state", "reach", "search", "solve_layer"]
 
 
 def components(
@@ -89,87 +89,252 @@ def components(
     return found
 
 
+# Columns of `info`, one row a node (plain literals keep the compiled code free of global look-ups):
+#   0 group: component over all edges that are followed · 1 part: component without edges into tracked nodes
+#   2 where its values start in a layer · 3 members of its part · 4 states of its part
+#   5 role: 0 no budget counts, 1 tracked, 2 own digit in its part, 3 counted with others in its part
+#   6 times · 7 value of its digit · 8 set: not entered once an exception was taken
+
+
+@cython.cfunc
+@cython.inline
+def _enter(
+    info: cython.longlong[:, ::1],
+    v: cython.int,
+    u: cython.int,
+    code: cython.longlong,
+    stays: cython.bint,
+) -> cython.longlong:
+    """State in which `u` is entered from `v` in state `code` (v < 0: afresh); -1: its budget is spent.
+
+    A state is t * states of the part + s: t counts passes of tracked nodes since the group was entered, s of
+    the part's own budgeted nodes since the part was; `stays`: over an edge within the layer.
+    """
+    t: cython.longlong = 0
+    s: cython.longlong = 0
+    if v >= 0:
+        if info[v, 0] == info[u, 0]:
+            t = code // info[v, 4]
+        if stays and info[v, 1] == info[u, 1]:
+            s = code % info[v, 4]
+    if info[u, 5] == 1:
+        if (t // info[u, 7]) % (info[u, 6] + 1) >= info[u, 6]:
+            return -1
+        t += info[u, 7]
+    elif info[u, 5] == 2:
+        if (s // info[u, 7]) % (info[u, 6] + 1) >= info[u, 6]:
+            return -1
+        s += info[u, 7]
+    elif info[u, 5] == 3:
+        if s + 1 >= info[u, 4]:
+            return -1
+        s += 1
+    return t * info[u, 4] + s
+
+
+def entry_state(info: cython.longlong[:, ::1], node: cython.int) -> int:
+    """State of a node on which a chain starts."""
+    return _enter(info, -1, node, 0, False)
+
+
 def solve_layer(
     first: cython.longlong[::1],
     callee: cython.int[::1],
     weight: cython.int[::1],
-    use: cython.uchar[::1],
-    component: cython.int[::1],
-    component_first: cython.longlong[::1],
-    component_nodes: cython.int[::1],
-    state_count: cython.int[::1],
-    state_first: cython.longlong[::1],
-    exact: cython.uchar[::1],
-    local: cython.int[::1],
-    times: cython.int[::1],
-    stride: cython.int[::1],
-    base: cython.int[::1],
+    kind: cython.uchar[::1],
+    info: cython.longlong[:, ::1],
+    combinations: cython.longlong[::1],
+    group_first: cython.int[::1],
+    part_first: cython.int[::1],
+    nodes: cython.int[::1],
+    frame: cython.int[::1],
+    taken: cython.bint,
     value: cython.int[::1],
-    states: cython.int[::1],
+    below_exception: cython.int[::1],
+    below_hop: cython.int[::1],
 ) -> None:
-    """Greatest chain below each node over the edges with `use` set; component by component, callees first.
+    """Greatest chain below each node in each state of one layer, callees before callers.
 
-    `base`: what each node needs without those edges (bytes). `component_nodes`: members of each component,
-    callees before callers once edges into budgeted nodes (`times` > 0) are left out. A component with
-    `state_count` > 0 is cyclic: its values per budget state go to `states[state_first + s * size + local]`;
-    s counts budgeted passes, one digit a function (`exact`, digit value `stride`) or their sum.
-    `value`: result, bytes, on entering the node afresh.
+    `kind` of an edge: 0 not followed, 1 plain, 2 exception, 3 hop; the last two lead to the layers
+    `below_exception` and `below_hop` (empty: no such layer). `group_first`: first part of each group,
+    `part_first`: first member of each part in `nodes`, both in the order of work. `combinations`: states of
+    tracked nodes by group. `taken`: an exception has been taken in this layer. `value`: result, bytes.
     """
+    g: cython.int
     c: cython.int
-    s: cython.int
-    i: cython.longlong
+    i: cython.int
+    t: cython.longlong
+    code: cython.longlong
+    other: cython.longlong
     e: cython.longlong
     v: cython.int
     u: cython.int
     best: cython.int
-    other: cython.int
-    size: cython.longlong
-    begin: cython.longlong
-    block: cython.longlong
-    entry: cython.int
-    for c in range(state_count.shape[0]):
-        begin = component_first[c]
-        size = component_first[c + 1] - begin
-        if state_count[c] == 0:
-            v = component_nodes[begin]
-            best = base[v]
-            for e in range(first[v], first[v + 1]):
-                if use[e]:
-                    other = weight[e] + value[callee[e]]
-                    if other > best:
-                        best = other
-            value[v] = best
+    bytes_: cython.int
+    states: cython.longlong
+    for g in range(combinations.shape[0]):
+        for t in range(combinations[g] - 1, -1, -1):
+            for c in range(group_first[g], group_first[g + 1]):
+                states = info[nodes[part_first[c]], 4]
+                for code in range(t * states + states - 1, t * states - 1, -1):
+                    for i in range(part_first[c], part_first[c + 1]):
+                        v = nodes[i]
+                        best = frame[v]
+                        for e in range(first[v], first[v + 1]):
+                            if kind[e] == 0:
+                                continue
+                            u = callee[e]
+                            if kind[e] == 1:
+                                if taken and info[u, 8]:
+                                    continue
+                                other = _enter(info, v, u, code, True)
+                                if other < 0:
+                                    continue
+                                bytes_ = weight[e] + value[info[u, 2] + other * info[u, 3]]
+                            elif kind[e] == 2:
+                                if below_exception.shape[0] == 0 or info[u, 8]:
+                                    continue
+                                other = _enter(info, v, u, code, False)
+                                if other < 0:
+                                    continue
+                                bytes_ = weight[e] + below_exception[info[u, 2] + other * info[u, 3]]
+                            else:
+                                if below_hop.shape[0] == 0 or (taken and info[u, 8]):
+                                    continue
+                                other = _enter(info, v, u, code, False)
+                                if other < 0:
+                                    continue
+                                bytes_ = weight[e] + below_hop[info[u, 2] + other * info[u, 3]]
+                            if bytes_ > best:
+                                best = bytes_
+                        value[info[v, 2] + code * info[v, 3]] = best
+
+
+def search(
+    first: cython.longlong[::1],
+    callee: cython.int[::1],
+    weight: cython.int[::1],
+    kind: cython.uchar[::1],
+    info: cython.longlong[:, ::1],
+    frame: cython.int[::1],
+    values: cython.int[:, ::1],
+    exceptions: cython.int,
+    limit: cython.int[::1],
+    start: cython.int,
+    hops: cython.int,
+    upper: cython.int,
+    steps: cython.longlong,
+    used: cython.int[::1],
+    stack: cython.longlong[:, ::1],
+    chain: cython.longlong[:, ::1],
+) -> tuple[int, int]:
+    """Deepest chain from `start` on which no node occurs more often than its `limit` (0: any number).
+
+    Depth first, greatest promise first, cut off where `values` (layer hop * (exceptions + 1) + nested by
+    state) promise no more than what is found; ends at `upper` bytes or after `steps`. `used`: zeros, one a
+    node. `stack`: scratch, seven columns; its rows are the longest chain tried. `chain`: result, (edge to the
+    node, -1 for the first; bytes before it). Returns (length, bytes).
+    """
+    top: cython.int = 0
+    length: cython.int = 0
+    best: cython.longlong = -1
+    nested: cython.int = exceptions
+    hop: cython.int = hops
+    v: cython.int
+    u: cython.int
+    code: cython.longlong
+    other: cython.longlong
+    e: cython.longlong
+    before: cython.longlong
+    last: cython.longlong
+    last_edge: cython.longlong
+    promise: cython.longlong
+    chosen: cython.longlong
+    chosen_edge: cython.longlong
+    chosen_code: cython.longlong
+    layer: cython.int
+    i: cython.int
+    # stack: 0 node, 1 state, 2 layer, 3 bytes before, 4 and 5 promise and edge tried last, 6 edge to it
+    stack[0, 0] = start
+    stack[0, 1] = _enter(info, -1, start, 0, False)
+    stack[0, 2] = hop * (exceptions + 1) + nested
+    stack[0, 3] = 0
+    stack[0, 4] = -1
+    stack[0, 5] = -1
+    stack[0, 6] = -1
+    used[start] += 1
+    while top >= 0:
+        v = cython.cast(cython.int, stack[top, 0])
+        code = stack[top, 1]
+        layer = cython.cast(cython.int, stack[top, 2])
+        before = stack[top, 3]
+        last = stack[top, 4]
+        last_edge = stack[top, 5]
+        if last < 0 and before + frame[v] > best:
+            best = before + frame[v]
+            length = top + 1
+            for i in range(length):
+                chain[i, 0] = stack[i, 6]
+                chain[i, 1] = stack[i, 3]
+        if best >= upper or steps <= 0:
+            break
+        steps -= 1
+        hop = layer // (exceptions + 1)
+        nested = layer % (exceptions + 1)
+        chosen = -1
+        chosen_edge = -1
+        chosen_code = -1
+        for e in range(first[v], first[v + 1]):
+            if kind[e] == 0:
+                continue
+            u = callee[e]
+            if info[u, 8] and (nested < exceptions or kind[e] == 2):
+                continue
+            if limit[u] and used[u] >= limit[u]:
+                continue
+            if kind[e] == 1:
+                other = _enter(info, v, u, code, True)
+                layer = hop * (exceptions + 1) + nested
+            elif kind[e] == 2:
+                if nested == 0:
+                    continue
+                other = _enter(info, v, u, code, False)
+                layer = hop * (exceptions + 1) + nested - 1
+            else:
+                if hop == 0:
+                    continue
+                other = _enter(info, v, u, code, False)
+                layer = (hop - 1) * (exceptions + 1) + nested
+            if other < 0:
+                continue
+            promise = weight[e] + values[layer, info[u, 2] + other * info[u, 3]]
+            if last >= 0 and (promise > last or (promise == last and e <= last_edge)):
+                continue
+            if promise > chosen:
+                chosen = promise
+                chosen_edge = e
+                chosen_code = other
+        if chosen < 0 or before + chosen <= best or top + 1 >= stack.shape[0]:
+            used[v] -= 1
+            top -= 1
             continue
-        block = state_first[c]
-        for s in range(state_count[c] - 1, -1, -1):
-            for i in range(begin, begin + size):
-                v = component_nodes[i]
-                best = base[v]
-                for e in range(first[v], first[v + 1]):
-                    if not use[e]:
-                        continue
-                    u = callee[e]
-                    if component[u] != c:
-                        other = weight[e] + value[u]
-                    elif times[u] == 0:
-                        other = weight[e] + states[block + s * size + local[u]]
-                    elif exact[c]:
-                        if (s // stride[u]) % (times[u] + 1) >= times[u]:
-                            continue
-                        other = weight[e] + states[block + (s + stride[u]) * size + local[u]]
-                    else:
-                        if s + 1 >= state_count[c]:
-                            continue
-                        other = weight[e] + states[block + (s + 1) * size + local[u]]
-                    if other > best:
-                        best = other
-                states[block + s * size + local[v]] = best
-        for i in range(begin, begin + size):
-            v = component_nodes[i]
-            entry = 0
-            if times[v] > 0:
-                entry = stride[v] if exact[c] else 1
-            value[v] = states[block + entry * size + local[v]]
+        stack[top, 4] = chosen
+        stack[top, 5] = chosen_edge
+        u = callee[chosen_edge]
+        if kind[chosen_edge] == 2:
+            nested -= 1
+        elif kind[chosen_edge] == 3:
+            hop -= 1
+        top += 1
+        stack[top, 0] = u
+        stack[top, 1] = chosen_code
+        stack[top, 2] = hop * (exceptions + 1) + nested
+        stack[top, 3] = before + weight[chosen_edge]
+        stack[top, 4] = -1
+        stack[top, 5] = -1
+        stack[top, 6] = chosen_edge
+        used[u] += 1
+    return length, cython.cast(int, best)
 
 
 def reach(

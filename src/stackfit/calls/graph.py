@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
+
 import numpy as np
 from numpy.typing import NDArray
 
+from stackfit.assumptions import AssumptionSet
 from stackfit.calls.constants import branch_targets, constant_before
 from stackfit.calls.model import CallKind, Calls, EdgeKind, Edges, Evidence, Reason, Rung
 from stackfit.calls.vectors import Vector, entry_frame
 from stackfit.frames.model import Frames, SiteKind, StackKind
-from stackfit.image.model import Machine, Program
+from stackfit.image.model import InputError, Machine, Program
 from stackfit.image.tables import Tables
 from stackfit.isa.code import Code
 from stackfit.isa.effects import ABSOLUTE, FLAG_MEMORY, FLAG_SEGMENT, NO_REGISTER, RIP, Operation
@@ -44,8 +47,18 @@ class _Sets:
         return index
 
 
-def build_calls(program: Program, code: Code, tables: Tables, frames: Frames, vectors: list[Vector]) -> Calls:
-    """All call sites of a program."""
+def build_calls(
+    program: Program,
+    code: Code,
+    tables: Tables,
+    frames: Frames,
+    vectors: list[Vector],
+    assumptions: AssumptionSet | None = None,
+) -> Calls:
+    """All call sites of a program; `[[candidates]]` of the assumptions fill sites that stay open.
+
+    Raises InputError for candidates that name a function which the program does not have.
+    """
     sets, names = _Sets(), list[str]()
     sites = np.concatenate(
         [
@@ -53,6 +66,8 @@ def build_calls(program: Program, code: Code, tables: Tables, frames: Frames, ve
             _exception_sites(code, tables, frames, vectors, sets),
         ]
     )
+    if assumptions is not None and assumptions.candidates:
+        _annotate(code, sites, sets, assumptions)
     sites = _merge_alternatives(code, tables, sites, sets)
     sites = sites[np.lexsort((sites["kind"], sites["address"], sites["function"]))]
     return Calls(
@@ -237,6 +252,39 @@ def _exception_sites(
             sites["evidence"] = Evidence.PROVED
         parts.append(sites)
     return np.concatenate(parts)
+
+
+def _annotate(code: Code, sites: NDArray[np.void], sets: _Sets, assumptions: AssumptionSet) -> None:
+    """Candidates that an assumption file gives for a function's or a site's indirect calls."""
+    functions = code.functions
+    for entry in assumptions.candidates:
+        if entry.selector == "field":
+            continue  # needs the types of the pointers
+        if entry.selector == "site":
+            name, _, text = (entry.site or "").rpartition("+")
+            chosen = {
+                int(functions.address[index]) + int(text, 16) for index in functions.named(name)
+            }
+            at = np.flatnonzero(np.isin(sites["address"], np.array(sorted(chosen), np.uint64)))
+        else:
+            owners = functions.named(entry.function or "")
+            at = np.flatnonzero(np.isin(sites["function"], owners))
+        at = at[(sites["candidates"][at] < 0) & (sites["reason"][at] == Reason.INDIRECT)]
+        if not at.size:
+            continue
+        members: list[int] = []
+        for name in entry.functions:
+            found = functions.named(name)
+            if not found and entry.match == "exact" and entry.versions == "":
+                near = difflib.get_close_matches(name, functions.names, 3)
+                hint = f" (near: {', '.join(near)})" if near else ""
+                raise InputError(assumptions.path or assumptions.name, f"candidates of {entry.subject}: no function {name}{hint}")
+            members.extend(found)
+        if members or not entry.functions:
+            sites["candidates"][at] = sets.add(tuple(sorted(set(members)))) if members else -1
+            sites["rung"][at] = Rung.ANNOTATION
+            sites["evidence"][at] = Evidence.ASSUMED
+            sites["reason"][at] = Reason.NONE
 
 
 def _merge_alternatives(code: Code, tables: Tables, sites: NDArray[np.void], sets: _Sets) -> NDArray[np.void]:

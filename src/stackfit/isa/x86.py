@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,7 +12,8 @@ from stackfit.isa.x86_decode import MAPS, decode_into
 
 __all__ = ["decode"]
 
-_FIELDS: tuple[tuple[str, type], ...] = (
+# Fields of `Instructions` in the order in which decode_into() takes their arrays.
+_FIELDS: tuple[tuple[str, type[np.generic]], ...] = (
     ("offset", np.uint32),
     ("length", np.uint16),
     ("operation", np.uint8),
@@ -27,18 +30,21 @@ _FIELDS: tuple[tuple[str, type], ...] = (
 
 
 def decode(code: NDArray[np.uint8], bits64: bool, starts: NDArray[np.uint32]) -> Instructions:
-    """Decode a piece of code from its first byte to its last.
+    """Decode a piece of code (at most 4 GiB) from its first byte to its last.
 
     `starts`: ascending offsets (bytes) at which an instruction is known to begin: decoding starts afresh there.
     """
-    code = np.array(code, np.uint8)  # a writable copy: Cython's memoryviews ask for one
+    code = np.ascontiguousarray(code)
+    starts = np.ascontiguousarray(starts, np.uint32)
     capacity = code.size // 4 + 64  # kernels average 5.4 bytes an instruction once int3 runs are collapsed
-    arrays = {name: np.empty(capacity, kind) for name, kind in _FIELDS}
+    arrays: dict[str, NDArray[Any]] = {name: np.empty(capacity, kind) for name, kind in _FIELDS}
     position = count = 0
     while position < code.size:
+        # As memoryviews, whose items are plain integers when the decoder runs uncompiled.
         position, count = decode_into(
-            code, bits64, position, np.array(starts, np.uint32), MAPS, *arrays.values(), count
-        )
+            memoryview(code), bits64, position, memoryview(starts), memoryview(MAPS),
+            *map(memoryview, arrays.values()), count,
+        )  # fmt: skip
         if position < code.size:
             more = max(64, (code.size - position) // 2)
             arrays = {name: np.concatenate([array, np.empty(more, array.dtype)]) for name, array in arrays.items()}

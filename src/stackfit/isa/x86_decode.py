@@ -14,7 +14,58 @@ __all__ = ["MAPS", "decode_into"]
 
 if not cython.compiled:
     from stackfit.isa.constants import (
-        @@IMPORTS@@
+        ADD,
+        ADD_IMMEDIATE,
+        AND_IMMEDIATE,
+        BAD,
+        BREAKPOINT,
+        CALL,
+        CALL_INDIRECT,
+        COMPARE,
+        COMPARE_IMMEDIATE,
+        ENTER,
+        EXCHANGE,
+        FAR_JUMP,
+        HALT,
+        HAS_MODRM,
+        IMM8,
+        IMMZ,
+        INTERRUPT,
+        INTERRUPT_RETURN,
+        JUMP,
+        JUMP_CONDITIONAL,
+        JUMP_INDIRECT,
+        LEA,
+        LEAVE,
+        LOAD,
+        LOAD_NARROW,
+        MOVE,
+        MOVE_IMMEDIATE,
+        NONE,
+        NOP,
+        OTHER,
+        POP,
+        POP_ALL,
+        POP_FLAGS,
+        PUSH,
+        PUSH_ALL,
+        PUSH_FLAGS,
+        RESERVED,
+        RESERVED_64,
+        RETURN,
+        RIP,
+        SHIFT_LEFT,
+        SHIFT_RIGHT,
+        STORE,
+        STORE_IMMEDIATE,
+        SUBTRACT,
+        SYSTEM_CALL,
+        SYSTEM_RETURN,
+        TEST,
+        TO_REG,
+        TO_RM,
+        UNDEFINED,
+        VECTOR,
     )
 
 
@@ -58,14 +109,16 @@ def _build_maps() -> np.ndarray:  # type: ignore[type-arg]
         one[code] = HAS_MODRM
     for code in range(0xE4, 0xE8):
         one[code] = IMM8
+    one[0x62] = HAS_MODRM  # bound; without memory operand, and in 64-bit mode, the EVEX prefix
+    one[0xC4] = one[0xC5] = HAS_MODRM | TO_REG  # les, lds; or VEX
     one[0xF6] = one[0xF7] = one[0xFE] = one[0xFF] = HAS_MODRM
 
     two = [0] * 256
     for code in (*range(0x00, 0x04), 0x0D, *range(0x10, 0x30), *range(0x40, 0x77), *range(0x78, 0x80), *range(0x90, 0xA0)):
         two[code] = HAS_MODRM
-    for code in (0xA3, 0xA4, 0xA5, *range(0xAB, 0xC8), *range(0xD0, 0x100)):
+    for code in (*range(0xA3, 0xA8), *range(0xAB, 0xC8), *range(0xD0, 0x100)):
         two[code] = HAS_MODRM
-    for code in (0x04, 0x0A, 0x0C, 0x24, 0x25, 0x26, 0x27, 0x36, 0x39, 0x3B, 0x3C, 0x3D, 0x3E, 0x3F, 0x7A, 0x7B, 0xA6, 0xA7):
+    for code in (0x04, 0x0A, 0x0C, 0x24, 0x25, 0x26, 0x27, 0x36, 0x39, 0x3B, 0x3C, 0x3D, 0x3E, 0x3F, 0x7A, 0x7B):
         two[code] = RESERVED
     two[0x0F] = HAS_MODRM | IMM8
     for code in (0x70, 0x71, 0x72, 0x73, 0xA4, 0xAC, 0xBA, 0xC2, 0xC4, 0xC5, 0xC6):
@@ -90,12 +143,27 @@ def _build_maps() -> np.ndarray:  # type: ignore[type-arg]
 MAPS = _build_maps()
 
 
+@cython.cfunc
+@cython.inline
+def _signed(code: cython.const[cython.uchar][::1], at: cython.longlong, size: cython.int) -> cython.longlong:
+    """The signed little-endian number of 1 to 8 bytes at `at`."""
+    i: cython.int
+    one: cython.longlong = 1
+    value: cython.longlong = code[at + size - 1]
+    if value >= 128:
+        value -= 256
+    value *= one << (8 * (size - 1))
+    for i in range(size - 1):
+        value += code[at + i] * (one << (8 * i))
+    return value
+
+
 def decode_into(
-    code: cython.uchar[::1],
+    code: cython.const[cython.uchar][::1],
     bits64: cython.bint,
     resume: cython.longlong,
-    starts: cython.uint[::1],
-    maps: cython.uchar[::1],
+    starts: cython.const[cython.uint][::1],
+    maps: cython.const[cython.uchar][::1],
     offset_out: cython.uint[::1],
     length_out: cython.ushort[::1],
     operation_out: cython.uchar[::1],
@@ -157,9 +225,11 @@ def decode_into(
     full_width: cython.int = stack_width
     operation_code: cython.int
     byte_rm: cython.int
+    push_width: cython.int
     byte_reg: cython.int
     vvvv: cython.int
     vex_pp: cython.int
+    evex_map: cython.int
     alu: cython.int
 
     while next_start < start_count and starts[next_start] <= position:
@@ -207,9 +277,14 @@ def decode_into(
         vex = False
         vvvv = 255
         vex_pp = 0
-        # Legacy prefixes, then REX.
+        evex_map = 0
+        # Legacy prefixes and REX; a REX that does not stand right before the opcode is ignored.
         while p < limit:
             b = code[p]
+            if bits64 and (b & 0xF0) == 0x40:
+                rex = b
+                p += 1
+                continue
             if b == 0x66:
                 operand16 = True
             elif b == 0x67:
@@ -224,9 +299,7 @@ def decode_into(
                 pass
             else:
                 break
-            p += 1
-        if bits64 and p < limit and (code[p] & 0xF0) == 0x40:
-            rex = code[p]
+            rex = 0
             p += 1
         modrm = 0
         mod = 3
@@ -288,6 +361,7 @@ def decode_into(
                 if operation != BAD:
                     if opmap < 1 or opmap > 3:
                         if b == 0x62 and (opmap == 5 or opmap == 6):
+                            evex_map = opmap
                             opmap = 2  # FP16 maps: ModRM, no immediate (map 5 keeps a few; lengths as in 0F)
                         else:
                             operation = BAD
@@ -319,6 +393,16 @@ def decode_into(
                 attributes = HAS_MODRM | VECTOR
                 if opmap == 3 or (opmap == 1 and (0x70 <= b <= 0x73 or b == 0xC2 or 0xC4 <= b <= 0xC6)):
                     attributes |= IMM8
+                # The few that write a general register: conversions, vmovd, vpextr; vcvtsh2si, vmovw (map 5).
+                if opmap == 1 or evex_map == 5:
+                    if vex_pp >= 2 and (0x2C <= b <= 0x2D or 0x78 <= b <= 0x79):
+                        attributes |= TO_REG
+                    elif vex_pp == 1 and b == 0x7E:
+                        attributes |= TO_RM
+                if opmap == 1 and b == 0xC5:
+                    attributes |= TO_REG
+                elif opmap == 3 and 0x14 <= b <= 0x17:
+                    attributes |= TO_RM
             else:
                 attributes = maps[opmap * 256 + b]
                 if vex:
@@ -331,8 +415,8 @@ def decode_into(
                         attributes |= TO_REG
                     if opmap == 1 and (b == 0x92 or b == 0x93):
                         attributes |= TO_REG if b == 0x93 else 0
-                    if opmap == 2 and (b == 0xF2 or b == 0xF5 or b == 0xF6 or b == 0xF7):
-                        attributes |= TO_REG
+                    if opmap == 2 and (b == 0xF2 or b == 0xF5 or b == 0xF6 or b == 0xF7 or 0xE0 <= b <= 0xEF):
+                        attributes |= TO_REG  # bit manipulation, cmpccxadd
                     if opmap == 3 and b == 0xF0:
                         attributes |= TO_REG
                     if opmap == 3 and 0x14 <= b <= 0x17:
@@ -389,15 +473,7 @@ def decode_into(
                         if p + displacement_size > limit:
                             operation = BAD
                         else:
-                            displacement = 0
-                            for i in range(displacement_size):
-                                displacement |= cython.cast(cython.longlong, code[p + i]) << (8 * i)
-                            if displacement_size == 1 and displacement >= 128:
-                                displacement -= 256
-                            elif displacement_size == 2 and displacement >= 32768:
-                                displacement -= 65536
-                            elif displacement_size == 4 and displacement >= 2147483648:
-                                displacement -= 4294967296
+                            displacement = _signed(code, p, displacement_size)
                             p += displacement_size
         if operation != BAD:
             # Size of the immediate.
@@ -424,9 +500,6 @@ def decode_into(
                     immediate_size = 3
                 elif b == 0x9A or b == 0xEA:
                     immediate_size = 4 if operand16 else 6
-                elif b == 0x62 or b == 0xC4 or b == 0xC5:  # bound, les, lds
-                    if p >= limit:
-                        operation = BAD
             elif opmap == 1 and not vex and 0x80 <= b <= 0x8F:
                 immediate_size = 4 if bits64 or not operand16 else 2
             elif opmap == 1 and not vex and b == 0x78 and (operand16 or repeat == 0xF2):
@@ -435,15 +508,7 @@ def decode_into(
                 if p + immediate_size > limit:
                     operation = BAD
                 else:
-                    immediate = 0
-                    for i in range(immediate_size):
-                        immediate |= cython.cast(cython.longlong, code[p + i]) << (8 * i)
-                    if immediate_size == 1 and immediate >= 128:
-                        immediate -= 256
-                    elif immediate_size == 2 and immediate >= 32768:
-                        immediate -= 65536
-                    elif immediate_size == 4 and immediate >= 2147483648:
-                        immediate -= 4294967296
+                    immediate = _signed(code, p, immediate_size)
                     p += immediate_size
         if operation == BAD:
             p = position + 1
@@ -456,6 +521,9 @@ def decode_into(
         else:
             # Registers written, then the class.
             source = NONE
+            push_width = 2 if operand16 and not rex & 8 else stack_width
+            byte_rm = rm if rex or rm < 4 else rm & 3  # without REX, byte registers 4 to 7 are ah, ch, dh, bh
+            byte_reg = reg if rex or reg < 4 else reg & 3
             if attributes & TO_REG:
                 clobbers |= 1 << reg
             if (attributes & TO_RM) and mod == 3:
@@ -466,9 +534,9 @@ def decode_into(
                         clobbers |= 1 << vvvv  # blsr, blsmsk, blsi
                 elif opmap == 2 and b == 0xF6 and vvvv < 16:
                     clobbers |= 1 << vvvv  # mulx
+                elif opmap == 3 and (b == 0x61 or b == 0x63):
+                    clobbers |= 2  # vpcmpestri, vpcmpistri
             elif opmap == 0:
-                byte_rm = rm if rex or rm < 4 else rm & 3
-                byte_reg = reg if rex or reg < 4 else reg & 3
                 if b < 0x40:
                     alu = b >> 3
                     operation_code = b & 7
@@ -515,10 +583,10 @@ def decode_into(
                                 operation = AND_IMMEDIATE
                     elif b == 0x06 or b == 0x0E or b == 0x16 or b == 0x1E:
                         operation = PUSH
-                        width = stack_width
+                        width = push_width
                     elif b == 0x07 or b == 0x17 or b == 0x1F:
                         operation = POP
-                        width = stack_width
+                        width = push_width
                     else:
                         clobbers |= 1  # daa, das, aaa, aas
                 elif b < 0x50:  # inc and dec, 32-bit only
@@ -530,7 +598,7 @@ def decode_into(
                 elif b < 0x60:
                     register = (b & 7) | ((rex & 1) << 3)
                     operation = PUSH if b < 0x58 else POP
-                    width = 2 if operand16 else stack_width
+                    width = push_width
                     if operation == POP:
                         clobbers |= 1 << register
                 elif b == 0x60 or b == 0x61:
@@ -542,7 +610,7 @@ def decode_into(
                     clobbers = 1 << rm if mod == 3 else 0  # arpl
                 elif b == 0x68 or b == 0x6A:
                     operation = PUSH
-                    width = 2 if operand16 else stack_width
+                    width = push_width
                 elif 0x6C <= b <= 0x6F:
                     clobbers |= (1 << 7 if b < 0x6E else 1 << 6) | (1 << 1 if repeat else 0)
                 elif 0x70 <= b <= 0x7F:
@@ -582,7 +650,7 @@ def decode_into(
                     if b == 0x86:
                         width = 1
                         clobbers = (1 << byte_reg) | (1 << byte_rm if mod == 3 else 0)
-                    elif mod == 3:
+                    elif mod == 3 and width == full_width:
                         operation = EXCHANGE
                         register = reg
                         base = rm
@@ -616,14 +684,14 @@ def decode_into(
                     register = reg
                     if mod == 3:
                         operation = BAD
-                    elif width >= 4:
+                    elif width >= 4 and not address_override:
                         operation = LEA
                 elif b == 0x8F:
                     if (modrm >> 3) & 7:
                         operation = BAD  # XOP
                     else:
                         operation = POP
-                        width = 2 if operand16 else stack_width
+                        width = push_width
                         if mod == 3:
                             register = rm
                 elif b == 0x90 and not (rex & 1):
@@ -643,7 +711,7 @@ def decode_into(
                     operation = CALL_INDIRECT
                 elif b == 0x9C or b == 0x9D:
                     operation = PUSH_FLAGS if b == 0x9C else POP_FLAGS
-                    width = 2 if operand16 else stack_width
+                    width = push_width
                 elif b == 0x9F:
                     clobbers |= 1
                 elif b == 0xA0 or b == 0xA1:
@@ -698,6 +766,7 @@ def decode_into(
                             operation = SHIFT_RIGHT
                 elif b == 0xC2 or b == 0xC3:
                     operation = RETURN
+                    width = stack_width
                     immediate &= 0xFFFF
                 elif b == 0xC6 or b == 0xC7:
                     if (modrm >> 3) & 7:
@@ -725,6 +794,8 @@ def decode_into(
                     clobbers |= 1 << 5
                 elif b == 0xCA or b == 0xCB or b == 0xEA:
                     operation = FAR_JUMP
+                elif b == 0xCC:  # behind a prefix
+                    operation = BREAKPOINT
                 elif b == 0xCD:
                     operation = INTERRUPT
                     immediate &= 255
@@ -795,7 +866,7 @@ def decode_into(
                         operation = FAR_JUMP if mod != 3 else BAD
                     elif alu == 6:
                         operation = PUSH
-                        width = 2 if operand16 else stack_width
+                        width = push_width
                         if mod == 3:
                             register = rm
                     else:
@@ -821,13 +892,15 @@ def decode_into(
                         clobbers |= 1 << rm
                     elif b == 0x01 and alu == 4 and mod == 3:
                         clobbers |= 1 << rm  # smsw
-                    elif b == 0x01 and mod == 3:
-                        clobbers |= 7  # xgetbv, rdtscp, vmcall and the like return in ax, cx, dx
-                        if modrm == 0xC1 or modrm == 0xD9:
-                            clobbers |= 8  # hypercalls may also return in bx
+                    elif modrm == 0xCA and b == 0x01 and repeat:
+                        operation = INTERRUPT_RETURN  # eretu, erets
+                    elif modrm == 0xDE and b == 0x01:
+                        clobbers |= 0xFFEF if bits64 else 0xEF  # skinit
+                    elif b == 0x01 and mod == 3 and modrm != 0xCA and modrm != 0xCB:  # clac, stac
+                        clobbers |= 0xF  # xgetbv, rdtscp, vmcall, encls and the like return in ax, bx, cx, dx
                 elif b == 0x20 or b == 0x21:
                     clobbers |= 1 << rm
-                elif (b == 0x2C or b == 0x2D) and repeat:
+                elif (b == 0x2C or b == 0x2D) and repeat:  # cvtss2si and the like
                     clobbers |= 1 << reg
                 elif b == 0x31 or b == 0x32 or b == 0x33:
                     clobbers |= 5
@@ -843,18 +916,26 @@ def decode_into(
                         clobbers = 1 << (rm & 3)
                 elif b == 0xA0 or b == 0xA8:
                     operation = PUSH
-                    width = 2 if operand16 else stack_width
+                    width = push_width
                 elif b == 0xA1 or b == 0xA9:
                     operation = POP
-                    width = 2 if operand16 else stack_width
+                    width = push_width
                 elif b == 0xA2:
                     clobbers |= 15
+                elif b == 0xA6 or b == 0xA7:
+                    clobbers |= 0xC7  # VIA PadLock: ax, cx, dx, si, di
+                elif b == 0xAA:
+                    operation = FAR_JUMP  # rsm
                 elif b == 0xAE:
                     alu = (modrm >> 3) & 7
                     if mod == 3 and repeat == 0xF3 and alu <= 1:
                         clobbers |= 1 << rm
-                elif b == 0xB0 or b == 0xB1:
+                elif b == 0xB0 or b == 0xB1:  # cmpxchg
+                    if b == 0xB0 and mod == 3:
+                        clobbers = 1 << byte_rm
                     clobbers |= 1
+                elif b == 0xC0:  # xadd
+                    clobbers = (1 << byte_reg) | (1 << byte_rm if mod == 3 else 0)
                 elif b == 0xB6 or b == 0xB7:
                     register = reg
                     operation = LOAD_NARROW
@@ -876,12 +957,15 @@ def decode_into(
                 elif 0xC8 <= b <= 0xCF:
                     register = (b & 7) | ((rex & 1) << 3)
                     clobbers |= 1 << register
-            elif opmap == 2 and (b == 0xF0 or b == 0xF1):
-                if repeat != 0xF2:  # movbe; crc32 always writes ModRM.reg
-                    if b == 0xF1:
-                        clobbers = 0
+            elif opmap == 2 and b == 0xF1:
+                if repeat != 0xF2:  # movbe to memory; crc32 writes ModRM.reg
+                    clobbers = 0
             elif opmap == 2 and b == 0xF6 and not operand16 and not repeat:
                 clobbers = 0  # wrss writes memory
+            elif opmap == 2 and (b == 0xFA or b == 0xFB) and repeat == 0xF3:
+                clobbers |= 1 << reg  # encodekey
+            elif opmap == 3 and (b == 0x61 or b == 0x63):
+                clobbers |= 2  # pcmpestri, pcmpistri
             if operation == BAD:
                 p = position + 1
                 clobbers = 0

@@ -1,0 +1,144 @@
+"""One analysis from images to verdicts: the library's front door.
+
+    >>> import stackfit
+    >>> analysis = stackfit.check("vmlinuz", layouts=["linux-x86_64"])   # doctest: +SKIP
+    >>> analysis.verdicts[0].stacks[0].direct                            # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from stackfit.assumptions import AssumptionSet, combine, load_assumptions
+from stackfit.bounds.solve import Solver
+from stackfit.calls.graph import build_calls, build_edges
+from stackfit.calls.model import Calls, Edges
+from stackfit.calls.vectors import Vector, find_vectors
+from stackfit.contexts.linux import linux_contexts
+from stackfit.contexts.model import Context
+from stackfit.frames.analyse import analyse_frames
+from stackfit.frames.model import Frames
+from stackfit.image.load import load_program
+from stackfit.image.model import InputError, Program
+from stackfit.image.pointers import code_pointers
+from stackfit.image.tables import Tables, read_tables
+from stackfit.isa.code import Code, decode_program
+from stackfit.layouts import default_layout, load_layout
+from stackfit.layouts.model import Layout
+from stackfit.verdict.compose import Composer
+from stackfit.verdict.limits import AppliedLimits, apply_assumptions
+from stackfit.verdict.model import LayoutVerdict
+
+__all__ = ["Analysis", "analyse", "check"]
+
+Progress = Callable[[str, float], None]
+DEFAULT_HOPS = 8  # the hop curve is given at 0 to 8 indirect calls
+
+
+def _silent(step: str, share: float) -> None:
+    pass
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """Everything known of one program; the later steps are made when they are asked for."""
+
+    program: Program
+    code: Code
+    tables: Tables
+    frames: Frames
+    vectors: list[Vector]
+    calls: Calls
+    edges: Edges
+    assumptions: AssumptionSet
+    layouts: tuple[Layout, ...]
+    hops: int
+    warnings: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def contexts(self) -> list[Context]:
+        return linux_contexts(self.program, self.code, self.calls, self.vectors)
+
+    @cached_property
+    def applied(self) -> AppliedLimits:
+        return apply_assumptions(self.code, self.frames, self.assumptions)
+
+    @cached_property
+    def composer(self) -> Composer:
+        exceptions = max(
+            (int(stack.nests.get("exception", 0)) for layout in self.layouts for stack in layout.stacks), default=0
+        )
+        applied = self.applied
+        user = Solver(self.edges, applied.limits, exceptions, self.hops)
+        kernel = Solver(self.edges, applied.kernel, exceptions, self.hops)
+        return Composer(self.code, self.frames, self.calls, self.contexts, applied, user, kernel, self.hops)
+
+    @cached_property
+    def verdicts(self) -> list[LayoutVerdict]:
+        """One per layout, in the order in which the layouts were given."""
+        return [self.composer.judge(layout) for layout in self.layouts]
+
+
+def analyse(
+    images: Sequence[str | Path],
+    modules: Iterable[str | Path] = (),
+    layouts: Sequence[str | Path] = (),
+    assumptions: Sequence[str | Path] = (),
+    hops: int | None = None,
+    progress: Progress = _silent,
+) -> Analysis:
+    """Load and analyse images; layouts and assumptions by name or file.
+
+    `images[0]` is the kernel, further ones its modules. Without a layout the one that the kernel runs with
+    is taken. The shipped assumptions always apply; files given override them entry by entry. Raises
+    InputError.
+    """
+    progress("reading images", 0.0)
+    program = load_program(
+        list(images), modules, lambda done, total: progress("reading modules", 0.3 * done / max(total, 1))
+    )
+    progress("decoding", 0.3)
+    code = decode_program(program)
+    progress("tracking stack depth", 0.5)
+    tables = read_tables(program)
+    frames = analyse_frames(code, tables, code_pointers(program))
+    progress("building the call graph", 0.7)
+    vectors = find_vectors(code)
+    chosen = _layouts(program, layouts)
+    release = program.images[0].release
+    sets = combine(load_assumptions("linux"), *(load_assumptions(str(path)) for path in assumptions))
+    selected = sets.select(release, program.machine)
+    calls = build_calls(program, code, tables, frames, vectors, selected)
+    edges = build_edges(code, frames, calls)
+    progress("bounding chains", 0.8)
+    limit = hops if hops is not None else (selected.hops if selected.hops is not None else DEFAULT_HOPS)
+    has_hops = bool((edges.kind == 2).any())
+    return Analysis(
+        program, code, tables, frames, vectors, calls, edges, selected, chosen, limit if has_hops else 0,
+        program.warnings,
+    )  # fmt: skip
+
+
+def _layouts(program: Program, names: Sequence[str | Path]) -> tuple[Layout, ...]:
+    chosen = tuple(load_layout(str(name)) for name in names or (default_layout(program.machine),))
+    for layout in chosen:
+        if layout.machine is not None and layout.machine is not program.machine:
+            raise InputError(
+                layout.path or layout.name,
+                f"the layout {layout.name} is for {layout.machine.value}, {program.images[0].path} is {program.machine.value}",
+            )
+    return chosen
+
+
+def check(
+    image: str | Path,
+    modules: Iterable[str | Path] = (),
+    layouts: Sequence[str | Path] = (),
+    assumptions: Sequence[str | Path] = (),
+    hops: int | None = None,
+) -> Analysis:
+    """Check one kernel against layouts; see Analysis.verdicts. Raises InputError."""
+    return analyse([image], modules, layouts, assumptions, hops)

@@ -1,0 +1,79 @@
+"""Assumptions put on a program's functions: names to arrays, with what was used and what named nothing."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from stackfit.assumptions import AssumptionSet
+from stackfit.bounds.model import Limits
+from stackfit.contexts.linux import USER_MODE_ONLY
+from stackfit.frames.model import Frames, Summary
+from stackfit.isa.code import Code
+
+__all__ = ["AppliedLimits", "apply_assumptions"]
+
+# What gcc makes of a function keeps its budget and cut: a clone specialised for constants or with changed
+# arguments, or the rest of a partly inlined one.
+_CLONE = re.compile(r"^(?P<base>[^.]+)(\.(isra|constprop|part)(\.\d+)?)+$")
+
+
+@dataclass(frozen=True, eq=False)
+class AppliedLimits:
+    """`limits` for chains from user mode and threads; `kernel` the same for what interrupts the kernel."""
+
+    limits: Limits
+    kernel: Limits
+    user_only: np.ndarray  # type: ignore[type-arg]  # bool by function
+    by_function: dict[int, str]  # function → the assumption that it carries, for people
+
+
+def apply_assumptions(code: Code, frames: Frames, assumptions: AssumptionSet) -> AppliedLimits:
+    """Arrays by function of everything that assumptions say of frames, budgets and cuts.
+
+    A frame that tracking could not bound is open unless a `[[dynamic]]` entry bounds it; such an entry for
+    a function whose frame is bounded anyway changes nothing (the derived number is the better evidence).
+    """
+    functions = code.functions
+    count = len(functions)
+    frame = frames.frame.astype(np.int32).copy()
+    times = np.zeros(count, np.int32)
+    cut = np.full(count, -1, np.int32)
+    shift = np.zeros(count, np.int32)
+    user_only = np.zeros(count, np.bool_)
+    by_function: dict[int, str] = {}
+    open_frame = (frames.summary & (Summary.UNBOUNDED | Summary.GROWS | Summary.TOO_COMPLEX)) != 0
+    named = {entry.subject for entry in (*assumptions.budgets, *assumptions.cuts, *assumptions.dynamics) if entry.match == "exact"}
+    globs = any(entry.match != "exact" for entry in (*assumptions.budgets, *assumptions.cuts, *assumptions.dynamics))
+    for index, (name, aliases) in enumerate(zip(functions.names, functions.aliases, strict=True)):
+        clone = _CLONE.match(name) if "." in name else None
+        candidates = (name, *aliases, clone["base"]) if clone else (name, *aliases)
+        for text in candidates:
+            if text in USER_MODE_ONLY:
+                user_only[index] = True
+            if not globs and text not in named:
+                continue
+            budget = assumptions.budget(text)
+            if budget is not None and not times[index]:
+                times[index] = budget.times
+                by_function[index] = f"budget {text}: at most {budget.times} on a chain — {budget.reason}"
+            charge = assumptions.cut(text)
+            if charge is not None and cut[index] < 0:
+                cut[index] = max(charge.charge, int(frame[index]))
+                by_function[index] = f"cut at {text}: {charge.charge} B — {charge.reason}"
+            dynamic = assumptions.dynamic(text)
+            if dynamic is not None and open_frame[index]:
+                shift[index] = max(dynamic.bytes - int(frame[index]), 0)
+                frame[index] = max(dynamic.bytes, int(frame[index]))
+                open_frame[index] = False
+                by_function[index] = f"frame of {text}: at most {dynamic.bytes} B — {dynamic.reason}"
+    kernel_cut = np.where(user_only, 0, cut).astype(np.int32)
+    kernel_frame = np.where(user_only, 0, frame).astype(np.int32)
+    return AppliedLimits(
+        Limits(frame, times, cut, open_frame, shift),
+        Limits(kernel_frame, times, kernel_cut, open_frame & ~user_only, shift),
+        user_only,
+        by_function,
+    )

@@ -1,0 +1,112 @@
+"""Needs and verdicts of a layout's stacks. All sizes are bytes."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from stackfit.bounds.model import Bound
+from stackfit.contexts.model import Context, Start
+from stackfit.layouts.model import Layout, Stack
+
+__all__ = ["ContextNeed", "LayoutVerdict", "OpenItems", "Part", "StackNeed", "Verdict"]
+
+
+class Verdict(enum.Enum):
+    """What can be said of a stack; the first that holds."""
+
+    EXCEEDS = "exceeds"  # measured above the size
+    MAY_EXCEED = "may-exceed"  # a concrete chain above the size without any assumption in it
+    UNKNOWN = "unknown"  # open items, or no finite bound, decide
+    FITS_IF = "fits-if"  # the bound is within the size, under the assumptions listed
+    FITS = "fits"  # proved
+    NOT_ANALYSED = "not-analysed"  # nothing that runs on this stack is modelled
+
+
+@dataclass(frozen=True)
+class OpenItems:
+    """What is not known below a number, by reason: (reason, how many). Empty: nothing."""
+
+    counts: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def total(self) -> int:
+        return sum(count for _, count in self.counts)
+
+    def __bool__(self) -> bool:
+        return bool(self.counts)
+
+
+@dataclass(frozen=True)
+class ContextNeed:
+    """The ladder of one context, from the stack's top (entry frame included, the stack's reserves not)."""
+
+    context: Context
+    stack: str  # where it starts
+    start: Start | None
+    entry_bytes: int  # hardware and entry code, and the functions before the start's entry
+    direct: int | None  # deepest chain over direct edges; None when nothing is known of the context
+    hops: tuple[int | None, ...]  # bound at 0, 1, 2 … hops
+    measured: int | None
+    composed: int | None
+    open: OpenItems
+    unlisted: int  # recursive functions below it that have no budget
+
+
+@dataclass(frozen=True)
+class Part:
+    """One contribution to a need: a reserve, the worst context, or one that nests on top of it."""
+
+    name: str
+    bytes: int
+    times: int = 1
+    source: str = ""
+
+    @property
+    def total(self) -> int:
+        return self.bytes * self.times
+
+
+@dataclass(frozen=True)
+class StackNeed:
+    """What one stack of a layout must hold, and whether it does."""
+
+    stack: Stack
+    parts: tuple[Part, ...]  # of `direct`; they add up to it
+    measured: int | None
+    composed: int | None
+    direct: int | None
+    bound: int | None  # None: no finite bound (or nothing known)
+    hops: tuple[int | None, ...]
+    found: int | None  # like `direct`, with the deepest concrete chain instead of the upper bound
+    open: OpenItems
+    unlisted: tuple[int, ...]  # recursive functions without a budget below it
+    assumed: tuple[str, ...]
+    hypothetical: bool  # the binary switches to a stack that this layout does not have
+    worst: ContextNeed | None
+    chain: Bound | None
+    verdict: Verdict
+    why: str
+
+    @property
+    def lower_bound(self) -> bool:
+        return bool(self.open)
+
+    @property
+    def headroom(self) -> int | None:
+        """Size less the most cautious finite number."""
+        need = self.bound if self.bound is not None else self.direct
+        return None if need is None else self.stack.size - need
+
+    @property
+    def fits_hops(self) -> int | None:
+        """The greatest number of hops at which the bound is within the size; None: not even without."""
+        fitting = [hops for hops, need in enumerate(self.hops) if need is not None and need <= self.stack.size]
+        return max(fitting) if fitting and 0 in fitting else None
+
+
+@dataclass(frozen=True)
+class LayoutVerdict:
+    layout: Layout
+    hypothetical: bool
+    stacks: tuple[StackNeed, ...]
