@@ -1,0 +1,86 @@
+"""stackfit calls: call sites, by function or by why they are open."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from pathlib import Path
+
+import numpy as np
+
+from stackfit.analysis import Analysis
+from stackfit.calls.model import CallKind
+from stackfit.cli.options import add_image_options, output, run_analysis
+from stackfit.image.model import InputError
+from stackfit.report.json import calls_json, dumps
+from stackfit.report.terminal import make_console, print_table
+from stackfit.report.text import clean, number_text
+
+HELP = "call sites: what each can reach, and what is open"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_image_options(parser)
+    parser.epilog = "A last word that is no file names a function: its own sites and those that reach it."
+    parser.add_argument("--open", action="store_true", help="only sites that are open")
+
+
+def run(options: argparse.Namespace) -> int:
+    function = options.images[-1] if len(options.images) > 1 and not Path(options.images[-1]).exists() else None
+    analysis = run_analysis(options, options.images[:-1] if function else options.images)
+    chosen = np.ones(len(analysis.calls), np.bool_)
+    if options.open:
+        chosen &= analysis.calls.open
+    if function:
+        chosen &= _around(analysis, function)
+    if options.json:
+        output(options.json, dumps(calls_json(analysis, chosen)))
+    if options.json != "-":
+        if function or options.open:
+            _print_sites(analysis, chosen)
+        else:
+            _print_summary(analysis)
+    return 0
+
+
+def _around(analysis: Analysis, name: str) -> np.ndarray:  # type: ignore[type-arg]
+    """Sites in the functions of that name, and sites that can reach them."""
+    functions, calls = analysis.code.functions, analysis.calls
+    found = functions.named(name)
+    if not found:
+        near = difflib.get_close_matches(name, functions.names, 3)
+        raise InputError(analysis.program.images[0].path, f"no function {name}" + (f" (near: {', '.join(near)})" if near else ""))
+    sets = [index for index, members in enumerate(calls.candidate_sets) if set(members) & set(found)]
+    return np.isin(calls.function, found) | np.isin(calls.candidates, sets)
+
+
+def _print_sites(analysis: Analysis, chosen: np.ndarray) -> None:  # type: ignore[type-arg]
+    document = calls_json(analysis, chosen)
+    names = {int(address): name for address, name in zip(analysis.code.functions.address.tolist(), analysis.code.functions.names, strict=True)}
+    rows = []
+    for site in document["sites"]:
+        members = [] if site["candidates"] is None else document["candidate_sets"][site["candidates"]]
+        text = ", ".join(clean(names[address]) for address in members[:4]) + (f" … {len(members)} in all" if len(members) > 4 else "")
+        rows.append(
+            [f"{site['address']:x}", clean(site["function"]), clean(site["module"] or ""), number_text(site["depth"]), site["kind"], site["evidence"], text or clean(site["reason"] or "")]
+        )
+    print_table(
+        make_console(),
+        f"{number_text(len(rows))} call sites",
+        [("address", "right"), ("function", "left"), ("module", "left"), ("depth", "right"), ("kind", "left"), ("evidence", "left"), ("reaches", "left")],
+        rows,
+    )
+
+
+def _print_summary(analysis: Analysis) -> None:
+    calls = analysis.calls
+    rows = []
+    for kind in CallKind:
+        of_kind = calls.kind == kind
+        rows.append([kind.label, number_text(int(of_kind.sum())), number_text(int((of_kind & calls.open).sum()))])
+    print_table(
+        make_console(),
+        f"{number_text(len(calls))} call sites (a function's name or --open lists them, --json writes all)",
+        [("kind", "left"), ("sites", "right"), ("open", "right")],
+        rows,
+    )

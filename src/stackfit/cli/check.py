@@ -1,0 +1,81 @@
+"""stackfit check: does it fit?"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from pathlib import Path
+
+from stackfit.cli.options import add_image_options, output, run_analysis
+from stackfit.image.model import InputError
+from stackfit.report.json import check_json, dumps
+from stackfit.report.terminal import make_console, print_check
+from stackfit.report.through import print_through, through
+from stackfit.verdict.model import Verdict
+
+HELP = "does it fit? verdicts for each stack of each layout"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_image_options(parser, images="*")
+    parser.add_argument("--through", metavar="MODULE|FUNCTION", help="the worst chain through it, and the headroom it leaves")
+    parser.add_argument(
+        "--fail-on",
+        type=_verdicts,
+        metavar="VERDICTS",
+        help="exit 1 on these verdicts, comma-separated (default with --layout: exceeds,may-exceed; else none)",
+    )
+
+
+def _verdicts(text: str) -> frozenset[Verdict]:
+    names = {verdict.value: verdict for verdict in Verdict}
+    chosen = [part for part in text.split(",") if part]
+    for part in chosen:
+        if part not in names:
+            raise argparse.ArgumentTypeError(f"{part!r} is no verdict ({', '.join(names)})")
+    return frozenset(names[part] for part in chosen)
+
+
+def run(options: argparse.Namespace) -> int:
+    images, modules = options.images, options.modules
+    if not images:
+        images, modules = _running_kernel(options)
+    options.modules = modules
+    analysis = run_analysis(options, images)
+    if options.through:
+        result = through(analysis, options.through)
+        print_through(make_console(), analysis, result)
+        return 0
+    if options.json:
+        output(options.json, dumps(check_json(analysis)))
+    if options.json != "-":
+        command = [*map(str, images), *(word for place in modules for word in ("--modules", str(place)))]
+        print_check(make_console(), analysis, command)
+    fail_on = options.fail_on
+    if fail_on is None:
+        fail_on = frozenset((Verdict.EXCEEDS, Verdict.MAY_EXCEED)) if options.layout else frozenset()
+    failed = any(need.verdict in fail_on for layout in analysis.verdicts for need in layout.stacks)
+    return 1 if failed else 0
+
+
+def _running_kernel(options: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """The image and the modules of the kernel that runs here."""
+    release = platform.release()
+    places = [Path("/boot") / f"vmlinuz-{release}", Path("/lib/modules") / release / "vmlinuz"]
+    for image in places:
+        try:
+            with image.open("rb"):
+                break
+        except OSError:
+            continue
+    else:
+        raise InputError(str(places[0]), f"the running kernel's image cannot be read (Linux {release}; also tried {places[1]})")
+    modules = list(options.modules)
+    directory = Path("/lib/modules") / release / "kernel"
+    if not modules:
+        if directory.is_dir():
+            modules = [str(directory)]
+        else:
+            print(f"stackfit: note: no modules under {directory}; the kernel is checked alone", file=sys.stderr)
+    return [str(image)], modules

@@ -1,0 +1,53 @@
+"""stackfit contexts: what starts running on a stack, each with its ladder."""
+
+from __future__ import annotations
+
+import argparse
+
+from stackfit.cli.options import add_image_options, output, run_analysis
+from stackfit.report.json import contexts_json, dumps
+from stackfit.report.terminal import make_console, print_table
+from stackfit.report.text import bytes_text, clean, number_text
+
+HELP = "contexts: system calls, exceptions, interrupts, threads, each with its ladder"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_image_options(parser)
+    parser.add_argument("--kind", metavar="KIND", help="only contexts of this kind (syscall, exception, hardirq, …)")
+
+
+def run(options: argparse.Namespace) -> int:
+    analysis = run_analysis(options)
+    document = contexts_json(analysis)
+    if options.json:
+        output(options.json, dumps(document))
+    if options.json == "-":
+        return 0
+    rows = []
+    for context in document["contexts"]:
+        if options.kind and context["kind"] != options.kind:
+            continue
+        opened = sum(item["count"] for item in context["open"])
+        rows.append(
+            [
+                context["kind"],
+                context["abi"] or "",
+                "" if context["number"] is None else str(context["number"]),
+                clean(context["name"]),
+                context["stack"][document["layout"]] or "",
+                bytes_text(context["measured"]),
+                bytes_text(context["composed"]),
+                bytes_text(context["direct"], context["lower_bound"]),
+                "none" if context["bound"] is None else bytes_text(context["bound"], context["lower_bound"]),
+                number_text(opened) if opened else "",
+            ]
+        )
+    print_table(
+        make_console(),
+        f"{number_text(len(rows))} contexts under {document['layout']}",
+        [("kind", "left"), ("abi", "left"), ("number", "right"), ("name", "left"), ("stack", "left"), ("measured", "right"),
+         ("composed", "right"), ("direct", "right"), ("bound", "right"), ("open", "right")],
+        rows,
+    )  # fmt: skip
+    return 0

@@ -1,0 +1,45 @@
+"""stackfit frames: the frame of every function."""
+
+from __future__ import annotations
+
+import argparse
+
+from stackfit.cli.options import add_image_options, output, run_analysis
+from stackfit.report.json import dumps, frames_json
+from stackfit.report.terminal import make_console, print_table
+from stackfit.report.text import clean, number_text
+
+HELP = "frames: how much stack each function's own code takes"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_image_options(parser)
+    parser.add_argument("--top", type=int, default=30, metavar="N", help="print the N largest (default 30; 0 = all)")
+
+
+def run(options: argparse.Namespace) -> int:
+    document = frames_json(run_analysis(options))
+    if options.json:
+        output(options.json, dumps(document))
+    if options.json == "-":
+        return 0
+    functions = document["functions"]
+    ordered = sorted(functions, key=lambda row: (row["frame"] is not None, -(row["frame"] or 0), row["name"], row["address"]))
+    shown = ordered[: options.top] if options.top else ordered
+    print_table(
+        make_console(),
+        f"{number_text(len(functions))} functions" + (f", the {len(shown)} largest frames" if options.top else ""),
+        [("frame", "right"), ("compiler", "right"), ("kind", "left"), ("function", "left"), ("module", "left"), ("address", "right")],
+        [
+            [
+                "open" if row["frame"] is None else number_text(row["frame"]),
+                "open" if row["compiler_frame"] is None else number_text(row["compiler_frame"]),
+                row["dynamic"] or "static",
+                clean(row["name"]),
+                clean(row["module"] or ""),
+                f"{row['address']:x}",
+            ]
+            for row in shown
+        ],
+    )
+    return 0

@@ -1,0 +1,72 @@
+"""The command line: one file per command; this one dispatches and turns errors into one line and a status.
+
+Commands are imported when they run, so that `stackfit --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+
+from stackfit import __version__
+
+__all__ = ["main"]
+
+_COMMANDS = {
+    "check": "does it fit? verdicts for each stack of each layout",
+    "frames": "how much stack each function's own code takes",
+    "calls": "call sites: what each can reach, and what is open",
+    "contexts": "system calls, exceptions, interrupts, threads, each with its ladder",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command. Status 0 done, 1 what --fail-on names, 2 usage or input error."""
+    words = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(
+        prog="stackfit",
+        description="Decides how big a stack has to be, with evidence: kernels and firmware, from the stock binary.",
+    )
+    parser.add_argument("--version", action="version", version=f"stackfit {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    chosen = next((word for word in words if word in _COMMANDS), None)
+    for name, text in _COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        if name == chosen:
+            module = importlib.import_module(f"stackfit.cli.{name}")
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    options = parser.parse_args(words)
+    return _guarded(options)
+
+
+def _guarded(options: argparse.Namespace) -> int:
+    from stackfit.image.model import InputError
+
+    try:
+        status: int = options.run(options)
+        sys.stdout.flush()
+        return status
+    except InputError as error:
+        print(f"stackfit: error: {_one_line(str(error))}", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print("stackfit: error: not enough memory for this input", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stackfit: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader has gone (`| head`): nothing is left to say, also not when Python flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _one_line(text: str) -> str:
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

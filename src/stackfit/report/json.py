@@ -1,0 +1,256 @@
+"""The JSON of each command: plain dicts in the form that docs/schemas/ describes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from stackfit.analysis import Analysis
+from stackfit.calls.model import CallKind, Evidence, Reason, Rung
+from stackfit.frames.model import Frames, Summary
+from stackfit.report.rows import ChainRow, chain_rows, module_of
+from stackfit.report.terminal import smallest_size
+from stackfit.verdict.model import ContextNeed, OpenItems, StackNeed
+
+__all__ = ["calls_json", "check_json", "contexts_json", "dumps", "frames_json", "unreached_by_function"]
+
+Json = dict[str, Any]
+
+
+def dumps(document: Json) -> str:
+    """Deterministic text: same document, same bytes."""
+    return json.dumps(document, indent=1, ensure_ascii=True) + "\n"
+
+
+def _image(analysis: Analysis) -> Json:
+    kernel = analysis.program.images[0]
+    return {
+        "path": kernel.path,
+        "machine": kernel.machine.value,
+        "release": kernel.release,
+        "build_id": kernel.build_id,
+        "names": kernel.symbol_source,
+    }
+
+
+def _modules(analysis: Analysis) -> list[Json]:
+    return [
+        {"name": image.module, "path": image.path, "release": image.release, "build_id": image.build_id}
+        for image in analysis.program.images[1:]
+    ]
+
+
+def unreached_by_function(analysis: Analysis) -> np.ndarray:  # type: ignore[type-arg]
+    """Instructions of each function that its walk did not reach, padding left out; cold pieces count as their parent's."""
+    code, frames = analysis.code, analysis.frames
+    rows = np.flatnonzero((frames.visitor < 0) & ~code.padding())
+    owner = code.function[rows]
+    parent = code.functions.parent[owner]
+    owner = np.where(parent >= 0, parent, owner)
+    return np.bincount(owner, minlength=len(code.functions))
+
+
+def _dynamic(frames: Frames, index: int) -> str | None:
+    summary = int(frames.summary[index])
+    if summary & (Summary.UNBOUNDED | Summary.GROWS | Summary.TOO_COMPLEX):
+        return "open"
+    if summary & Summary.BOUNDED:
+        return "bounded"
+    return "realigned" if summary & Summary.REALIGNED else None
+
+
+def frames_json(analysis: Analysis) -> Json:
+    """Every function and its frame."""
+    code, frames = analysis.code, analysis.frames
+    functions = code.functions
+    unreached = unreached_by_function(analysis)
+    recursive = analysis.composer.user.recursive()
+    rows = []
+    for index in range(len(functions)):
+        if functions.parent[index] >= 0 or functions.piece[index]:
+            continue
+        dynamic = _dynamic(frames, index)
+        rows.append(
+            {
+                "name": functions.names[index],
+                "aliases": list(functions.aliases[index]),
+                "part_of": functions.part_of(index),
+                "module": module_of(analysis, index),
+                "address": int(functions.address[index]),
+                "size": int(functions.end[index] - functions.address[index]),
+                "frame": None if dynamic == "open" else int(frames.frame[index]),
+                "compiler_frame": None if dynamic == "open" else int(frames.compiler_frame[index]),
+                "dynamic": dynamic,
+                "lower_bound": dynamic == "open",
+                "reached": int(frames.reached[index]),
+                "unreached": int(unreached[index]),
+                "recursive": bool(recursive[index]),
+            }
+        )
+    return {"schema": "stackfit.frames/1", "image": _image(analysis), "modules": _modules(analysis), "functions": rows}
+
+
+def calls_json(analysis: Analysis, chosen: np.ndarray | None = None) -> Json:  # type: ignore[type-arg]
+    """Call sites (all, or those chosen) with their candidate sets."""
+    calls, functions = analysis.calls, analysis.code.functions
+    index = np.arange(len(calls)) if chosen is None else np.flatnonzero(chosen)
+    used = np.unique(calls.candidates[index][calls.candidates[index] >= 0])
+    renumber = {int(number): position for position, number in enumerate(used.tolist())}
+    sites = [
+        {
+            "function": functions.names[int(calls.function[site])],
+            "function_address": int(functions.address[int(calls.function[site])]),
+            "module": module_of(analysis, int(calls.function[site])),
+            "address": int(calls.address[site]),
+            "return_address": int(calls.return_address[site]) or None,
+            "depth": int(calls.depth[site]),
+            "kind": CallKind(int(calls.kind[site])).label,
+            "rung": Rung(int(calls.rung[site])).label,
+            "evidence": Evidence(int(calls.evidence[site])).label,
+            "candidates": renumber.get(int(calls.candidates[site])),
+            "open": bool(calls.reason[site] != Reason.NONE),
+            "reason": _reason(analysis, site),
+        }
+        for site in index.tolist()
+    ]
+    return {
+        "schema": "stackfit.calls/1",
+        "image": _image(analysis),
+        "modules": _modules(analysis),
+        "candidate_sets": [
+            [int(functions.address[member]) for member in calls.candidate_sets[number]] for number in used.tolist()
+        ],
+        "sites": sites,
+    }
+
+
+def _reason(analysis: Analysis, site: int) -> str | None:
+    calls = analysis.calls
+    if calls.reason[site] == Reason.NONE:
+        return None
+    name = int(calls.name[site])
+    label = Reason(int(calls.reason[site])).label
+    return f"{label}: {calls.names[name]}" if name >= 0 else label
+
+
+def _open(items: OpenItems) -> list[Json]:
+    return [{"reason": reason, "count": count} for reason, count in items.counts]
+
+
+def _chain(rows: list[ChainRow]) -> list[Json]:
+    return [
+        {
+            "function": row.function,
+            "module": row.module,
+            "address": row.address or None,
+            "depth": row.depth,
+            "total": row.total,
+            "kind": row.kind,
+            "rung": row.rung or None,
+            "evidence": row.evidence,
+        }
+        for row in rows
+    ]
+
+
+def _stack(analysis: Analysis, need: StackNeed) -> Json:
+    return {
+        "name": need.stack.name,
+        "size": need.stack.size,
+        "per": need.stack.per,
+        "allocation": need.stack.allocation,
+        "need": {
+            "measured": need.measured,
+            "composed": need.composed,
+            "direct": need.direct,
+            "bound": need.bound,
+            "hops": list(need.hops),
+        },
+        "found": need.found,
+        "parts": [{"name": part.name, "bytes": part.bytes, "times": part.times, "source": part.source} for part in need.parts],
+        "lower_bound": need.lower_bound,
+        "headroom": need.headroom,
+        "fits_hops": need.fits_hops,
+        "smallest": {
+            "composed": smallest_size(need, need.composed),
+            "direct": smallest_size(need, need.direct),
+            "hops": [smallest_size(need, value) for value in need.hops],
+        },
+        "hypothetical": need.hypothetical,
+        "verdict": need.verdict.value,
+        "why": need.why,
+        "context": need.worst.context.title if need.worst is not None else None,
+        "chain": _chain(chain_rows(analysis, need.worst, need.chain)),
+        "open": _open(need.open),
+        "unbounded_recursion": [analysis.code.functions.names[index] for index in need.unlisted],
+        "assumed": list(need.assumed),
+    }
+
+
+def _context(analysis: Analysis, need: ContextNeed, layout: str, with_chain: bool) -> Json:
+    context = need.context
+    entry = None if need.start is None else analysis.code.functions.names[need.start.entry]
+    chain: list[Json] = []
+    if with_chain and need.start is not None:
+        solver = analysis.composer.user
+        chain = _chain(chain_rows(analysis, need, solver.bound(need.start.entry)))
+    return {
+        "name": context.name,
+        "kind": context.kind,
+        "abi": context.abi or None,
+        "number": None if context.number < 0 else context.number,
+        "entry": entry,
+        "entry_bytes": need.entry_bytes if need.start is not None else None,
+        "stack": {layout: need.stack or None},
+        "direct": need.direct,
+        "hops": list(need.hops),
+        "bound": need.hops[-1] if need.hops else None,
+        "composed": need.composed,
+        "measured": need.measured,
+        "open": _open(need.open),
+        "lower_bound": bool(need.open),
+        "chain": chain,
+    }
+
+
+def check_json(analysis: Analysis) -> Json:
+    """Verdicts of every layout, and the ladder of every context in the first one."""
+    first = analysis.layouts[0]
+    return {
+        "schema": "stackfit.check/1",
+        "image": _image(analysis),
+        "modules": _modules(analysis),
+        "warnings": list(analysis.warnings),
+        "assumptions": [
+            {"kind": type(entry).__name__.lower(), "subject": entry.subject, "reason": entry.reason, "source": entry.source}
+            for entry in analysis.assumptions.entries
+        ],
+        "layouts": [
+            {
+                "name": layout.layout.name,
+                "hypothetical": layout.hypothetical,
+                "assumptions": list(layout.layout.assumptions),
+                "stacks": [_stack(analysis, need) for need in layout.stacks],
+            }
+            for layout in analysis.verdicts
+        ],
+        "contexts": [
+            _context(analysis, need, first.name, True) for need in analysis.composer.context_needs(first)
+        ],
+    }
+
+
+def contexts_json(analysis: Analysis) -> Json:
+    """The ladder of every context in the first layout, without chains."""
+    first = analysis.layouts[0]
+    return {
+        "schema": "stackfit.contexts/1",
+        "image": _image(analysis),
+        "modules": _modules(analysis),
+        "layout": first.name,
+        "contexts": [
+            _context(analysis, need, first.name, False) for need in analysis.composer.context_needs(first)
+        ],
+    }

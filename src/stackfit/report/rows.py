@@ -1,0 +1,62 @@
+"""Chains as rows that every report prints: from the stack's top, frame by frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stackfit.analysis import Analysis
+from stackfit.bounds.model import Bound
+from stackfit.calls.model import CallKind, Evidence, Rung
+from stackfit.verdict.model import ContextNeed
+
+__all__ = ["ChainRow", "chain_rows", "module_of"]
+
+
+@dataclass(frozen=True)
+class ChainRow:
+    """One frame of a chain. `depth`: its bytes at the site; `total`: from the stack's top, reserves left out."""
+
+    function: str
+    module: str | None
+    address: int  # of the site; 0 where the chain ends or hardware and entry code push
+    depth: int
+    total: int
+    kind: str
+    rung: str
+    evidence: str
+
+
+def module_of(analysis: Analysis, function: int) -> str | None:
+    return analysis.program.images[int(analysis.code.functions.image[function])].module
+
+
+def chain_rows(analysis: Analysis, need: ContextNeed | None, chain: Bound | None) -> list[ChainRow]:
+    """The rows of a context's deepest chain; empty when nothing is known."""
+    if need is None or need.start is None or chain is None:
+        return []
+    functions = analysis.code.functions
+    rows: list[ChainRow] = []
+    frame = need.entry_bytes - need.start.bytes
+    if frame:
+        rows.append(ChainRow("(entry frame)", None, 0, frame, frame, "entry", "", "proved"))
+    total = frame
+    for function, size in need.start.through:
+        total += size
+        rows.append(ChainRow(functions.names[function], module_of(analysis, function), 0, size, total, "entry", "", "proved"))
+    calls, cut = analysis.calls, analysis.applied.limits.cut
+    for link in chain.chain:
+        site = link.site
+        if site >= 0:
+            kind, rung = CallKind(int(calls.kind[site])).label, Rung(int(calls.rung[site])).label
+            evidence, address = Evidence(int(calls.evidence[site])).label, int(calls.address[site])
+        elif int(cut[link.function]) >= 0:
+            kind, rung, evidence, address = "cut", "", Evidence.ASSUMED.label, 0
+        else:
+            kind, rung, evidence, address = "end", "", Evidence.PROVED.label, 0
+        rows.append(
+            ChainRow(
+                functions.names[link.function], module_of(analysis, link.function), address, link.depth,
+                need.entry_bytes + link.total, kind, rung, evidence,
+            )  # fmt: skip
+        )
+    return rows
