@@ -502,6 +502,8 @@ def track_functions(
                             waiting += 1
                         else:
                             summary |= 256
+                        if after < n and operation[after] == 17:
+                            going = False  # int3 behind the call: it never returns here (return-stack stuffing)
                     else:
                         if site_count >= capacity:
                             return -1

@@ -14,6 +14,9 @@ from stackfit.image.model import Image, Program
 
 __all__ = ["code_pointers"]
 
+# Lists of places to patch: their pointers say where instructions are, not where control goes.
+_PATCH_LISTS = (".parainstructions", ".smp_locks", "__mcount_loc", "__patchable_function_entries")
+
 
 def code_pointers(program: Program) -> NDArray[np.uint64]:
     """All distinct code addresses found in data that is not itself code: ascending uint64."""
@@ -39,7 +42,7 @@ def _pointer_values(image: Image) -> NDArray[np.uint64]:
     absolute = 1  # R_X86_64_64 and R_386_32
     parts = [np.empty(0, np.uint64)]
     for index, section in enumerate(image.sections):
-        if not section.allocated or section.executable or section.data.size < word:
+        if not section.allocated or section.executable or section.data.size < word or section.name in _PATCH_LISTS:
             continue
         if image.pointers.size:
             places = image.pointers[(image.pointers >= section.address) & (image.pointers < section.end)]

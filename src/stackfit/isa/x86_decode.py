@@ -952,7 +952,7 @@ def decode_into(
                     alu = (modrm >> 3) & 7
                     if alu == 1:
                         clobbers |= 5
-                    elif alu >= 6 and mod == 3:
+                    elif mod == 3 and (alu == 7 or (alu == 6 and not repeat)):  # rdrand, rdseed, rdpid
                         clobbers |= 1 << rm
                 elif 0xC8 <= b <= 0xCF:
                     register = (b & 7) | ((rex & 1) << 3)
