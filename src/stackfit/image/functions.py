@@ -159,17 +159,17 @@ def find_functions(
     )
 
 
-def _kallsyms_order(image: Image, symbol: int) -> tuple[bool, bool, int, int]:
+def _kallsyms_order(image: Image, symbol: int) -> tuple[bool, bool, int, str, int]:
     """Which of several names at one address the kernel itself prints first.
 
     scripts/kallsyms.c, compare_symbols(): strong before weak, linker-script marks last, fewer leading
-    underscores first, then the order of the symbol table. A table read from kallsyms is in that order.
+    underscores first, then as `nm -n` lists them: by name. A table read from kallsyms is in that order.
     """
     if image.symbol_source == "kallsyms":
-        return False, False, 0, symbol
+        return False, False, 0, "", symbol
     name = image.symbols.names[symbol]
     weak = int(image.symbols.records["binding"][symbol]) == 2
-    return weak, _linker_script_mark(name), len(name) - len(name.lstrip("_")), symbol
+    return weak, _linker_script_mark(name), len(name) - len(name.lstrip("_")), name, symbol
 
 
 def _linker_script_mark(name: str) -> bool:
