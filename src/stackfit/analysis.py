@@ -21,7 +21,8 @@ from stackfit.contexts.linux import linux_contexts
 from stackfit.contexts.model import Context
 from stackfit.frames.analyse import analyse_frames
 from stackfit.frames.model import Frames
-from stackfit.image.load import load_program
+from stackfit.frames.witness import Witness, cfi_witness, orc_witness
+from stackfit.image.load import load_image, load_program
 from stackfit.image.model import InputError, Program
 from stackfit.image.pointers import code_pointers
 from stackfit.image.tables import Tables, read_tables
@@ -57,6 +58,15 @@ class Analysis:
     layouts: tuple[Layout, ...]
     hops: int
     warnings: tuple[str, ...] = field(default=())
+    debug: str | Path | None = None  # ELF with DWARF of the same build
+
+    @cached_property
+    def witnesses(self) -> list[Witness]:
+        """Unwind tables held against the depths: ORC where the images have it, CFI of a debug companion."""
+        found = [orc_witness(self.program, self.code, self.frames)]
+        if self.debug is not None:
+            found.append(cfi_witness(self.code, self.frames, self.program.images[0], load_image(self.debug)))
+        return [one for one in found if one is not None]
 
     @cached_property
     def contexts(self) -> list[Context]:
@@ -88,14 +98,17 @@ def analyse(
     layouts: Sequence[str | Path] = (),
     assumptions: Sequence[str | Path] = (),
     hops: int | None = None,
+    debug: str | Path | None = None,
     progress: Progress = _silent,
 ) -> Analysis:
     """Load and analyse images; layouts and assumptions by name or file.
 
     `images[0]` is the kernel, further ones its modules. Without a layout the one that the kernel runs with
-    is taken. The shipped assumptions always apply; files given override them entry by entry. Raises
-    InputError.
+    is taken. The shipped assumptions always apply; files given override them entry by entry. `debug`: an ELF
+    file of the same build with DWARF, as a witness. Raises InputError.
     """
+    named = tuple(load_layout(str(name)) for name in layouts)
+    sets = combine(load_assumptions("linux"), *(load_assumptions(str(path)) for path in assumptions))
     progress("reading images", 0.0)
     program = load_program(
         list(images), modules, lambda done, total: progress("reading modules", 0.3 * done / max(total, 1))
@@ -107,10 +120,8 @@ def analyse(
     frames = analyse_frames(code, tables, code_pointers(program))
     progress("building the call graph", 0.7)
     vectors = find_vectors(code)
-    chosen = _layouts(program, layouts)
-    release = program.images[0].release
-    sets = combine(load_assumptions("linux"), *(load_assumptions(str(path)) for path in assumptions))
-    selected = sets.select(release, program.machine)
+    chosen = _for_machine(program, named or (load_layout(default_layout(program.machine)),))
+    selected = sets.select(program.images[0].release, program.machine)
     calls = build_calls(program, code, tables, frames, vectors, selected)
     edges = build_edges(code, frames, calls)
     progress("bounding chains", 0.8)
@@ -118,12 +129,11 @@ def analyse(
     has_hops = bool((edges.kind == 2).any())
     return Analysis(
         program, code, tables, frames, vectors, calls, edges, selected, chosen, limit if has_hops else 0,
-        program.warnings,
+        program.warnings, debug,
     )  # fmt: skip
 
 
-def _layouts(program: Program, names: Sequence[str | Path]) -> tuple[Layout, ...]:
-    chosen = tuple(load_layout(str(name)) for name in names or (default_layout(program.machine),))
+def _for_machine(program: Program, chosen: tuple[Layout, ...]) -> tuple[Layout, ...]:
     for layout in chosen:
         if layout.machine is not None and layout.machine is not program.machine:
             raise InputError(
@@ -139,6 +149,7 @@ def check(
     layouts: Sequence[str | Path] = (),
     assumptions: Sequence[str | Path] = (),
     hops: int | None = None,
+    debug: str | Path | None = None,
 ) -> Analysis:
     """Check one kernel against layouts; see Analysis.verdicts. Raises InputError."""
-    return analyse([image], modules, layouts, assumptions, hops)
+    return analyse([image], modules, layouts, assumptions, hops, debug)

@@ -26,6 +26,7 @@ def add_image_options(parser: argparse.ArgumentParser, images: str = "+") -> Non
     parser.add_argument("--layout", action="append", default=[], metavar="NAME|FILE", help="stack layout: a preset or a TOML file (repeatable)")
     parser.add_argument("--assume", action="append", default=[], metavar="FILE", help="assumptions, over the shipped ones (repeatable)")
     parser.add_argument("--hops", type=_hops, default=None, metavar="N|unlimited", help="greatest number of indirect calls on a chain")
+    parser.add_argument("--debug", metavar="FILE", help="ELF with DWARF of the same build: its CFI is held against the depths")
     parser.add_argument("--json", metavar="FILE", help="write JSON there; - is standard output")
 
 
@@ -50,6 +51,7 @@ def run_analysis(options: argparse.Namespace, images: list[str] | None = None) -
             options.layout,
             options.assume,
             options.hops,
+            options.debug,
             report,
         )
 

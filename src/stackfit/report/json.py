@@ -10,6 +10,7 @@ import numpy as np
 from stackfit.analysis import Analysis
 from stackfit.calls.model import CallKind, Evidence, Reason, Rung
 from stackfit.frames.model import Frames, Summary
+from stackfit.frames.witness import Witness
 from stackfit.report.rows import ChainRow, chain_rows, module_of
 from stackfit.report.terminal import smallest_size
 from stackfit.verdict.model import ContextNeed, OpenItems, StackNeed
@@ -215,6 +216,20 @@ def _context(analysis: Analysis, need: ContextNeed, layout: str, with_chain: boo
     }
 
 
+def _witness(analysis: Analysis, witness: Witness) -> Json:
+    names = analysis.code.functions.names
+    return {
+        "name": witness.name,
+        "sites": witness.sites,
+        "defined": witness.defined,
+        "equal": witness.equal,
+        "disagreements": [
+            {"function": names[one.function], "address": one.address, "depth": one.depth, "witness": one.witness}
+            for one in witness.disagreements
+        ],
+    }
+
+
 def check_json(analysis: Analysis) -> Json:
     """Verdicts of every layout, and the ladder of every context in the first one."""
     first = analysis.layouts[0]
@@ -223,6 +238,7 @@ def check_json(analysis: Analysis) -> Json:
         "image": _image(analysis),
         "modules": _modules(analysis),
         "warnings": list(analysis.warnings),
+        "witnesses": [_witness(analysis, witness) for witness in analysis.witnesses],
         "assumptions": [
             {"kind": type(entry).__name__.lower(), "subject": entry.subject, "reason": entry.reason, "source": entry.source}
             for entry in analysis.assumptions.entries

@@ -78,6 +78,13 @@ def print_check(console: Console, analysis: Analysis, command: list[str]) -> Non
         + f", {number_text(len(analysis.code.functions))} functions"
         + (f", {number_text(modules)} modules" if modules else ", no modules given"),
     )
+    for witness in analysis.witnesses:
+        wrong = len(witness.disagreements)
+        _line(
+            console,
+            f"{witness.name} states a depth at {number_text(witness.defined)} of {number_text(witness.sites)} call sites:"
+            f" {number_text(witness.equal)} equal" + (f", {number_text(wrong)} not (--json lists them)" if wrong else ""),
+        )
     for warning in analysis.warnings:
         _line(console, f"warning: {clean(warning)}", "yellow")
     console.out("")
