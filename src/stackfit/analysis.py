@@ -1,8 +1,8 @@
 """One analysis from images to verdicts: the library's front door.
 
-    >>> import stackfit
-    >>> analysis = stackfit.check("vmlinuz", layouts=["linux-x86_64"])   # doctest: +SKIP
-    >>> analysis.verdicts[0].stacks[0].direct                            # doctest: +SKIP
+>>> import stackfit
+>>> analysis = stackfit.check("vmlinuz", layouts=["linux-x86_64"])   # doctest: +SKIP
+>>> analysis.verdicts[0].stacks[0].direct                            # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stackfit.assumptions import AssumptionSet, combine, load_assumptions
-from stackfit.bounds.solve import Solver
 from stackfit.calls.graph import build_calls, build_edges
-from stackfit.calls.model import Calls, Edges
+from stackfit.calls.model import Calls, EdgeKind, Edges
 from stackfit.calls.vectors import Vector, find_vectors
 from stackfit.contexts.linux import linux_contexts
 from stackfit.contexts.model import Context
@@ -30,13 +32,18 @@ from stackfit.isa.code import Code, decode_program
 from stackfit.layouts import default_layout, load_layout
 from stackfit.layouts.model import Layout
 from stackfit.verdict.compose import Composer
+from stackfit.verdict.cycles import recursive
 from stackfit.verdict.limits import AppliedLimits, apply_assumptions
 from stackfit.verdict.model import LayoutVerdict
+from stackfit.verdict.placement import check_layout
+from stackfit.verdict.through import Through, find_through
 
-__all__ = ["Analysis", "analyse", "check"]
+__all__ = ["MOST_HOPS", "UNLIMITED", "Analysis", "Step", "analyse", "check"]
 
-Progress = Callable[[str, float], None]
-DEFAULT_HOPS = 8  # the hop curve is given at 0 to 8 indirect calls
+Step = Callable[[str, float], None]  # of progress: what is done now, share done
+UNLIMITED = -1  # hops: no limit, whatever the assumption sets say
+DEFAULT_HOPS = 8  # the hop curve is given at 0 to 8 indirect calls,
+MOST_HOPS = 32  # … and never beyond this many: each is a layer of values over the whole program
 
 
 def _silent(step: str, share: float) -> None:
@@ -56,7 +63,8 @@ class Analysis:
     edges: Edges
     assumptions: AssumptionSet
     layouts: tuple[Layout, ...]
-    hops: int
+    hops: int  # the curve's last number of indirect calls; 0 where no candidates are known
+    hop_limit: int | None  # assumed on a chain; None: unlimited
     warnings: tuple[str, ...] = field(default=())
     debug: str | Path | None = None  # ELF with DWARF of the same build
 
@@ -77,19 +85,31 @@ class Analysis:
         return apply_assumptions(self.code, self.frames, self.assumptions)
 
     @cached_property
+    def recursive(self) -> NDArray[np.bool_]:
+        """Functions on a cycle of direct, tail and static calls: bool by function."""
+        return recursive(self.edges)
+
+    @cached_property
     def composer(self) -> Composer:
-        exceptions = max(
-            (int(stack.nests.get("exception", 0)) for layout in self.layouts for stack in layout.stacks), default=0
+        return Composer(
+            self.code,
+            self.frames,
+            self.calls,
+            self.edges,
+            self.contexts,
+            self.applied,
+            self.hops,
+            self.hop_limit,
         )
-        applied = self.applied
-        user = Solver(self.edges, applied.limits, exceptions, self.hops)
-        kernel = Solver(self.edges, applied.kernel, exceptions, self.hops)
-        return Composer(self.code, self.frames, self.calls, self.contexts, applied, user, kernel, self.hops)
 
     @cached_property
     def verdicts(self) -> list[LayoutVerdict]:
         """One per layout, in the order in which the layouts were given."""
-        return [self.composer.judge(layout) for layout in self.layouts]
+        return self.composer.judge(self.layouts)
+
+    def through(self, subject: str) -> Through:
+        """The worst chain through a module or a function, what it leaves. InputError: neither is there."""
+        return find_through(self.program, self.composer, self.layouts, subject)
 
 
 def analyse(
@@ -99,15 +119,18 @@ def analyse(
     assumptions: Sequence[str | Path] = (),
     hops: int | None = None,
     debug: str | Path | None = None,
-    progress: Progress = _silent,
+    progress: Step = _silent,
 ) -> Analysis:
     """Load and analyse images; layouts and assumptions by name or file.
 
     `images[0]` is the kernel, further ones its modules. Without a layout the one that the kernel runs with
-    is taken. The shipped assumptions always apply; files given override them entry by entry. `debug`: an ELF
-    file of the same build with DWARF, as a witness. Raises InputError.
+    is taken. The shipped assumptions always apply; files given override them entry by entry. `hops`: the
+    greatest number of indirect calls on a chain (default: as the assumptions say, else UNLIMITED). `debug`:
+    an ELF file of the same build with DWARF, as a witness. Raises InputError.
     """
     named = tuple(load_layout(str(name)) for name in layouts)
+    for layout in named:
+        check_layout(layout)
     sets = combine(load_assumptions("linux"), *(load_assumptions(str(path)) for path in assumptions))
     progress("reading images", 0.0)
     program = load_program(
@@ -125,11 +148,12 @@ def analyse(
     calls = build_calls(program, code, tables, frames, vectors, selected)
     edges = build_edges(code, frames, calls)
     progress("bounding chains", 0.8)
-    limit = hops if hops is not None else (selected.hops if selected.hops is not None else DEFAULT_HOPS)
-    has_hops = bool((edges.kind == 2).any())
+    limit = selected.hops if hops is None else None if hops == UNLIMITED else hops
+    curve = min(DEFAULT_HOPS if limit is None else limit, MOST_HOPS)
+    has_hops = bool((edges.kind == EdgeKind.HOP).any())
     return Analysis(
-        program, code, tables, frames, vectors, calls, edges, selected, chosen, limit if has_hops else 0,
-        program.warnings, debug,
+        program, code, tables, frames, vectors, calls, edges, selected, chosen, curve if has_hops else 0,
+        limit, program.warnings, debug,
     )  # fmt: skip
 
 
@@ -138,7 +162,8 @@ def _for_machine(program: Program, chosen: tuple[Layout, ...]) -> tuple[Layout, 
         if layout.machine is not None and layout.machine is not program.machine:
             raise InputError(
                 layout.path or layout.name,
-                f"the layout {layout.name} is for {layout.machine.value}, {program.images[0].path} is {program.machine.value}",
+                f"the layout {layout.name} is for {layout.machine.value},"
+                f" {program.images[0].path} is {program.machine.value}",
             )
     return chosen
 

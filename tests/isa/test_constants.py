@@ -38,5 +38,9 @@ def test_every_kind_and_every_summary_bit_is_declared() -> None:
     assert {f"SITE_{kind.name}": pxd.get(f"SITE_{kind.name}") for kind in SiteKind} == {
         f"SITE_{kind.name}": kind for kind in SiteKind
     }
-    stacks = {"FRAME": StackKind.FRAME, "SWITCHED": StackKind.OTHER_STACK, "BELOW": StackKind.BELOW_ALLOCATION}
+    stacks = {
+        "FRAME": StackKind.FRAME,
+        "SWITCHED": StackKind.OTHER_STACK,
+        "BELOW": StackKind.BELOW_ALLOCATION,
+    }
     assert {name: pxd.get(name) for name in stacks} == stacks

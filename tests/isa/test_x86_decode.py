@@ -2,8 +2,8 @@
 
 Known differences, all towards accepting more or on forms that no compiler emits:
 
-- Encodings that the manual reserves (and LOCK where it is not allowed) are decoded as OTHER: nothing depends on
-  them, and a decoder that knows fewer instructions than the CPU would lose the code behind a new one.
+- Encodings that the manual reserves (and LOCK where it is not allowed) are decoded as OTHER: nothing depends
+  on them, and a decoder that knows fewer instructions than the CPU would lose the code behind a new one.
 - AMD's XOP (dropped in 2017) is BAD.
 - Branches, calls and returns with an operand-size prefix in 32-bit code (they cut eip to 16 bits), and far
   calls (they push two words), count as the ordinary form.
@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import toolchain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import toolchain
 from stackfit.image.elf import read_elf
 from stackfit.image.link import link
 from stackfit.image.model import Machine
@@ -37,7 +37,9 @@ CELL = 16  # bytes a case is padded to: more than the longest instruction
 NO_STARTS = np.empty(0, np.uint32)
 MODES = pytest.mark.parametrize("bits", [64, 32])
 CODE_NAMES = {
-    value: name for name, value in vars(iced.Code).items() if not name.startswith("_") and isinstance(value, int)
+    value: name
+    for name, value in vars(iced.Code).items()
+    if not name.startswith("_") and isinstance(value, int)
 }
 WRITES = (
     iced.OpAccess.WRITE,
@@ -77,14 +79,31 @@ def is_int3_run(case: bytes) -> bool:
 # ---------------------------------------------------------------- the cases
 
 TAIL = bytes.fromhex("24112233445566770102")
-MODRMS = sorted({0x04, 0x05, 0x44, 0x45, 0x84, 0x80, 0xC0, 0xC4, 0xE1, 0xF8, *(group << 3 for group in range(8)),
-                 *(0xC1 | group << 3 for group in range(8)), *(0x40 | group << 3 for group in range(8))})  # fmt: skip
+MODRMS = sorted(
+    {
+        0x04,
+        0x05,
+        0x44,
+        0x45,
+        0x84,
+        0x80,
+        0xC0,
+        0xC4,
+        0xE1,
+        0xF8,
+        *(group << 3 for group in range(8)),
+        *(0xC1 | group << 3 for group in range(8)),
+        *(0x40 | group << 3 for group in range(8)),
+    }
+)
 
 
 def opcodes(bits: int) -> Iterator[bytes]:
     """Every opcode of the one-byte and 0F maps × prefixes × a sample of ModRM; 0F38, 0F3A, VEX, EVEX."""
     prefixes = [b"", b"\x66", b"\xf3", b"\xf2", b"\x67"]
-    prefixes += [b"\x48", b"\x66\x48", b"\x41", b"\xf3\x48", b"\x45", b"\x48\x66"] if bits == 64 else [b"\x26"]
+    prefixes += (
+        [b"\x48", b"\x66\x48", b"\x41", b"\xf3\x48", b"\x45", b"\x48\x66"] if bits == 64 else [b"\x26"]
+    )
     for prefix in prefixes:
         for opcode in range(256):
             for modrm in MODRMS:
@@ -233,8 +252,18 @@ def stack_change(found: Instructions, index: int) -> int:
 # The stack pointer is replaced, not moved: the tracker handles each by its operation.
 REPLACED = (Operation.LEAVE, Operation.ENTER, Operation.INTERRUPT_RETURN, Operation.FAR_JUMP)
 # Operand-size prefix on a branch in 32-bit code, far calls, uiret: see the top of this file.
-EXOTIC = {"RETNW", "RETNW_IMM16", "CALL_REL16", "CALL_RM16", "CALL_PTR1616", "CALL_PTR1632", "CALL_M1616",
-          "CALL_M1632", "CALL_M1664", "UIRET"}  # fmt: skip
+EXOTIC = {
+    "RETNW",
+    "RETNW_IMM16",
+    "CALL_REL16",
+    "CALL_RM16",
+    "CALL_PTR1616",
+    "CALL_PTR1632",
+    "CALL_M1616",
+    "CALL_M1632",
+    "CALL_M1664",
+    "UIRET",
+}
 
 
 def test_pushes_pops_calls_and_returns_move_the_stack_pointer_as_iced_says(valid: Valid) -> None:
@@ -248,7 +277,8 @@ def test_pushes_pops_calls_and_returns_move_the_stack_pointer_as_iced_says(valid
         moving += instruction.stack_pointer_increment != 0
         if stack_change(found, index) != instruction.stack_pointer_increment:
             operation = Operation(found.operation[index]).name
-            key = f"{name} as {operation}: {instruction.stack_pointer_increment}, not {stack_change(found, index)}"
+            change = f"{instruction.stack_pointer_increment}, not {stack_change(found, index)}"
+            key = f"{name} as {operation}: {change}"
             problems.setdefault(key, []).append(case.hex())
     assert moving > 3_000
     assert not problems, report(problems)
@@ -293,8 +323,22 @@ FLOW = {
     Operation.UNDEFINED: iced.FlowControl.EXCEPTION,
 }
 # To a hypervisor, an enclave or a secure monitor and back: on this stack nothing happens.
-WORLD_SWITCHES = {"VMCALL", "VMMCALL", "VMLAUNCH", "VMRESUME", "VMRUND", "VMRUNQ", "VMRUNW", "VMGEXIT", "VMGEXIT_F2",
-                  "TDCALL", "SEAMCALL", "SEAMRET", "SKINIT", "UIRET"}  # fmt: skip
+WORLD_SWITCHES = {
+    "VMCALL",
+    "VMMCALL",
+    "VMLAUNCH",
+    "VMRESUME",
+    "VMRUND",
+    "VMRUNQ",
+    "VMRUNW",
+    "VMGEXIT",
+    "VMGEXIT_F2",
+    "TDCALL",
+    "SEAMCALL",
+    "SEAMRET",
+    "SKINIT",
+    "UIRET",
+}
 
 
 def test_branches_have_the_kind_and_the_target_that_iced_says(valid: Valid) -> None:
@@ -326,7 +370,12 @@ def test_branches_have_the_kind_and_the_target_that_iced_says(valid: Valid) -> N
 
 
 def memory_operand(found: Instructions, index: int) -> tuple[int, int, int, int]:
-    return (int(found.base[index]), int(found.index[index]), int(found.scale[index]), int(found.displacement[index]))
+    return (
+        int(found.base[index]),
+        int(found.index[index]),
+        int(found.scale[index]),
+        int(found.displacement[index]),
+    )
 
 
 def iced_memory(instruction: Any, bits: int) -> tuple[int, int, int, int]:
@@ -337,7 +386,9 @@ def iced_memory(instruction: Any, bits: int) -> tuple[int, int, int, int]:
         displacement = instruction.memory_displacement
     displacement = (displacement + (1 << 31)) % (1 << 32) - (1 << 31)
     number = {iced.Register.RIP: RIP, iced.Register.NONE: NO_REGISTER}.get(base, general(base))
-    index = NO_REGISTER if instruction.memory_index == iced.Register.NONE else general(instruction.memory_index)
+    index = (
+        NO_REGISTER if instruction.memory_index == iced.Register.NONE else general(instruction.memory_index)
+    )
     assert number is not None and index is not None
     return number, index, instruction.memory_index_scale if index != NO_REGISTER else 0, displacement
 
@@ -362,12 +413,16 @@ def test_the_operations_that_stack_tracking_follows_name_the_right_operands(vali
                 is_register = instruction.op_kind(0) == iced.OpKind.REGISTER and zero is not None
                 good = register == (zero if is_register else NO_REGISTER)
             case Operation.MOVE:
-                good = mnemonic == iced.Mnemonic.MOV and (register, base) == (zero, one) and width in (4, full)
+                good = (
+                    mnemonic == iced.Mnemonic.MOV and (register, base) == (zero, one) and width in (4, full)
+                )
             case Operation.EXCHANGE:
                 good = mnemonic == iced.Mnemonic.XCHG and {register, base} == {zero, one}
                 good |= mnemonic == iced.Mnemonic.PAUSE  # f3 41 90
             case Operation.ADD | Operation.SUBTRACT:
-                expected = {Operation.ADD: iced.Mnemonic.ADD, Operation.SUBTRACT: iced.Mnemonic.SUB}[operation]
+                expected = {Operation.ADD: iced.Mnemonic.ADD, Operation.SUBTRACT: iced.Mnemonic.SUB}[
+                    operation
+                ]
                 good = mnemonic == expected and register == zero
                 good &= (base == one) if not in_memory else instruction.op1_kind == iced.OpKind.MEMORY
             case Operation.ADD_IMMEDIATE:
@@ -385,7 +440,10 @@ def test_the_operations_that_stack_tracking_follows_name_the_right_operands(vali
                 if mnemonic == iced.Mnemonic.XOR:
                     good &= zero == one and immediate == 0
                 else:
-                    good &= mnemonic == iced.Mnemonic.MOV and immediate & sized == instruction.immediate(1) & sized
+                    good &= (
+                        mnemonic == iced.Mnemonic.MOV
+                        and immediate & sized == instruction.immediate(1) & sized
+                    )
             case Operation.LEA:
                 good = mnemonic == iced.Mnemonic.LEA and register == zero
                 good &= memory_operand(found, index) == iced_memory(instruction, bits)
@@ -395,7 +453,7 @@ def test_the_operations_that_stack_tracking_follows_name_the_right_operands(vali
                     good &= operation is Operation.LOAD_NARROW
                 elif 0x67 not in case[:3] and case[0] not in (0xA0, 0xA1):
                     good &= in_memory
-                    if not case.lstrip(b"\x66\xf2\xf3\x48\x45\x41")[:1] in (b"\xa0", b"\xa1"):
+                    if case.lstrip(b"\x66\xf2\xf3\x48\x45\x41")[:1] not in (b"\xa0", b"\xa1"):
                         good &= memory_operand(found, index) == iced_memory(instruction, bits)
             case Operation.STORE:
                 good = mnemonic == iced.Mnemonic.MOV and register == one and width == full and in_memory
@@ -418,14 +476,27 @@ def test_the_operations_that_stack_tracking_follows_name_the_right_operands(vali
         seen[operation] = seen.get(operation, 0) + 1
         if not good:
             problems.setdefault(f"{CODE_NAMES[instruction.code]} as {operation.name}", []).append(case.hex())
-    followed = {Operation.PUSH, Operation.POP, Operation.MOVE, Operation.ADD_IMMEDIATE, Operation.AND_IMMEDIATE,
-                Operation.LEA, Operation.LOAD, Operation.STORE, Operation.EXCHANGE, Operation.LEAVE, Operation.ENTER,
-                Operation.SUBTRACT, Operation.MOVE_IMMEDIATE, Operation.SHIFT_LEFT}  # fmt: skip
+    followed = {
+        Operation.PUSH,
+        Operation.POP,
+        Operation.MOVE,
+        Operation.ADD_IMMEDIATE,
+        Operation.AND_IMMEDIATE,
+        Operation.LEA,
+        Operation.LOAD,
+        Operation.STORE,
+        Operation.EXCHANGE,
+        Operation.LEAVE,
+        Operation.ENTER,
+        Operation.SUBTRACT,
+        Operation.MOVE_IMMEDIATE,
+        Operation.SHIFT_LEFT,
+    }
     assert followed <= set(seen)
     assert not problems, report(problems)
 
 
-# ---------------------------------------------------------------- capstone: a second opinion, on compiled code
+# ---------------------------------------------------------------- capstone: a second opinion
 
 
 @MODES
@@ -444,9 +515,16 @@ def test_compiled_code_is_cut_as_capstone_cuts_it(bits: int, tmp_path: Path) -> 
     assert len(theirs) > 5_000 and theirs[-1][0] + theirs[-1][1] == len(code)
     assert not missing, sorted(missing)[:20]
     by_offset = {int(at): Operation(o) for at, o in zip(found.offset, found.operation, strict=True)}
-    expected = {"call": (Operation.CALL, Operation.CALL_INDIRECT), "jmp": (Operation.JUMP, Operation.JUMP_INDIRECT),
-                "ret": (Operation.RETURN,), "push": (Operation.PUSH,), "pop": (Operation.POP,),
-                "leave": (Operation.LEAVE,), "lea": (Operation.LEA,), "ud2": (Operation.UNDEFINED,)}  # fmt: skip
+    expected = {
+        "call": (Operation.CALL, Operation.CALL_INDIRECT),
+        "jmp": (Operation.JUMP, Operation.JUMP_INDIRECT),
+        "ret": (Operation.RETURN,),
+        "push": (Operation.PUSH,),
+        "pop": (Operation.POP,),
+        "leave": (Operation.LEAVE,),
+        "lea": (Operation.LEA,),
+        "ud2": (Operation.UNDEFINED,),
+    }
     wrong = [
         (hex(at), name, by_offset[at].name)
         for at, _, name in theirs
@@ -508,7 +586,9 @@ def test_all_code_of_a_kernel_is_cut_as_iced_cuts_it(arch: str, request: pytest.
         entries = (code.functions.address[code.function[low:high]] - np.uint64(base)).tolist()
         ends = (code.functions.end[code.function[low:high]] - np.uint64(base)).tolist()
         begin, one = -1, iced.Instruction()
-        for at, length, operation, entry, end in zip(offsets, lengths, operations, entries, ends, strict=True):
+        for at, length, operation, entry, end in zip(
+            offsets, lengths, operations, entries, ends, strict=True
+        ):
             total += 1
             if operation == Operation.BREAKPOINT:
                 same = raw.count(b"\xcc", at, at + length) == length

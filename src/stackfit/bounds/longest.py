@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import cython
 
-__all__ = ["components", "entry_state", "reach", "search", "solve_layer"]
+__all__ = ["components", "descend", "entry_state", "reach", "search", "solve_layer"]
 
 
 def components(
@@ -86,7 +86,7 @@ def components(
             depth -= 1
             if depth >= 0 and low[v] < low[frames[depth]]:
                 low[frames[depth]] = low[v]
-    return found
+    return int(found)
 
 
 # Columns of `info`, one row a node (plain literals keep the compiled code free of global look-ups):
@@ -98,45 +98,54 @@ def components(
 
 @cython.cfunc
 @cython.inline
+@cython.boundscheck(False)
 def _enter(
     info: cython.longlong[:, ::1],
-    v: cython.int,
     u: cython.int,
-    code: cython.longlong,
-    stays: cython.bint,
+    t: cython.longlong,
+    s: cython.longlong,
 ) -> cython.longlong:
-    """State in which `u` is entered from `v` in state `code` (v < 0: afresh); -1: its budget is spent.
+    """State in which `u` is entered with t and s passes counted before; -1: its budget is spent.
 
     A state is t * states of the part + s: t counts passes of tracked nodes since the group was entered, s of
-    the part's own budgeted nodes since the part was; `stays`: over an edge within the layer.
+    the part's own budgeted nodes since the part was.
     """
-    t: cython.longlong = 0
-    s: cython.longlong = 0
-    if v >= 0:
-        if info[v, 0] == info[u, 0]:
-            t = code // info[v, 4]
-        if stays and info[v, 1] == info[u, 1]:
-            s = code % info[v, 4]
-    if info[u, 5] == 1:
+    role: cython.longlong = info[u, 5]
+    if role == 0:
+        return t * info[u, 4] + s
+    if role == 1:
         if (t // info[u, 7]) % (info[u, 6] + 1) >= info[u, 6]:
             return -1
-        t += info[u, 7]
-    elif info[u, 5] == 2:
+        return (t + info[u, 7]) * info[u, 4] + s
+    if role == 2:
         if (s // info[u, 7]) % (info[u, 6] + 1) >= info[u, 6]:
             return -1
-        s += info[u, 7]
-    elif info[u, 5] == 3:
-        if s + 1 >= info[u, 4]:
-            return -1
-        s += 1
-    return t * info[u, 4] + s
+        return t * info[u, 4] + s + info[u, 7]
+    if s + 1 >= info[u, 4]:
+        return -1
+    return t * info[u, 4] + s + 1
+
+
+@cython.cfunc
+@cython.inline
+def _follow(
+    info: cython.longlong[:, ::1], v: cython.int, u: cython.int, code: cython.longlong, stays: cython.bint
+) -> cython.longlong:
+    """State in which `u` is entered from `v` in state `code`; `stays`: over an edge within the layer."""
+    return _enter(
+        info,
+        u,
+        code // info[v, 4] if info[v, 0] == info[u, 0] else 0,
+        code % info[v, 4] if stays and info[v, 1] == info[u, 1] else 0,
+    )
 
 
 def entry_state(info: cython.longlong[:, ::1], node: cython.int) -> int:
     """State of a node on which a chain starts."""
-    return _enter(info, -1, node, 0, False)
+    return int(_enter(info, node, 0, 0))
 
 
+@cython.boundscheck(False)  # indexes come from the layout; this loop takes nearly all the time
 def solve_layer(
     first: cython.longlong[::1],
     callee: cython.int[::1],
@@ -148,7 +157,10 @@ def solve_layer(
     part_first: cython.int[::1],
     nodes: cython.int[::1],
     frame: cython.int[::1],
+    price: cython.int[::1],
     taken: cython.bint,
+    begin: cython.int,
+    end: cython.int,
     value: cython.int[::1],
     below_exception: cython.int[::1],
     below_hop: cython.int[::1],
@@ -158,56 +170,126 @@ def solve_layer(
     `kind` of an edge: 0 not followed, 1 plain, 2 exception, 3 hop; the last two lead to the layers
     `below_exception` and `below_hop` (empty: no such layer). `group_first`: first part of each group,
     `part_first`: first member of each part in `nodes`, both in the order of work. `combinations`: states of
-    tracked nodes by group. `taken`: an exception has been taken in this layer. `value`: result, bytes.
+    tracked nodes by group. `price`: bytes taken off for each node entered. `taken`: an exception has been
+    taken in this layer. Groups `begin` to `end` are worked
+    on. `value`: result, bytes.
     """
     g: cython.int
     c: cython.int
     i: cython.int
     t: cython.longlong
-    code: cython.longlong
-    other: cython.longlong
+    s: cython.longlong
+    entered: cython.longlong
     e: cython.longlong
     v: cython.int
     u: cython.int
+    k: cython.int
     best: cython.int
     bytes_: cython.int
     states: cython.longlong
-    for g in range(combinations.shape[0]):
+    for g in range(begin, end):
         for t in range(combinations[g] - 1, -1, -1):
             for c in range(group_first[g], group_first[g + 1]):
                 states = info[nodes[part_first[c]], 4]
-                for code in range(t * states + states - 1, t * states - 1, -1):
+                for s in range(states - 1, -1, -1):
                     for i in range(part_first[c], part_first[c + 1]):
                         v = nodes[i]
                         best = frame[v]
                         for e in range(first[v], first[v + 1]):
-                            if kind[e] == 0:
+                            k = kind[e]
+                            if k == 0:
                                 continue
                             u = callee[e]
-                            if kind[e] == 1:
-                                if taken and info[u, 8]:
+                            if info[u, 8] and (taken or k == 2):
+                                continue
+                            entered = _enter(
+                                info,
+                                u,
+                                t if info[u, 0] == g else 0,
+                                s if k == 1 and info[u, 1] == c else 0,
+                            )
+                            if entered < 0:
+                                continue
+                            entered = info[u, 2] + entered * info[u, 3]
+                            bytes_ = weight[e] - price[u]
+                            if k == 1:
+                                bytes_ += value[entered]
+                            elif k == 2:
+                                if below_exception.shape[0] == 0:
                                     continue
-                                other = _enter(info, v, u, code, True)
-                                if other < 0:
-                                    continue
-                                bytes_ = weight[e] + value[info[u, 2] + other * info[u, 3]]
-                            elif kind[e] == 2:
-                                if below_exception.shape[0] == 0 or info[u, 8]:
-                                    continue
-                                other = _enter(info, v, u, code, False)
-                                if other < 0:
-                                    continue
-                                bytes_ = weight[e] + below_exception[info[u, 2] + other * info[u, 3]]
+                                bytes_ += below_exception[entered]
                             else:
-                                if below_hop.shape[0] == 0 or (taken and info[u, 8]):
+                                if below_hop.shape[0] == 0:
                                     continue
-                                other = _enter(info, v, u, code, False)
-                                if other < 0:
-                                    continue
-                                bytes_ = weight[e] + below_hop[info[u, 2] + other * info[u, 3]]
+                                bytes_ += below_hop[entered]
                             if bytes_ > best:
                                 best = bytes_
-                        value[info[v, 2] + code * info[v, 3]] = best
+                        value[info[v, 2] + (t * states + s) * info[v, 3]] = best
+
+
+def descend(
+    first: cython.longlong[::1],
+    callee: cython.int[::1],
+    weight: cython.int[::1],
+    kind: cython.uchar[::1],
+    info: cython.longlong[:, ::1],
+    frame: cython.int[::1],
+    price: cython.int[::1],
+    values: cython.int[:, ::1],
+    exceptions: cython.int,
+    start: cython.int,
+    hops: cython.int,
+    passes: cython.int[::1],
+) -> None:
+    """Count in `passes` how often each node is on the chain that attains the value of `start`."""
+    v: cython.int = start
+    u: cython.int
+    code: cython.longlong = _enter(info, start, 0, 0)
+    other: cython.longlong
+    nested: cython.int = exceptions
+    hop: cython.int = hops
+    e: cython.longlong
+    chosen: cython.longlong
+    promise: cython.longlong
+    best: cython.longlong
+    layer: cython.int
+    next_code: cython.longlong
+    while True:
+        passes[v] += 1
+        best = frame[v]
+        chosen = -1
+        next_code = 0
+        for e in range(first[v], first[v + 1]):
+            if kind[e] == 0:
+                continue
+            u = callee[e]
+            if info[u, 8] and (nested < exceptions or kind[e] == 2):
+                continue
+            layer = hop * (exceptions + 1) + nested
+            if kind[e] == 2:
+                if nested == 0:
+                    continue
+                layer -= 1
+            elif kind[e] == 3:
+                if hop == 0:
+                    continue
+                layer -= exceptions + 1
+            other = _follow(info, v, u, code, kind[e] == 1)
+            if other < 0:
+                continue
+            promise = weight[e] - price[u] + values[layer, info[u, 2] + other * info[u, 3]]
+            if promise > best:
+                best = promise
+                chosen = e
+                next_code = other
+        if chosen < 0:
+            return
+        if kind[chosen] == 2:
+            nested -= 1
+        elif kind[chosen] == 3:
+            hop -= 1
+        v = callee[chosen]
+        code = next_code
 
 
 def search(
@@ -217,6 +299,8 @@ def search(
     kind: cython.uchar[::1],
     info: cython.longlong[:, ::1],
     frame: cython.int[::1],
+    price: cython.int[::1],
+    slack: cython.longlong,
     values: cython.int[:, ::1],
     exceptions: cython.int,
     limit: cython.int[::1],
@@ -231,9 +315,10 @@ def search(
     """Deepest chain from `start` on which no node occurs more often than its `limit` (0: any number).
 
     Depth first, greatest promise first, cut off where `values` (layer hop * (exceptions + 1) + nested by
-    state) promise no more than what is found; ends at `upper` bytes or after `steps`. `used`: zeros, one a
-    node. `stack`: scratch, seven columns; its rows are the longest chain tried. `chain`: result, (edge to the
-    node, -1 for the first; bytes before it). Returns (length, bytes).
+    state) promise no more than what is found; ends at `upper` bytes or after `steps`. `slack`: bytes that
+    the prices of all passes within the limits add up to: those not yet taken are given back. `used`: zeros,
+    one a node. `stack`: scratch, seven columns; its rows are the longest chain tried. `chain`: result, (edge
+    to the node, -1 for the first; bytes before it). Returns (length, bytes).
     """
     top: cython.int = 0
     length: cython.int = 0
@@ -256,13 +341,14 @@ def search(
     i: cython.int
     # stack: 0 node, 1 state, 2 layer, 3 bytes before, 4 and 5 promise and edge tried last, 6 edge to it
     stack[0, 0] = start
-    stack[0, 1] = _enter(info, -1, start, 0, False)
+    stack[0, 1] = _enter(info, start, 0, 0)
     stack[0, 2] = hop * (exceptions + 1) + nested
     stack[0, 3] = 0
     stack[0, 4] = -1
     stack[0, 5] = -1
     stack[0, 6] = -1
     used[start] += 1
+    slack -= price[start]
     while top >= 0:
         v = cython.cast(cython.int, stack[top, 0])
         code = stack[top, 1]
@@ -270,7 +356,7 @@ def search(
         before = stack[top, 3]
         last = stack[top, 4]
         last_edge = stack[top, 5]
-        if last < 0 and before + frame[v] > best:
+        if last_edge < 0 and before + frame[v] > best:
             best = before + frame[v]
             length = top + 1
             for i in range(length):
@@ -293,29 +379,30 @@ def search(
             if limit[u] and used[u] >= limit[u]:
                 continue
             if kind[e] == 1:
-                other = _enter(info, v, u, code, True)
+                other = _follow(info, v, u, code, True)
                 layer = hop * (exceptions + 1) + nested
             elif kind[e] == 2:
                 if nested == 0:
                     continue
-                other = _enter(info, v, u, code, False)
+                other = _follow(info, v, u, code, False)
                 layer = hop * (exceptions + 1) + nested - 1
             else:
                 if hop == 0:
                     continue
-                other = _enter(info, v, u, code, False)
+                other = _follow(info, v, u, code, False)
                 layer = (hop - 1) * (exceptions + 1) + nested
             if other < 0:
                 continue
-            promise = weight[e] + values[layer, info[u, 2] + other * info[u, 3]]
-            if last >= 0 and (promise > last or (promise == last and e <= last_edge)):
+            promise = weight[e] - price[u] + values[layer, info[u, 2] + other * info[u, 3]]
+            if last_edge >= 0 and (promise > last or (promise == last and e <= last_edge)):
                 continue
-            if promise > chosen:
+            if chosen_edge < 0 or promise > chosen:
                 chosen = promise
                 chosen_edge = e
                 chosen_code = other
-        if chosen < 0 or before + chosen <= best or top + 1 >= stack.shape[0]:
+        if chosen_edge < 0 or before + slack + chosen <= best or top + 1 >= stack.shape[0]:
             used[v] -= 1
+            slack += price[v]
             top -= 1
             continue
         stack[top, 4] = chosen
@@ -334,7 +421,8 @@ def search(
         stack[top, 5] = -1
         stack[top, 6] = chosen_edge
         used[u] += 1
-    return length, cython.cast(int, best)
+        slack -= price[u]
+    return int(length), int(best)
 
 
 def reach(
@@ -363,4 +451,4 @@ def reach(
                     seen[u] = 1
                     queue[tail] = u
                     tail += 1
-    return tail
+    return int(tail)

@@ -7,9 +7,12 @@ budgets are counted as exactly as it takes, and no more:
 - *Tracked* functions are counted over the whole chain. Edges into them aside, plain edges form *parts*.
 - Within a part the budgeted passes are counted by function where that is cheap, else by their sum, and
   afresh each time the part is entered: more chains are allowed than the budgets permit, so the value is an
-  upper bound. It is exact when the chain that attains it keeps every budget.
-- `bound` tracks a budget that this chain breaks and solves again, until none is broken or the states become
-  too many (decremental state-space relaxation: Righini and Salani, Networks 51(3), 2008).
+  upper bound (state-space relaxation; tracking one more function where a chain breaks its budget is the
+  decremental form of Righini and Salani, Networks 51(3), 2008).
+- Passes of functions that are not tracked have a *price*, taken off the chain, and all passes that the
+  budgets permit are added at the end: Lagrangian relaxation, an upper bound for any prices. Subgradient
+  steps (Held, Wolfe and Crowder 1974) look for good ones.
+- A depth-first search, cut off by these bounds, puts together the deepest chain that keeps every budget.
 
 A cycle without any budgeted function has no finite bound: one of its functions is then counted once, and
 everything above it is a lower limit.
@@ -17,30 +20,43 @@ everything above it is a lower limit.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stackfit.bounds.longest import components, entry_state, reach, search, solve_layer
+from stackfit.bounds.longest import components, descend, entry_state, reach, search, solve_layer
 from stackfit.bounds.model import Bound, ChainLink, Limits
 from stackfit.calls.model import EdgeKind, Edges
 
 __all__ = ["Solver"]
 
 # Memory and time are bounded by these. Values held, all layers together (4 bytes each):
-_MOST_VALUES = 24_000_000
-_MOST_COMBINATIONS = 1 << 14  # states of the tracked functions of one group
-_PART_COMBINATIONS = 1 << 10  # a part is counted by function up to here,
-_PART_VALUES = 1 << 20  # … and up to so many values
+_MOST_VALUES = 32_000_000
+_MOST_COMBINATIONS = 1 << 10  # states of the tracked functions of one group
+_PART_BITS = 6  # a part is counted by function up to 1 << 6 states
+_PART_VALUE_BITS = 14  # … and 1 << 14 values
 _MOST_PASSES = 1 << 12  # budgets of a part counted by their sum
-_REFINEMENTS = 24  # times that one bound is solved again
-_SEARCH_STEPS = 400_000
+_REFINEMENTS = 8  # times that a solver solves again with one more function tracked
+_ROUNDS = 150  # subgradient steps for one group
+_ROUND_WORK = 1 << 29  # … and edges looked at in all of them
+_SEARCH_STEPS = 1_000_000
 _LONGEST_CHAIN = 1 << 15  # functions on a chain
 
 # Columns of _Layout.info (longest.py)
 _GROUP, _PART, _OFFSET, _SIZE, _STATES, _ROLE, _TIMES, _DIGIT, _BLOCKED = range(9)
 _TRACKED, _BY_FUNCTION, _BY_SUM = 1, 2, 3
+
+
+# (function, edge to it or -1, bytes before it, exceptions and hops taken before it)
+_Pass = tuple[int, int, int, int, int]
+
+
+@dataclass(frozen=True)
+class _Chain:
+    passes: tuple[_Pass, ...]
+    total: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +80,7 @@ class Solver:
     only where the interrupted code was user mode (bool by function; default none): once an exception has
     been taken on a chain, edges into them are not followed.
 
-    Memory: at most 100 MB of values next to arrays of the program's size.
+    Memory: at most 128 MB of values next to arrays of the program's size.
     """
 
     def __init__(
@@ -102,10 +118,24 @@ class Solver:
         self._times = np.where(self._in_cycle[self._group], once, 0).astype(np.int64)
         self._tracked: list[int] = []
         self._layout = self._arrange(self._tracked)
-        self._track_splitting()
-        self._values = self._solve()
         self._stack = np.empty((_LONGEST_CHAIN, 7), np.int64)
         self._chain = np.empty((_LONGEST_CHAIN, 2), np.int64)
+        self._price = np.zeros(self.count, np.int32)
+        self._known: dict[int, _Chain] = {}
+        self._values = self._solve()
+        hubs = self._hubs()
+        self._find_prices(hubs, _ROUNDS)
+        priced = self._price
+        self._track_splitting()
+        self._price = np.zeros(self.count, np.int32)
+        self._values = self._solve()
+        self._free = self._fresh()
+        self._refinements = 0
+        if priced.any():
+            priced[self._tracked] = 0
+            self._price = priced
+            self._values = self._solve()
+            self._find_prices(hubs, _ROUNDS)
 
     # ------------------------------------------------------------ components and budgets
 
@@ -149,7 +179,7 @@ class Solver:
         position = self._components(apart & (self._times[edges.callee] == 0))
         # Callees before callers: components are numbered that way, and each lies within the one before it.
         nodes = np.lexsort((position, part, self._group)).astype(np.int32)
-        starts = np.flatnonzero(np.append(True, part[nodes][1:] != part[nodes][:-1])) if n else np.empty(0, np.int64)
+        starts = np.flatnonzero(np.append(n > 0, part[nodes][1:] != part[nodes][:-1])) if n else np.arange(0)
         sizes = np.diff(np.append(starts, n))
         head = nodes[starts]
         group_of_part = self._group[head]
@@ -173,7 +203,7 @@ class Solver:
             members = nodes[starts[index] : starts[index] + sizes[index]]
             budgeted = members[self._times[members] > 0]
             total = _product(self._times[budgeted].tolist())
-            if total <= _PART_COMBINATIONS and total * members.size <= _PART_VALUES:
+            if total <= 1 << _PART_BITS and total * members.size <= 1 << _PART_VALUE_BITS:
                 info[budgeted, _ROLE] = _BY_FUNCTION
                 info[budgeted, _DIGIT] = np.cumprod(np.append(1, self._times[budgeted] + 1))[:-1]
             else:
@@ -208,82 +238,180 @@ class Solver:
         return True
 
     def _track_splitting(self) -> None:
-        """Track what best splits each part whose budgets would be counted by their sum."""
-        given_up: set[int] = set()
-        while True:
-            info = self._layout.info
-            hard = np.unique(info[info[:, _ROLE] == _BY_SUM, _PART])
-            best = -1
-            for part in hard.tolist():
-                first = self._layout.part_first
-                members = self._layout.nodes[first[part] : first[part + 1]]
-                budgeted = [one for one in members.tolist() if self._times[one] > 0]
-                if given_up.isdisjoint(budgeted):
-                    best = self._splitter(members)
-                    break
-            if best < 0:
-                return
-            if not self._track([best]):
-                given_up.add(best)
+        """Track a few functions without which every part can be counted by function, as far as states allow.
 
-    def _splitter(self, members: NDArray[np.int32]) -> int:
-        """The budgeted member without which the others are tied together least."""
-        inside = np.full(self.count, -1, np.int32)
-        inside[members] = np.arange(members.size)
-        callee = self.edges.callee
-        chosen = np.flatnonzero((self._kind == 1) & (inside[self._owner] >= 0) & (inside[callee] >= 0))
-        local, source = inside[callee[chosen]], inside[self._owner[chosen]]
-        first = np.searchsorted(source, np.arange(members.size + 1)).astype(np.int64)
-        times = self._times[members]
+        Of each cyclic component all budgeted members are tracked at first, and then given up one by one, the
+        least connected first, wherever the parts stay small enough without.
+        """
+        callee, owner, n = self.edges.callee, self._owner, self.count
+        plain = self._kind == 1
+        component = self._components(plain)
+        inner = np.flatnonzero(plain & (component[owner] == component[callee]))
+        if not inner.size:
+            return
+        degree = np.bincount(callee[inner], minlength=n) * np.bincount(owner[inner], minlength=n)
+        order = np.argsort(component[owner[inner]], kind="stable")
+        inner = inner[order]
+        numbers, starts = np.unique(component[owner[inner]], return_index=True)
+        for number, edges in zip(numbers.tolist(), np.split(inner, starts[1:]), strict=True):
+            members = np.flatnonzero(component == number)
+            local = np.full(n, -1, np.int32)
+            local[members] = np.arange(members.size)
+            edges = np.sort(edges)
+            first = np.searchsorted(local[owner[edges]], np.arange(members.size + 1)).astype(np.int64)
+            wanted = self._minimal(first, local[callee[edges]], self._times[members], degree[members])
+            while wanted and not self._track(members[wanted].tolist()):
+                wanted.pop(0)
+
+    def _minimal(
+        self,
+        first: NDArray[np.int64],
+        callee: NDArray[np.int32],
+        times: NDArray[np.int64],
+        degree: NDArray[np.int64],
+    ) -> list[int]:
+        """A minimal set of budgeted nodes to track in one component, least connected first."""
+        budgeted = np.flatnonzero(times > 0)
         weight = np.log2(times + 1.0)
-        best, lowest = -1, float("inf")
-        for candidate in np.flatnonzero(times > 0).tolist():
-            use = local != candidate
-            part = _components(first, local, use)
-            count = part.max() + 1
-            tied = np.bincount(part, minlength=count) * np.bincount(part, weights=weight, minlength=count)
-            loops = np.zeros(count, np.bool_)
-            loops[part[source[use & (part[source] == part[local])]]] = True
-            score = float(tied[loops].sum()) + float(weight[candidate])
-            if score < lowest:
-                best, lowest = int(members[candidate]), score
+        best: list[int] = []
+        fewest = float("inf")
+        for order in (
+            budgeted[np.lexsort((budgeted, degree[budgeted]))],
+            budgeted[np.lexsort((budgeted, degree[budgeted], -times[budgeted]))],
+            budgeted[np.lexsort((budgeted, -degree[budgeted], -times[budgeted]))],
+        ):
+            tracked = np.zeros(times.size, np.bool_)
+            tracked[budgeted] = True
+            for candidate in order.tolist():
+                tracked[candidate] = False
+                part = _components(first, callee, ~tracked[callee])
+                count = part.max() + 1
+                bits = np.bincount(part, weights=np.where(tracked, 0.0, weight), minlength=count)
+                size = np.bincount(part, minlength=count)
+                loops = (size > 1) | (bits > 0)
+                if (loops & ((bits > _PART_BITS) | (bits + np.log2(size) > _PART_VALUE_BITS))).any():
+                    tracked[candidate] = True
+            if weight[tracked].sum() < fewest:
+                best, fewest = [one for one in order.tolist() if tracked[one]], float(weight[tracked].sum())
         return best
 
     # ------------------------------------------------------------ layers
 
     def _solve(self) -> NDArray[np.int32]:
+        layers = (self.hops + 1) * (self.exceptions + 1)
+        values = np.zeros((layers, max(self._layout.size, 1)), np.int32)
+        self._fill(values, 0, len(self._layout.combinations))
+        return values
+
+    def _fill(self, values: NDArray[np.int32], begin: int, end: int) -> None:
+        """Values of some groups; those of the groups before them are there."""
         layout, edges = self._layout, self.edges
-        values = np.zeros(((self.hops + 1) * (self.exceptions + 1), max(layout.size, 1)), np.int32)
         nothing = np.empty(0, np.int32)
         for hop in range(self.hops + 1):
             for nested in range(self.exceptions + 1):
                 layer = hop * (self.exceptions + 1) + nested
                 solve_layer(
                     edges.first, edges.callee, self.weight, self._kind, layout.info, layout.combinations,
-                    layout.group_first, layout.part_first, layout.nodes, self.frame, nested < self.exceptions,
-                    values[layer], values[layer - 1] if nested else nothing,
+                    layout.group_first, layout.part_first, layout.nodes, self.frame, self._price,
+                    nested < self.exceptions, begin, end, values[layer],
+                    values[layer - 1] if nested else nothing,
                     values[layer - self.exceptions - 1] if hop else nothing,
                 )  # fmt: skip
-        return values
+
+    def _fresh(self) -> NDArray[np.int32]:
+        """Values of chains that start here, by layer and function."""
+        info = self._layout.info
+        role = info[:, _ROLE]
+        state = np.where((role == _TRACKED) | (role == _BY_FUNCTION), info[:, _DIGIT], role == _BY_SUM)
+        return np.asarray(self._values[:, info[:, _OFFSET] + state * info[:, _SIZE]], np.int32)
+
+    def _passes(self, start: int, hops: int) -> NDArray[np.int32]:
+        """How often each function is on the chain that attains the value of `start`."""
+        edges = self.edges
+        passes = np.zeros(self.count, np.int32)
+        descend(
+            edges.first, edges.callee, self.weight, self._kind, self._layout.info, self.frame, self._price,
+            self._values, self.exceptions, start, hops, passes,
+        )  # fmt: skip
+        return passes
+
+    def _hubs(self) -> list[int]:
+        """The function with the deepest chains of each group whose budgets are counted by their sum."""
+        info = self._layout.info
+        fresh = self._fresh()[-1]
+        hubs = []
+        for group in np.unique(info[info[:, _ROLE] == _BY_SUM, _GROUP]).tolist():
+            members = np.flatnonzero(self._group == group)
+            hubs.append(int(members[fresh[members].argmax()]))
+        return hubs
+
+    def _find_prices(self, hubs: list[int], rounds: int) -> None:
+        """Look for prices under which the chains below each of these functions are bounded best.
+
+        Prices of a group change no value of the groups below it: one group is solved in each round.
+        """
+        degree = np.diff(self.edges.first)
+        for hub in hubs:
+            group = int(self._group[hub])
+            inside = self._group == group
+            limit = np.where(inside, self._times, 0).astype(np.float64)
+            work = int((self._layout.info[inside, _STATES] * degree[inside]).sum())
+            work *= int(self._layout.combinations[group]) * len(self._values)
+            reached = self.reachable(hub, self.hops > 0)
+            lowest = self._priced(hub, self.hops, reached)
+            found = self._improve(hub, lowest, reached)
+            best, length, stale = self._price, 1.0, 0
+            for _ in range(min(rounds, _ROUND_WORK // max(work, 1))):
+                passes = self._passes(hub, self.hops)
+                step = np.where(limit > 0, passes - limit, 0.0)
+                step[(step < 0) & (self._price == 0)] = 0
+                norm = float((step * step).sum())
+                if not norm or lowest <= found:
+                    break
+                aim = length * (lowest - found) / norm
+                self._price = np.maximum(0, self._price + np.rint(aim * step)).astype(np.int32)
+                self._fill(self._values, group, group + 1)
+                bound = self._priced(hub, self.hops, reached)
+                if bound < lowest:
+                    lowest, best, stale = bound, self._price, 0
+                    found = self._improve(hub, lowest, reached)
+                    continue
+                stale += 1
+                if stale == 6:
+                    stale, length, self._price = 0, length / 2, best
+                    self._fill(self._values, group, group + 1)
+            self._price = best
+            self._fill(self._values, group, len(self._layout.combinations))
+
+    def _improve(self, hub: int, upper: int, reached: NDArray[np.bool_]) -> int:
+        """Bytes of the deepest chain found below a hub so far, after a short search under these prices."""
+        chain = self._search(hub, self.hops, upper, reached, _SEARCH_STEPS // 20)
+        known = self._known.get(hub)
+        if known is None or chain.total > known.total:
+            self._known[hub] = known = chain
+        return known.total
 
     # ------------------------------------------------------------ answers
+
+    def _slack(self, reached: NDArray[np.bool_]) -> int:
+        """Bytes that the prices of all permitted passes of these functions add up to."""
+        return int((self._price.astype(np.int64) * np.where(reached, self._limit, 0)).sum())
+
+    def _priced(self, function: int, hops: int, reached: NDArray[np.bool_]) -> int:
+        info = self._layout.info
+        layer = hops * (self.exceptions + 1) + self.exceptions
+        place = info[function, _OFFSET] + entry_state(info, function) * info[function, _SIZE]
+        return int(self._values[layer, place]) - int(self._price[function]) + self._slack(reached)
 
     def upper(self, function: int, hops: int = 0) -> int:
         """Bytes that no chain below a function exceeds, with at most `hops` indirect calls on it.
 
-        As tight as what `bound` has tracked so far; `bound` itself gives the tightest.
+        As tight as what `bound` has tracked so far.
         """
-        info = self._layout.info
-        layer = hops * (self.exceptions + 1) + self.exceptions
-        return int(self._values[layer, info[function, _OFFSET] + entry_state(info, function) * info[function, _SIZE]])
-
-    def uppers(self, hops: int = 0, nested: int | None = None) -> NDArray[np.int32]:
-        """`upper` of every function; `nested`: with so many nested exceptions (default: all allowed)."""
-        info = self._layout.info
-        layer = hops * (self.exceptions + 1) + (self.exceptions if nested is None else nested)
-        role = info[:, _ROLE]
-        state = np.where((role == _TRACKED) | (role == _BY_FUNCTION), info[:, _DIGIT], role == _BY_SUM)
-        return np.asarray(self._values[layer, info[:, _OFFSET] + state * info[:, _SIZE]], np.int32)
+        free = int(self._free[hops * (self.exceptions + 1) + self.exceptions, function])
+        if not self._price.any():
+            return free
+        return min(free, self._priced(function, hops, self.reachable(function, hops > 0)))
 
     def reachable(self, function: int, hops: bool = False) -> NDArray[np.bool_]:
         """Which functions a chain from this one can reach: bool by function."""
@@ -305,37 +433,97 @@ class Solver:
 
     def bound(self, function: int, hops: int = 0) -> Bound:
         """The bound below a function with the deepest chain found that respects every budget."""
-        free = np.zeros(self.count, np.int32)
-        for _ in range(_REFINEMENTS):
-            upper = self.upper(function, hops)
-            chain = self._search(function, hops, upper, free)
-            on_chain = np.bincount([link.function for link in chain], minlength=self.count)
-            excess = np.where(self._limit > 0, on_chain - self._limit, 0)
-            excess[self._tracked] = 0
-            if excess.max(initial=0) <= 0:
-                break
-            if not self._track([int(excess.argmax())]):
-                break
-            self._values = self._solve()
-        upper = self.upper(function, hops)
-        chain = self._search(function, hops, upper, self._limit)
         reached = self.reachable(function, hops > 0)
-        return Bound(upper, chain[-1].total, chain, tuple(np.flatnonzero(reached & self.unlisted).tolist()))
+        while True:
+            upper = self.upper(function, hops)
+            chain = self._search(function, hops, upper, reached, _SEARCH_STEPS)
+            chain = self._splice(chain)
+            if 8 * chain.total < 7 * upper:
+                chain = self._join(function, chain)
+            if chain.total >= upper or self._refinements >= _REFINEMENTS:
+                break
+            excess = np.where(self._times > 0, self._passes(function, hops) - self._times, 0)
+            excess[self._tracked] = 0
+            if excess.max(initial=0) <= 0 or not self._track([int(excess.argmax())]):
+                break
+            self._refinements += 1
+            self._values = self._solve()
+            if not self._price.any():
+                self._free = self._fresh()
+        unlisted = tuple(np.flatnonzero(reached & self.unlisted).tolist())
+        return Bound(upper, chain.total, self._links(chain), unlisted)
 
-    def _search(self, start: int, hops: int, upper: int, limit: NDArray[np.int32]) -> tuple[ChainLink, ...]:
+    def _search(self, start: int, hops: int, upper: int, reached: NDArray[np.bool_], steps: int) -> _Chain:
         edges, chain = self.edges, self._chain
         length, total = search(
-            edges.first, edges.callee, self.weight, self._kind, self._layout.info, self.frame, self._values,
-            self.exceptions, limit, start, hops, upper, _SEARCH_STEPS, np.zeros(self.count, np.int32),
-            self._stack, chain,
+            edges.first, edges.callee, self.weight, self._kind, self._layout.info, self.frame, self._price,
+            self._slack(reached), self._values, self.exceptions, self._limit, start, hops, upper, steps,
+            np.zeros(self.count, np.int32), self._stack, chain,
         )  # fmt: skip
+        passes = [(start, -1, 0, 0, 0)]
+        for edge, before in chain[1:length].tolist():
+            kind = int(self._kind[edge])
+            _, _, _, taken, hopped = passes[-1]
+            passes.append((int(edges.callee[edge]), edge, before, taken + (kind == 2), hopped + (kind == 3)))
+        return _Chain(tuple(passes), total)
+
+    def _splice(self, chain: _Chain) -> _Chain:
+        """A chain continued as the deepest one known below a hub, where the two meet and that is deeper."""
+        best = chain
+        for known in self._known.values():
+            where = {one[:1] + one[3:]: index for index, one in enumerate(known.passes)}
+            for index, (function, _, before, taken, hopped) in enumerate(chain.passes):
+                other = where.get((function, taken, hopped))
+                if other is None or before + known.total - known.passes[other][2] <= best.total:
+                    continue
+                best = self._continued(chain.passes[: index + 1], known, other) or best
+        return best
+
+    def _join(self, start: int, chain: _Chain) -> _Chain:
+        """`chain`, or one that leads to a chain known below a hub by the fewest calls, if that is deeper."""
+        edges = self.edges
+        via = {start: -1}
+        queue = [start]
+        for node in queue:
+            for edge in range(int(edges.first[node]), int(edges.first[node + 1])):
+                callee = int(edges.callee[edge])
+                if self._kind[edge] == 1 and callee not in via:
+                    via[callee] = edge
+                    queue.append(callee)
+        best = chain
+        for known in self._known.values():
+            for index, (function, _, _, taken, hopped) in enumerate(known.passes):
+                if taken or hopped or function not in via:
+                    continue
+                taken_edges = []
+                node = function
+                while via[node] >= 0:
+                    taken_edges.append(via[node])
+                    node = int(self._owner[via[node]])
+                passes = [(start, -1, 0, 0, 0)]
+                for edge in reversed(taken_edges):
+                    before = passes[-1][2] + int(self.weight[edge])
+                    passes.append((int(edges.callee[edge]), edge, before, 0, 0))
+                if passes[-1][2] + known.total - known.passes[index][2] > best.total:
+                    best = self._continued(tuple(passes), known, index) or best
+        return best
+
+    def _continued(self, head: tuple[_Pass, ...], known: _Chain, index: int) -> _Chain | None:
+        """`head` and what follows `index` on a known chain; None where that breaks a budget."""
+        shift = head[-1][2] - known.passes[index][2]
+        rest = tuple((one[0], one[1], one[2] + shift, *one[3:]) for one in known.passes[index + 1 :])
+        often = Counter(one[0] for one in head + rest)
+        if any(self._limit[one] and often[one] > self._limit[one] for one in often):
+            return None
+        return _Chain(head + rest, known.total + shift)
+
+    def _links(self, chain: _Chain) -> tuple[ChainLink, ...]:
         links: list[ChainLink] = []
-        for index in range(length):
-            function = start if index == 0 else int(edges.callee[chain[index, 0]])
-            last = index + 1 == length
-            end = total if last else int(chain[index + 1, 1])
-            site = -1 if last else int(edges.site[chain[index + 1, 0]])
-            links.append(ChainLink(function, site, end - int(chain[index, 1]), end))
+        for index, (function, _, before, _, _) in enumerate(chain.passes):
+            last = index + 1 == len(chain.passes)
+            end = chain.total if last else chain.passes[index + 1][2]
+            site = -1 if last else int(self.edges.site[chain.passes[index + 1][1]])
+            links.append(ChainLink(function, site, end - before, end))
         return tuple(links)
 
 
@@ -349,10 +537,13 @@ def _product(times: list[int]) -> int:
     return result
 
 
-def _components(first: NDArray[np.int64], callee: NDArray[np.int32], use: NDArray[np.bool_]) -> NDArray[np.int32]:
+def _components(
+    first: NDArray[np.int64], callee: NDArray[np.int32], use: NDArray[np.bool_]
+) -> NDArray[np.int32]:
     """Strongly connected components over some edges, numbered callees first: number by function."""
     n = len(first) - 1
     component = np.empty(n, np.int32)
-    scratch = [np.full(n, -1, np.int32)] + [np.zeros(n + 1, np.int32) for _ in range(3)]
-    components(first, callee, use.astype(np.uint8), component, *scratch, np.zeros(n + 1, np.int64))
+    index, low, stack, frames = (np.full(n + 1, -1, np.int32) for _ in range(4))
+    cursor = np.zeros(n + 1, np.int64)
+    components(first, callee, use.astype(np.uint8), component, index, low, stack, frames, cursor)
     return component

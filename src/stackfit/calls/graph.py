@@ -27,7 +27,8 @@ _GENERAL_PROTECTION_TYPES = (5, 6, 8, 9, 10, 11, 12, 13, 16)
 
 _SITE = np.dtype(
     [("function", "<i4"), ("address", "<u8"), ("return_address", "<u8"), ("depth", "<i4"), ("under", "<i4"),
-     ("kind", "u1"), ("tail", "?"), ("rung", "u1"), ("evidence", "u1"), ("reason", "u1"), ("candidates", "<i4"),
+     ("kind", "u1"), ("tail", "?"), ("rung", "u1"), ("evidence", "u1"), ("reason", "u1"),
+     ("candidates", "<i4"),
      ("name", "<i4")]
 )  # fmt: skip
 
@@ -105,7 +106,9 @@ def _transfer_sites(
     sites["kind"] = np.where(is_tail, CallKind.TAIL, CallKind.DIRECT)
     sites["rung"][known] = Rung.ENCODED
     static = np.zeros(len(functions), np.bool_)
-    static[[index for index in unique.tolist() if functions.names[index].startswith(_STATIC_CALL_PREFIX)]] = True
+    static[[index for index in unique.tolist() if functions.names[index].startswith(_STATIC_CALL_PREFIX)]] = (
+        True
+    )
     static_site = np.flatnonzero(known)[static[callee[known]]]
     sites["kind"][static_site] = CallKind.STATIC_CALL
     sites["rung"][static_site] = Rung.STATIC_CALL
@@ -180,7 +183,24 @@ def _resolve_certain(
             sites["evidence"][site] = Evidence.PROVED
 
 
-_REGISTERS = ("ax", "cx", "dx", "bx", "sp", "bp", "si", "di", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15")
+_REGISTERS = (
+    "ax",
+    "cx",
+    "dx",
+    "bx",
+    "sp",
+    "bp",
+    "si",
+    "di",
+    "r8",
+    "r9",
+    "r10",
+    "r11",
+    "r12",
+    "r13",
+    "r14",
+    "r15",
+)
 
 
 def _thunk_register(code: Code, names: tuple[str, ...]) -> int:
@@ -219,18 +239,22 @@ def _exception_sites(
     code: Code, tables: Tables, frames: Frames, vectors: list[Vector], sets: _Sets
 ) -> NDArray[np.void]:
     """Instructions that may fault in kernel mode; BUG()'s ud2 is left out: after it the verdict is moot."""
+    table = code.instructions
     handler = {vector.number: vector.handler for vector in vectors if vector.kind == "exception"}
     general = np.isin(tables.exceptions.type, _GENERAL_PROTECTION_TYPES)
     groups = [
         (_PAGE_FAULT, code.rows_at(tables.exceptions.place[~general])),
         (_GENERAL_PROTECTION, code.rows_at(tables.exceptions.place[general])),
         (_INVALID_OPCODE, code.rows_at(tables.bugs.place[tables.bugs.warning])),
-        (_BREAKPOINT, np.flatnonzero((code.instructions.operation == Operation.BREAKPOINT) & (code.instructions.length == 1))),
+        (_BREAKPOINT, np.flatnonzero((table.operation == Operation.BREAKPOINT) & (table.length == 1))),
     ]  # fmt: skip
     parts = []
     for number, rows in groups:
         rows = np.unique(rows[rows >= 0])
-        rows = rows[(frames.visitor[rows] >= 0) & np.isin(frames.stack[rows], (StackKind.FRAME, StackKind.BELOW_ALLOCATION))]
+        rows = rows[
+            (frames.visitor[rows] >= 0)
+            & np.isin(frames.stack[rows], (StackKind.FRAME, StackKind.BELOW_ALLOCATION))
+        ]
         if number == _BREAKPOINT:  # padding of one byte is reached by nothing
             behind = np.minimum(rows + 1, len(code) - 1)
             rows = rows[(code.function[behind] == code.function[rows])]
@@ -262,9 +286,7 @@ def _annotate(code: Code, sites: NDArray[np.void], sets: _Sets, assumptions: Ass
             continue  # needs the types of the pointers
         if entry.selector == "site":
             name, _, text = (entry.site or "").rpartition("+")
-            chosen = {
-                int(functions.address[index]) + int(text, 16) for index in functions.named(name)
-            }
+            chosen = {int(functions.address[index]) + int(text, 16) for index in functions.named(name)}
             at = np.flatnonzero(np.isin(sites["address"], np.array(sorted(chosen), np.uint64)))
         else:
             owners = functions.named(entry.function or "")
@@ -278,7 +300,10 @@ def _annotate(code: Code, sites: NDArray[np.void], sets: _Sets, assumptions: Ass
             if not found and entry.match == "exact" and entry.versions == "":
                 near = difflib.get_close_matches(name, functions.names, 3)
                 hint = f" (near: {', '.join(near)})" if near else ""
-                raise InputError(assumptions.path or assumptions.name, f"candidates of {entry.subject}: no function {name}{hint}")
+                raise InputError(
+                    assumptions.path or assumptions.name,
+                    f"candidates of {entry.subject}: no function {name}{hint}",
+                )
             members.extend(found)
         if members or not entry.functions:
             sites["candidates"][at] = sets.add(tuple(sorted(set(members)))) if members else -1

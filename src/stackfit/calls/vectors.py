@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
 from stackfit.image.model import Machine
 from stackfit.isa.code import Code
 from stackfit.isa.effects import FLAG_MEMORY, NO_REGISTER, Operation
@@ -26,7 +25,14 @@ _EXCEPTIONS = {
     "vmm_communication": 29,
 }  # fmt: skip
 # Stubs that only another entry path uses (Xen PV, FRED, early boot).
-_OTHER_ENTRIES = ("asm_xenpv_", "xen_asm_", "asm_fred_", "asm_exc_xen_", "asm_exc_nmi_noist", "asm_load_gs_index")
+_OTHER_ENTRIES = (
+    "asm_xenpv_",
+    "xen_asm_",
+    "asm_fred_",
+    "asm_exc_xen_",
+    "asm_exc_nmi_noist",
+    "asm_load_gs_index",
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,14 @@ def find_vectors(code: Code) -> list[Vector]:
     vectors: list[Vector] = []
     for index, name in enumerate(functions.names):
         names = (name, *functions.aliases[index])
-        stub_name = next((text for text in names if text.startswith(("asm_exc_", "asm_sysvec_", "asm_common_", "asm_spurious_", "asm_int80"))), None)
+        stub_name = next(
+            (
+                text
+                for text in names
+                if text.startswith(("asm_exc_", "asm_sysvec_", "asm_common_", "asm_spurious_", "asm_int80"))
+            ),
+            None,
+        )
         if stub_name is None or stub_name.startswith(_OTHER_ENTRIES):
             continue
         handler = _handler(code, index)
@@ -97,7 +110,9 @@ def _handler(code: Code, stub: int) -> int:
             and int(table.register[row]) == NO_REGISTER
             and not int(table.flags[row]) & FLAG_MEMORY
         ):
-            target = functions.at(int(table.immediate[row]) & 0xFFFF_FFFF) if code.machine is Machine.I386 else -1
+            target = (
+                functions.at(int(table.immediate[row]) & 0xFFFF_FFFF) if code.machine is Machine.I386 else -1
+            )
             if target >= 0:
                 pushed = target
         if operation == Operation.CALL and int(code.target[row]) >= 0:
@@ -109,7 +124,12 @@ def _handler(code: Code, stub: int) -> int:
         if operation == Operation.JUMP and int(code.target[row]) >= 0:
             row = int(code.target[row])
             continue
-        if operation in (Operation.RETURN, Operation.INTERRUPT_RETURN, Operation.JUMP_INDIRECT, Operation.BREAKPOINT):
+        if operation in (
+            Operation.RETURN,
+            Operation.INTERRUPT_RETURN,
+            Operation.JUMP_INDIRECT,
+            Operation.BREAKPOINT,
+        ):
             break
         row += 1
     return pushed
@@ -117,6 +137,6 @@ def _handler(code: Code, stub: int) -> int:
 
 def _is_handler(name: str) -> bool:
     """C handlers as DEFINE_IDTENTRY* names them (arch/x86/include/asm/idtentry.h)."""
-    return name.startswith(("exc_", "sysvec_", "common_interrupt", "spurious_interrupt", "__common_interrupt"))
-
-
+    return name.startswith(
+        ("exc_", "sysvec_", "common_interrupt", "spurious_interrupt", "__common_interrupt")
+    )

@@ -7,6 +7,7 @@ import difflib
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stackfit.analysis import Analysis
 from stackfit.calls.model import CallKind
@@ -14,7 +15,7 @@ from stackfit.cli.options import add_image_options, output, run_analysis
 from stackfit.image.model import InputError
 from stackfit.report.json import calls_json, dumps
 from stackfit.report.terminal import make_console, print_table
-from stackfit.report.text import clean, number_text
+from stackfit.report.text import number_text
 
 HELP = "call sites: what each can reach, and what is open"
 
@@ -26,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    function = options.images[-1] if len(options.images) > 1 and not Path(options.images[-1]).exists() else None
+    function = (
+        options.images[-1] if len(options.images) > 1 and not Path(options.images[-1]).exists() else None
+    )
     analysis = run_analysis(options, options.images[:-1] if function else options.images)
     chosen = np.ones(len(analysis.calls), np.bool_)
     if options.open:
@@ -43,33 +46,43 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _around(analysis: Analysis, name: str) -> np.ndarray:  # type: ignore[type-arg]
+def _around(analysis: Analysis, name: str) -> NDArray[np.bool_]:
     """Sites in the functions of that name, and sites that can reach them."""
     functions, calls = analysis.code.functions, analysis.calls
     found = functions.named(name)
     if not found:
-        near = difflib.get_close_matches(name, functions.names, 3)
-        raise InputError(analysis.program.images[0].path, f"no function {name}" + (f" (near: {', '.join(near)})" if near else ""))
+        near = difflib.get_close_matches(name[:100], functions.names, 3)
+        hint = f" (near: {', '.join(near)})" if near else ""
+        raise InputError(analysis.program.images[0].path, f"no function {name[:100]}{hint}")
     sets = [index for index, members in enumerate(calls.candidate_sets) if set(members) & set(found)]
     return np.isin(calls.function, found) | np.isin(calls.candidates, sets)
 
 
-def _print_sites(analysis: Analysis, chosen: np.ndarray) -> None:  # type: ignore[type-arg]
+def _print_sites(analysis: Analysis, chosen: NDArray[np.bool_]) -> None:
     document = calls_json(analysis, chosen)
-    names = {int(address): name for address, name in zip(analysis.code.functions.address.tolist(), analysis.code.functions.names, strict=True)}
+    functions = analysis.code.functions
+    names = dict(zip(functions.address.tolist(), functions.names, strict=True))
     rows = []
     for site in document["sites"]:
         members = [] if site["candidates"] is None else document["candidate_sets"][site["candidates"]]
-        text = ", ".join(clean(names[address]) for address in members[:4]) + (f" … {len(members)} in all" if len(members) > 4 else "")
+        reached = ", ".join(names[address] for address in members[:4])
+        reached += f" … {len(members)} in all" if len(members) > 4 else ""
         rows.append(
-            [f"{site['address']:x}", clean(site["function"]), clean(site["module"] or ""), number_text(site["depth"]), site["kind"], site["evidence"], text or clean(site["reason"] or "")]
+            [
+                f"{site['address']:x}",
+                site["function"],
+                site["module"] or "",
+                number_text(site["depth"]),
+                site["kind"],
+                site["evidence"],
+                reached or site["reason"] or "",
+            ]
         )
-    print_table(
-        make_console(),
-        f"{number_text(len(rows))} call sites",
-        [("address", "right"), ("function", "left"), ("module", "left"), ("depth", "right"), ("kind", "left"), ("evidence", "left"), ("reaches", "left")],
-        rows,
-    )
+    columns = [
+        ("address", "right"), ("function", "left"), ("module", "left"), ("depth", "right"), ("kind", "left"),
+        ("evidence", "left"), ("reaches", "left"),
+    ]  # fmt: skip
+    print_table(make_console(), f"{number_text(len(rows))} call sites", columns, rows)
 
 
 def _print_summary(analysis: Analysis) -> None:
@@ -77,7 +90,9 @@ def _print_summary(analysis: Analysis) -> None:
     rows = []
     for kind in CallKind:
         of_kind = calls.kind == kind
-        rows.append([kind.label, number_text(int(of_kind.sum())), number_text(int((of_kind & calls.open).sum()))])
+        rows.append(
+            [kind.label, number_text(int(of_kind.sum())), number_text(int((of_kind & calls.open).sum()))]
+        )
     print_table(
         make_console(),
         f"{number_text(len(calls))} call sites (a function's name or --open lists them, --json writes all)",

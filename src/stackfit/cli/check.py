@@ -11,7 +11,7 @@ from stackfit.cli.options import add_image_options, output, run_analysis
 from stackfit.image.model import InputError
 from stackfit.report.json import check_json, dumps
 from stackfit.report.terminal import make_console, print_check
-from stackfit.report.through import print_through, through
+from stackfit.report.through import print_through
 from stackfit.verdict.model import Verdict
 
 HELP = "does it fit? verdicts for each stack of each layout"
@@ -19,12 +19,14 @@ HELP = "does it fit? verdicts for each stack of each layout"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_options(parser, images="*")
-    parser.add_argument("--through", metavar="MODULE|FUNCTION", help="the worst chain through it, and the headroom it leaves")
+    parser.add_argument(
+        "--through", metavar="MODULE|FUNCTION", help="the worst chain through it, and the headroom it leaves"
+    )
     parser.add_argument(
         "--fail-on",
         type=_verdicts,
         metavar="VERDICTS",
-        help="exit 1 on these verdicts, comma-separated (default with --layout: exceeds,may-exceed; else none)",
+        help="exit 1 on these, comma-separated (default: exceeds,may-exceed with --layout, else none)",
     )
 
 
@@ -43,18 +45,20 @@ def run(options: argparse.Namespace) -> int:
         images, modules = _running_kernel(options)
     options.modules = modules
     analysis = run_analysis(options, images)
-    if options.through:
-        result = through(analysis, options.through)
-        print_through(make_console(), analysis, result)
-        return 0
+    through = analysis.through(options.through) if options.through else None
     if options.json:
-        output(options.json, dumps(check_json(analysis)))
+        output(options.json, dumps(check_json(analysis, through)))
     if options.json != "-":
-        command = [*map(str, images), *(word for place in modules for word in ("--modules", str(place)))]
-        print_check(make_console(), analysis, command)
+        if through is not None:
+            print_through(make_console(), analysis, through)
+        else:
+            command = [*map(str, images), *(word for place in modules for word in ("--modules", str(place)))]
+            print_check(make_console(), analysis, command)
     fail_on = options.fail_on
     if fail_on is None:
         fail_on = frozenset((Verdict.EXCEEDS, Verdict.MAY_EXCEED)) if options.layout else frozenset()
+    if not fail_on:
+        return 0
     failed = any(need.verdict in fail_on for layout in analysis.verdicts for need in layout.stacks)
     return 1 if failed else 0
 
@@ -70,12 +74,17 @@ def _running_kernel(options: argparse.Namespace) -> tuple[list[str], list[str]]:
         except OSError:
             continue
     else:
-        raise InputError(str(places[0]), f"the running kernel's image cannot be read (Linux {release}; also tried {places[1]})")
+        raise InputError(
+            str(places[0]),
+            f"the running kernel's image cannot be read (Linux {release}; also tried {places[1]})",
+        )
     modules = list(options.modules)
     directory = Path("/lib/modules") / release / "kernel"
     if not modules:
         if directory.is_dir():
             modules = [str(directory)]
         else:
-            print(f"stackfit: note: no modules under {directory}; the kernel is checked alone", file=sys.stderr)
+            print(
+                f"stackfit: note: no modules under {directory}; the kernel is checked alone", file=sys.stderr
+            )
     return [str(image)], modules

@@ -14,7 +14,9 @@ HELP = "contexts: system calls, exceptions, interrupts, threads, each with its l
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_options(parser)
-    parser.add_argument("--kind", metavar="KIND", help="only contexts of this kind (syscall, exception, hardirq, …)")
+    parser.add_argument(
+        "--kind", metavar="KIND", help="only contexts of this kind (syscall, exception, hardirq, …)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -46,7 +48,8 @@ def run(options: argparse.Namespace) -> int:
     print_table(
         make_console(),
         f"{number_text(len(rows))} contexts under {document['layout']}",
-        [("kind", "left"), ("abi", "left"), ("number", "right"), ("name", "left"), ("stack", "left"), ("measured", "right"),
+        [("kind", "left"), ("abi", "left"), ("number", "right"), ("name", "left"), ("stack", "left"),
+         ("measured", "right"),
          ("composed", "right"), ("direct", "right"), ("bound", "right"), ("open", "right")],
         rows,
     )  # fmt: skip

@@ -14,7 +14,9 @@ HELP = "frames: how much stack each function's own code takes"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_options(parser)
-    parser.add_argument("--top", type=int, default=30, metavar="N", help="print the N largest (default 30; 0 = all)")
+    parser.add_argument(
+        "--top", type=int, default=30, metavar="N", help="print the N largest (default 30; 0 = all)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -24,12 +26,23 @@ def run(options: argparse.Namespace) -> int:
     if options.json == "-":
         return 0
     functions = document["functions"]
-    ordered = sorted(functions, key=lambda row: (row["frame"] is not None, -(row["frame"] or 0), row["name"], row["address"]))
+    ordered = sorted(
+        functions,
+        key=lambda row: (row["frame"] is not None, -(row["frame"] or 0), row["name"], row["address"]),
+    )
     shown = ordered[: options.top] if options.top else ordered
     print_table(
         make_console(),
-        f"{number_text(len(functions))} functions" + (f", the {len(shown)} largest frames" if options.top else ""),
-        [("frame", "right"), ("compiler", "right"), ("kind", "left"), ("function", "left"), ("module", "left"), ("address", "right")],
+        f"{number_text(len(functions))} functions"
+        + (f", the {len(shown)} largest frames" if options.top else ""),
+        [
+            ("frame", "right"),
+            ("compiler", "right"),
+            ("kind", "left"),
+            ("function", "left"),
+            ("module", "left"),
+            ("address", "right"),
+        ],
         [
             [
                 "open" if row["frame"] is None else number_text(row["frame"]),

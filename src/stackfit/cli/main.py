@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(
         prog="stackfit",
-        description="Decides how big a stack has to be, with evidence: kernels and firmware, from the stock binary.",
+        description="Decides how big a stack has to be, with evidence, from the stock binary.",
     )
     parser.add_argument("--version", action="version", version=f"stackfit {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -39,6 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     options = parser.parse_args(words)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # a terminal or locale without the characters that tables use
+            stream.reconfigure(errors="replace")
     return _guarded(options)
 
 
@@ -58,14 +64,22 @@ def _guarded(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("stackfit: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # The reader has gone (`| head`): nothing is left to say, also not when Python flushes at exit.
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        # The reader has gone (`| head`; rich turns it into SystemExit): nothing is left to say, also not when
+        # Python flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # of standard output: a full disk
+        print(f"stackfit: error: {error.strerror or error}", file=sys.stderr)
+        return 2
 
 
 def _one_line(text: str) -> str:
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )
 
 
 if __name__ == "__main__":

@@ -9,11 +9,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from stackfit.analysis import Analysis, analyse
+from stackfit.analysis import MOST_HOPS, UNLIMITED, Analysis, Step, analyse
 from stackfit.image.model import InputError
 
 __all__ = ["add_image_options", "output", "run_analysis"]
@@ -21,24 +22,38 @@ __all__ = ["add_image_options", "output", "run_analysis"]
 
 def add_image_options(parser: argparse.ArgumentParser, images: str = "+") -> None:
     """Options of every command that takes an image."""
-    parser.add_argument("images", nargs=images, metavar="IMAGE", help="kernel (vmlinuz, vmlinux) or executable; further ones are its modules")
-    parser.add_argument("--modules", action="append", default=[], metavar="DIR|KO", help="modules of the kernel: a directory or a file (repeatable)")
-    parser.add_argument("--layout", action="append", default=[], metavar="NAME|FILE", help="stack layout: a preset or a TOML file (repeatable)")
-    parser.add_argument("--assume", action="append", default=[], metavar="FILE", help="assumptions, over the shipped ones (repeatable)")
-    parser.add_argument("--hops", type=_hops, default=None, metavar="N|unlimited", help="greatest number of indirect calls on a chain")
-    parser.add_argument("--debug", metavar="FILE", help="ELF with DWARF of the same build: its CFI is held against the depths")
-    parser.add_argument("--json", metavar="FILE", help="write JSON there; - is standard output")
+    more: dict[str, Any] = {"action": "append", "default": []}
+    option = parser.add_argument
+    option(
+        "images",
+        nargs=images,
+        metavar="IMAGE",
+        help="kernel (vmlinuz, vmlinux); further ones are its modules",
+    )
+    option(
+        "--modules",
+        metavar="DIR|KO",
+        help="modules of the kernel: a directory or a file (repeatable)",
+        **more,
+    )
+    option("--layout", metavar="NAME|FILE", help="stack layout: a preset or a TOML file (repeatable)", **more)
+    option("--assume", metavar="FILE", help="assumptions, over the shipped ones (repeatable)", **more)
+    option("--hops", type=_hops, metavar="N|unlimited", help="greatest number of indirect calls on a chain")
+    option(
+        "--debug", metavar="FILE", help="ELF with DWARF of the same build: its CFI is held against the depths"
+    )
+    option("--json", metavar="FILE", help="write JSON there; - is standard output")
 
 
 def _hops(text: str) -> int:
     if text == "unlimited":
-        return 32  # beyond this many the curve has long ended at a cycle or at its last value
+        return UNLIMITED
     try:
         value = int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'unlimited'") from None
-    if not 0 <= value <= 32:
-        raise argparse.ArgumentTypeError("0 to 32, or unlimited")
+    if not 0 <= value <= MOST_HOPS:
+        raise argparse.ArgumentTypeError(f"0 to {MOST_HOPS}, or unlimited")
     return value
 
 
@@ -57,7 +72,7 @@ def run_analysis(options: argparse.Namespace, images: list[str] | None = None) -
 
 
 @contextmanager
-def _progress() -> Iterator[object]:
+def _progress() -> Iterator[Step]:
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda step, share: None
@@ -68,22 +83,30 @@ def _progress() -> Iterator[object]:
 
 
 def output(path: str, text: str) -> None:
-    """Write a whole file or nothing; `-` is standard output."""
+    """Write a whole file or nothing; `-` is standard output. Pipes and devices are written to as they are."""
     if path == "-":
         sys.stdout.write(text)
         return
-    target = Path(path)
+    target = Path(os.path.realpath(path))
     try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent or Path("."), prefix=f".{target.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(temporary, 0o666 & ~mask)
-            os.replace(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise InputError(path, error.strerror or str(error)) from None
+        if target.exists() and not target.is_file() and not target.is_dir():
+            with target.open("w", encoding="utf-8") as device:
+                device.write(text)
+        else:
+            _replace(target, text)
+    except (OSError, ValueError) as error:
+        raise InputError(path, getattr(error, "strerror", None) or str(error)) from None
+
+
+def _replace(target: Path, text: str) -> None:
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise

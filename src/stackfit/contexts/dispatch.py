@@ -48,13 +48,16 @@ def _number_register(code: Code, dispatcher: int) -> int:
     """The register that the tree compares first."""
     table = code.instructions
     for row in range(int(code.first[dispatcher]), int(code.first[dispatcher + 1])):
-        if int(table.operation[row]) == Operation.COMPARE_IMMEDIATE and not int(table.flags[row]) & FLAG_MEMORY:
+        if (
+            int(table.operation[row]) == Operation.COMPARE_IMMEDIATE
+            and not int(table.flags[row]) & FLAG_MEMORY
+        ):
             return int(table.register[row])
     return -1
 
 
 def _follow(code: Code, dispatcher: int, register: int, number: int) -> int:
-    """The row at which control leaves for that number's function, -1 when it returns or cannot be followed."""
+    """The row at which control leaves for that number's function; -1: it returns, or cannot be followed."""
     table = code.instructions
     row = int(code.first[dispatcher])
     values = {register: number}
@@ -82,7 +85,12 @@ def _follow(code: Code, dispatcher: int, register: int, number: int) -> int:
                 return -1
             if code.functions.names[int(code.function[target])] != "__fentry__":
                 return row
-        elif operation in (Operation.RETURN, Operation.JUMP_INDIRECT, Operation.CALL_INDIRECT, Operation.UNDEFINED):
+        elif operation in (
+            Operation.RETURN,
+            Operation.JUMP_INDIRECT,
+            Operation.CALL_INDIRECT,
+            Operation.UNDEFINED,
+        ):
             return -1
         elif operation == Operation.COMPARE_IMMEDIATE:
             known = not int(table.flags[row]) & FLAG_MEMORY and subject in values

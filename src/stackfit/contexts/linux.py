@@ -8,6 +8,7 @@ cannot be found is a context that is open.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from stackfit.calls.constants import constant_argument
 from stackfit.calls.model import CallKind, Calls
 from stackfit.calls.vectors import Vector, entry_frame
-from stackfit.contexts.dispatch import dispatch_table, dispatch_tree
+from stackfit.contexts.dispatch import Dispatched, dispatch_table, dispatch_tree
 from stackfit.contexts.model import Context, Start
 from stackfit.image.model import Machine, Program
 from stackfit.isa.code import Code
@@ -49,13 +50,15 @@ _SYSCALL_PREFIXES = (
     "__x64_compat_sys_", "__ia32_compat_sys_", "__x32_compat_sys_", "__x64_sys_", "__ia32_sys_",
     "__do_compat_sys_", "compat_sys_", "__do_sys_", "sys_",
 )  # fmt: skip
-_DISPATCH_TARGETS = 50  # an entry path's function with so many callees is the dispatcher
+_SYSCALL_STUB = re.compile(
+    r"^(__(x64|ia32|x32|do|se)_(compat_)?sys_|(compat_)?sys_|SyS_)"
+)  # include/linux/syscalls.h
 _ENTRY_DEPTH = 4  # calls between the C entry function and the dispatcher, or a handler and its stack switch
 
 _INTERRUPT_OF = {"debug": "debug", "machine_check": "machine-check", "double_fault": "double-fault",
                  "vmm_communication": "vmm-communication"}  # fmt: skip
-# Linux 6.1 entry_64.S, asm_exc_nmi: iret frame, saved rdx, "NMI executing", two iret frame copies, and 16 words
-# of registers below.
+# Linux 6.1 entry_64.S, asm_exc_nmi: iret frame, saved rdx, "NMI executing", two iret frame copies, and 16
+# words of registers below.
 _NMI_FRAME_64 = (5 + 1 + 1 + 5 + 5 + 16) * 8
 
 
@@ -104,7 +107,7 @@ class _Finder:
 
 
 def linux_contexts(program: Program, code: Code, calls: Calls, vectors: list[Vector]) -> list[Context]:
-    """All contexts, in a fixed order: system calls, exceptions, interrupts, softirqs, NMI, threads, idle, boot."""
+    """All contexts, in order: system calls, exceptions, interrupts, softirqs, NMI, threads, idle, boot."""
     finder = _Finder(program, code, calls)
     return [
         *_syscalls(finder),
@@ -139,7 +142,9 @@ def _syscalls(finder: _Finder) -> list[Context]:
                     site = by_address.get(int(finder.code.address[one.row]), last)
                     size = finder.weight(site)
                     start = Start(one.callee, above + size, (*through, (dispatcher, size)))
-                    abi_here = abi if finder.code.machine is Machine.I386 else _abi(finder.name(one.callee), abi)
+                    abi_here = (
+                        abi if finder.code.machine is Machine.I386 else _abi(finder.name(one.callee), abi)
+                    )
                     merged.setdefault((abi_here, one.callee), []).append(start)
                     numbers.setdefault((abi_here, one.callee), one.number)
             contexts.append(_entry_work(finder, entry, abi, [path for path, _ in paths]))
@@ -158,7 +163,9 @@ def _syscalls(finder: _Finder) -> list[Context]:
     if not entries:
         contexts.append(Context("all", "syscall", (), open="no system call entry function was found"))
     elif not merged:
-        contexts.append(Context("all", "syscall", (), open="the dispatcher or table of system calls was not found"))
+        contexts.append(
+            Context("all", "syscall", (), open="the dispatcher or table of system calls was not found")
+        )
     return sorted(contexts, key=lambda context: (context.abi, context.number, context.name))
 
 
@@ -167,21 +174,26 @@ def _abi(callee: str, abi: str) -> str:
 
 
 def _syscall_name(function: str) -> str:
-    return next((function.removeprefix(prefix) for prefix in _SYSCALL_PREFIXES if function.startswith(prefix)), function)
+    return next(
+        (function.removeprefix(prefix) for prefix in _SYSCALL_PREFIXES if function.startswith(prefix)),
+        function,
+    )
 
 
-def _dispatch_paths(finder: _Finder, entry: int) -> list[tuple[tuple[int, ...], list]]:  # type: ignore[type-arg]
-    """(sites from the entry function to a dispatcher, what it dispatches), for each dispatcher near the entry."""
+def _dispatch_paths(finder: _Finder, entry: int) -> list[tuple[tuple[int, ...], list[Dispatched]]]:
+    """(sites from the entry function to a dispatcher, what it dispatches), for each one near the entry."""
     found = []
     seen = {entry}
     level: list[tuple[int, tuple[int, ...]]] = [(entry, ())]
     for _ in range(_ENTRY_DEPTH):
         following: list[tuple[int, tuple[int, ...]]] = []
         for function, path in level:
-            targets = {callee for _, callee in finder.plain(function)}
+            stubs = {
+                callee for _, callee in finder.plain(function) if _SYSCALL_STUB.match(finder.name(callee))
+            }
             dispatched = (
                 dispatch_tree(finder.code, function)
-                if len(targets) >= _DISPATCH_TARGETS
+                if len(stubs) > 1
                 else dispatch_table(finder.program, finder.code, function)
             )
             if dispatched:
@@ -198,9 +210,10 @@ def _dispatch_paths(finder: _Finder, entry: int) -> list[tuple[tuple[int, ...], 
 def _entry_work(finder: _Finder, entry: int, abi: str, paths: list[tuple[int, ...]]) -> Context:
     """What every system call does besides its own function: enter, exit, signals, task work, tracing."""
     on_path = {site for path in paths for site in path}
-    functions = [(entry, 0, ())] if not paths else []
+    functions: list[tuple[int, int, tuple[tuple[int, int], ...]]] = [(entry, 0, ())] if not paths else []
     for path in paths:
-        above, through = 0, ()
+        above = 0
+        through: tuple[tuple[int, int], ...] = ()
         for site in path:
             function = int(finder.calls.function[site])
             functions.append((function, above, through))
@@ -250,9 +263,10 @@ def _interrupts(finder: _Finder, vectors: list[Vector]) -> list[Context]:
     for vector in vectors:
         if vector.kind == "exception":
             continue
-        switched, interrupted = _switch(finder, vector.handler)
-        kind = "device" if vector.kind == "device" else "system-vector"
-        if kind == "system-vector" and finder.code.machine is Machine.X86_64 and not switched:
+        sites, own = _switch_sites(finder, vector.handler)
+        kind = vector.kind
+        # On i386 system vectors never switch; spurious_interrupt, entered like a device's, does not either.
+        if not sites and (kind == "device" or finder.code.machine is Machine.X86_64):
             kind = "simple-vector"
         contexts.append(
             Context(
@@ -263,8 +277,10 @@ def _interrupts(finder: _Finder, vectors: list[Vector]) -> list[Context]:
                 frame_kernel=finder.kernel,
                 frame_source=finder.source,
                 interrupt=kind,
-                interrupted=interrupted,
-                switched=switched,
+                interrupted=_staying(finder, vector.handler, sites) if own else (),
+                switched=_switched(finder, sites),
+                behind=_behind(finder, sites),
+                switchers=tuple(dict.fromkeys(int(finder.calls.function[site]) for site in sites)),
             )
         )
     if not contexts:
@@ -272,39 +288,69 @@ def _interrupts(finder: _Finder, vectors: list[Vector]) -> list[Context]:
     return sorted(contexts, key=lambda context: context.name)
 
 
-def _switch(finder: _Finder, handler: int) -> tuple[tuple[Start, ...], tuple[Start, ...]]:
-    """(starts on the stack that the handler switches to, starts that stay on the interrupted one).
+def _switch_sites(finder: _Finder, handler: int) -> tuple[list[int], bool]:
+    """(sites at which a handler goes on on another stack, whether they are its own).
 
-    The switch is in the handler itself (x86-64, arch/x86/include/asm/irq_stack.h) or a few calls below
+    The switch is in the handler itself (x86-64, arch/x86/include/asm/irq_stack.h) or a few plain calls below
     (i386, arch/x86/kernel/irq_32.c). Softirqs switch for themselves and are another context.
     """
-    switched: dict[Start, None] = {}
     own = [site for site in finder.sites(handler) if finder.kind(site) is CallKind.STACK_SWITCH]
-    for site in own:
-        for callee in finder.callees(site):
-            switched[Start(callee, finder.weight(site), ((handler, finder.weight(site)),))] = None
     if own:
-        moved = {start.entry for start in switched}
-        stays = [
-            Start(callee, finder.weight(site), ((handler, finder.weight(site)),))
-            for site, callee in finder.plain(handler)
-            if callee not in moved
-        ]
-        return tuple(switched), tuple(dict.fromkeys(stays))
+        return own, True
+    found: list[int] = []
     level, seen = [handler], {handler}
     for _ in range(_ENTRY_DEPTH):
         following = []
         for function in level:
-            for site in finder.sites(function):
-                if finder.kind(site) is CallKind.STACK_SWITCH:
-                    for callee in finder.callees(site):
-                        switched[Start(callee, finder.weight(site), ((function, finder.weight(site)),))] = None
+            found.extend(
+                site for site in finder.sites(function) if finder.kind(site) is CallKind.STACK_SWITCH
+            )
             for _, callee in finder.plain(function):
-                if callee not in seen and "softirq" not in finder.name(callee):
+                if (
+                    callee not in seen
+                    and finder.name(callee) not in _NOT_BELOW
+                    and "softirq" not in finder.name(callee)
+                ):
                     seen.add(callee)
                     following.append(callee)
         level = following
-    return tuple(switched), ()
+    return found, False
+
+
+_NOT_BELOW = ("__switch_to_asm",)  # to another task's stack, not to one for interrupts
+
+
+def _switched(finder: _Finder, sites: list[int]) -> tuple[Start, ...]:
+    """What is known to run on the other stack, counted from its top."""
+    starts = [
+        Start(callee, finder.weight(site), ((int(finder.calls.function[site]), finder.weight(site)),))
+        for site in sites
+        for callee in finder.callees(site)
+    ]
+    return tuple(dict.fromkeys(starts))
+
+
+def _behind(finder: _Finder, sites: list[int]) -> str:
+    """Why not all that runs on the other stack is known, else ""."""
+    for site in sites:
+        if not finder.callees(site):
+            name = finder.name(int(finder.calls.function[site]))
+            return f"what {name} calls on the other stack is not known: an indirect call"
+    return ""
+
+
+def _staying(finder: _Finder, handler: int, sites: list[int]) -> tuple[Start, ...]:
+    """What a handler calls on the stack that it interrupts.
+
+    Its copies of the same calls without a switch run from user mode, or on the other stack already.
+    """
+    moved = {callee for site in sites for callee in finder.callees(site)}
+    starts = [
+        Start(callee, finder.weight(site), ((handler, finder.weight(site)),))
+        for site, callee in finder.plain(handler)
+        if callee not in moved
+    ]
+    return tuple(dict.fromkeys(starts))
 
 
 def _nmi(finder: _Finder, vectors: list[Vector]) -> list[Context]:
@@ -345,11 +391,19 @@ def _softirqs(finder: _Finder) -> list[Context]:
     actions, missing = _registered(finder, "open_softirq", 1)
     for action in actions:
         contexts.append(
-            Context(finder.name(action), "softirq", (Start(action, size, ((core, size),)),), interrupt="softirq")
+            Context(
+                finder.name(action), "softirq", (Start(action, size, ((core, size),)),), interrupt="softirq"
+            )
         )
     if missing:
         contexts.append(
-            Context("others", "softirq", (), open=f"{missing} open_softirq() calls without a constant action", interrupt="softirq")
+            Context(
+                "others",
+                "softirq",
+                (),
+                open=f"{missing} open_softirq() calls without a constant action",
+                interrupt="softirq",
+            )
         )
     return contexts
 
@@ -359,7 +413,7 @@ _VARIADIC = ("kthread_create_on_node", "__kthread_create_on_node")
 
 
 def _registered(finder: _Finder, function: str, argument: int) -> tuple[list[int], int]:
-    """Functions handed to a registration function as constants, and how many calls hand over something else."""
+    """Functions handed to a registration function as constants, and how many calls hand over others."""
     found: dict[int, None] = {}
     missing = 0
     variadic = function in _VARIADIC
@@ -401,12 +455,23 @@ def _threads(finder: _Finder) -> list[Context]:
             if entry not in seen:
                 seen.add(entry)
                 contexts.append(
-                    Context(finder.name(entry), "kthread", starts(entry), frame_user=finder.user, frame_source=finder.source)
+                    Context(
+                        finder.name(entry),
+                        "kthread",
+                        starts(entry),
+                        frame_user=finder.user,
+                        frame_source=finder.source,
+                    )
                 )
     contexts.sort(key=lambda context: context.name)
     if missing:
         contexts.append(
-            Context("others", "kthread", (), open=f"{missing} thread functions are not constants where the thread is made")
+            Context(
+                "others",
+                "kthread",
+                (),
+                open=f"{missing} thread functions are not constants where the thread is made",
+            )
         )
     return contexts
 

@@ -27,8 +27,9 @@ class Context:
     `kind` is one of the layout's context kinds. `starts` are alternatives: the need is the greatest of
     theirs. Contexts that interrupt others have an `interrupt` kind (the layout's) and, when their own code
     switches stacks, `interrupted` (what stays on the interrupted stack) and `switched` (what runs on the
-    other, counted from its top). `frame` is what hardware and entry code push first when user mode, and
-    when the kernel is interrupted; bytes. `open` says why nothing is known of the context, else "".
+    other, counted from its top; `behind` says why that is not all, else ""); `switchers` are the functions
+    that switch. `frame_user` and `frame_kernel` are what hardware and entry code push first when user mode,
+    and when the kernel is interrupted; bytes. `open` says why nothing is known of the context, else "".
     """
 
     name: str
@@ -40,6 +41,8 @@ class Context:
     interrupt: str = ""
     interrupted: tuple[Start, ...] = ()
     switched: tuple[Start, ...] = ()
+    behind: str = ""
+    switchers: tuple[int, ...] = ()
     number: int = -1  # syscall number or vector
     abi: str = ""  # of a syscall: "x86-64", "compat", "i386"
     open: str = ""

@@ -1,20 +1,35 @@
-"""From decoded code to frames: prepares the tables, runs the tracker, finds the functions that never return."""
+"""From decoded code to frames: prepares the tables, runs the tracker, finds functions that never return."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stackfit.frames.model import Frames, SiteKind, Summary
+from stackfit.frames.constants import (
+    CONTINUES,
+    EXTRA,
+    INDIRECT_THUNK,
+    JOIN,
+    NEXT,
+    RETURN_THUNK,
+    RUNTIME_NOP,
+    STATE_LIMIT,
+    STATE_SIZE,
+    WAITING_LIMIT,
+)
+from stackfit.frames.model import Frames, SiteKind, StackKind, Summary
 from stackfit.frames.track import track_functions
 from stackfit.image.functions import Functions
 from stackfit.image.tables import Tables
 from stackfit.isa.code import Code
+from stackfit.isa.constants import SP
 from stackfit.isa.effects import Operation
 
 __all__ = ["analyse_frames", "function_roles"]
 
-ROLE_RETURN_THUNK, ROLE_INDIRECT_THUNK, ROLE_NOP = 1, 2, 3
 # arch/x86/lib/retpoline.S, arch/x86/include/asm/nospec-branch.h; `__fentry__` is patched to a nop at boot
 # (kernel/trace/ftrace.c) and called only while tracing is on.
 _RETURN_THUNKS = ("__x86_return_thunk",)
@@ -35,11 +50,11 @@ def function_roles(functions: Functions) -> NDArray[np.uint8]:
             continue
         for text in (name, *aliases):
             if text in _RETURN_THUNKS:
-                roles[index] = ROLE_RETURN_THUNK
+                roles[index] = RETURN_THUNK
             elif text.startswith(_INDIRECT_THUNK_PREFIXES):
-                roles[index] = ROLE_INDIRECT_THUNK
+                roles[index] = INDIRECT_THUNK
             elif text in _NOPS[:2]:
-                roles[index] = ROLE_NOP
+                roles[index] = RUNTIME_NOP
     return roles
 
 
@@ -54,77 +69,48 @@ def analyse_frames(code: Code, tables: Tables, pointers: NDArray[np.uint64]) -> 
     back until nothing changes (the greatest fixpoint).
     """
     functions = code.functions
-    rows, count = len(code), len(functions)
-    instructions = code.instructions
-    first = code.first[:-1].astype(np.int32)
-    roles = function_roles(functions)
-    marks, extra_row, extra_to, next_row, next_to = _special_rows(code, tables, pointers)
-    visitor = np.full(rows, -1, np.int32)
-    depth = np.zeros(rows, np.int32)
-    stack = np.zeros(rows, np.uint8)
-    per_function = {
-        name: np.zeros(count, np.int32) for name in ("frame", "compiler_frame", "summary", "reached", "allocation")
-    }
+    count = len(functions)
+    tracker = _Tracker(code, _special_rows(code, tables, pointers))
     no_return = np.zeros(count, np.uint8)
-    work = np.flatnonzero((functions.parent < 0) & ~functions.piece).astype(np.int32)
-    state, states, pending = np.zeros(64, np.int32), np.zeros(4096 * 64, np.int32), np.zeros(4096, np.int32)
-    branches = int(np.isin(instructions.operation, _LEAVING).sum())
-    capacity = 2 * branches + 4096
-    sites: list[NDArray[np.void]] = []
-    owner_of_sites: list[NDArray[np.int32]] = []
+    own = (functions.parent < 0) & ~functions.piece
+    work = np.flatnonzero(own).astype(np.int32)
+    parts: list[NDArray[np.int32]] = []
     while work.size:
-        arrays = [np.zeros(capacity, kind) for kind in (np.int32, np.int32, np.int32, np.int32, np.uint8, np.uint8, np.int32)]
-        made = track_functions(
-            work, code.machine.word,
-            instructions.operation, instructions.width, instructions.register, instructions.base,
-            instructions.index, instructions.scale, instructions.flags, instructions.clobbers,
-            instructions.displacement, instructions.immediate, code.address.view(np.int64),
-            instructions.length, code.target, code.function, first,
-            functions.parent, functions.piece.view(np.uint8), functions.synthetic.view(np.uint8), roles, no_return,
-            marks, extra_row, extra_to, next_row, next_to, visitor, depth, stack,
-            state, states, pending, *arrays, 0,
-            per_function["frame"], per_function["compiler_frame"], per_function["summary"],
-            per_function["reached"], per_function["allocation"],
-        )  # fmt: skip
-        if made < 0:
-            capacity *= 2
-            visitor[np.isin(visitor, work)] = -1
-            continue
-        round_sites = _unique_sites(arrays, made)
+        made = _unique_sites(tracker.walk(work, no_return))
         redone = np.zeros(count, np.bool_)
         redone[work] = True
-        sites = [part[~redone[part["function"]]] for part in sites] + [round_sites]
-        summary = per_function["summary"]
-        found = np.flatnonzero((no_return == 0) & (summary & (Summary.RETURNS | Summary.TOO_COMPLEX) == 0))
-        found = found[(functions.parent[found] < 0) & ~functions.piece[found]]
+        parts = [part[~redone[part[:, _FUNCTION]]] for part in parts] + [made]
+        found = np.flatnonzero(own & (no_return == 0) & (tracker.per_function["summary"] & _MAY_RETURN == 0))
         if not found.size:
             break
         no_return[found] = 1
-        all_sites = np.concatenate(sites)
-        calls = np.isin(all_sites["callee"], found) & (all_sites["kind"] <= SiteKind.TAIL)
-        work = np.unique(all_sites["function"][calls]).astype(np.int32)
-        # Walk the callers afresh, or their earlier, deeper visits would stop the walk.
-        again = np.isin(visitor, work)
-        visitor[again] = -1
-        stack[again] = 0
-    table = np.concatenate(sites) if sites else np.empty(0, _SITE)
-    table = table[np.lexsort((table["kind"], table["row"], table["function"]))]
+        sites = np.concatenate(parts)
+        lost = np.zeros(count + 1, np.bool_)  # the last one for "no callee" (-1)
+        lost[found] = True
+        calls = lost[sites[:, _CALLEE]] & (sites[:, _KIND] <= SiteKind.TAIL)
+        work = np.unique(sites[calls, _FUNCTION])
+        tracker.forget(work)
+    sites = np.concatenate(parts) if parts else np.empty((0, len(SITE_FIELDS)), np.int32)
+    sites = sites[np.lexsort((sites[:, _KIND], sites[:, _ROW], sites[:, _FUNCTION]))]
+    narrow = {"kind": np.uint8, "stack": np.uint8}
+    columns: dict[str, Any] = {
+        f"site_{name}": np.ascontiguousarray(sites[:, column], narrow.get(name, np.int32))
+        for column, name in enumerate(SITE_FIELDS)
+    }
     return Frames(
-        depth=depth,
-        stack=stack,
-        visitor=visitor,
+        depth=tracker.depth,
+        stack=tracker.stack,
+        visitor=tracker.visitor,
         no_return=no_return.astype(np.bool_),
-        site_function=np.ascontiguousarray(table["function"]),
-        site_row=np.ascontiguousarray(table["row"]),
-        site_callee=np.ascontiguousarray(table["callee"]),
-        site_depth=np.ascontiguousarray(table["depth"]),
-        site_kind=np.ascontiguousarray(table["kind"]),
-        site_stack=np.ascontiguousarray(table["stack"]),
-        site_under=np.ascontiguousarray(table["under"]),
-        **per_function,
+        **columns,
+        **tracker.per_function,
     )
 
 
+SITE_FIELDS = ("function", "row", "callee", "depth", "kind", "stack", "under")
+_FUNCTION, _ROW, _CALLEE, _DEPTH, _KIND, _STACK = range(6)
+# A function of which not all is known counts as one that returns.
+_MAY_RETURN = Summary.RETURNS | Summary.TOO_COMPLEX | Summary.UNDECODED | Summary.CONFLICT
 _LEAVING = (
     Operation.CALL,
     Operation.CALL_INDIRECT,
@@ -132,90 +118,177 @@ _LEAVING = (
     Operation.JUMP_INDIRECT,
     Operation.JUMP_CONDITIONAL,
 )
-_SITE = np.dtype(
-    [("function", "<i4"), ("row", "<i4"), ("callee", "<i4"), ("depth", "<i4"), ("kind", "u1"), ("stack", "u1"), ("under", "<i4")]
-)
 
 
-def _unique_sites(arrays: list[NDArray[np.generic]], made: int) -> NDArray[np.void]:
-    """One record per (function, row, callee): a place that was reached twice keeps its greatest depth."""
-    table = np.zeros(made, _SITE)
-    for name, array in zip(("function", "row", "callee", "depth", "kind", "stack", "under"), arrays, strict=True):
-        table[name] = array[:made]
-    table = table[np.lexsort((-table["depth"], table["callee"], table["row"], table["function"]))]
-    if made > 1:
-        same = np.ones(made, np.bool_)
-        for name in ("function", "row", "callee"):
-            same[1:] &= table[name][1:] == table[name][:-1]
-        same[0] = False
-        table = table[~same]
-    return table
+@dataclass(frozen=True)
+class _SpecialRows:
+    """Rows with other successors than their instruction says, as the tracker wants them."""
+
+    marks: NDArray[np.uint8]  # EXTRA, NEXT, CONTINUES, JOIN of frames/constants.py
+    extra_row: NDArray[np.int32]  # ascending
+    extra_to: NDArray[np.int32]
+    next_row: NDArray[np.int32]  # ascending, distinct
+    next_to: NDArray[np.int32]
 
 
-def _special_rows(
-    code: Code, tables: Tables, pointers: NDArray[np.uint64]
-) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    """Rows with more successors than their instruction says, as the tracker wants them.
+class _Tracker:
+    """The compiled walk with its arrays; results gather in `depth`, `stack`, `visitor`, `per_function`."""
 
-    Returns (marks, extra_row, extra_to, next_row, next_to): bit 1 of `marks`: `extra_to` holds further
-    successors; bit 2: the next row is `next_to`; bit 4: execution goes on after this ud2.
+    def __init__(self, code: Code, special: _SpecialRows) -> None:
+        functions, table, rows, count = code.functions, code.instructions, len(code), len(code.functions)
+        self.depth = np.zeros(rows, np.int32)
+        self.stack = np.zeros(rows, np.uint8)
+        self.visitor = np.full(rows, -1, np.int32)
+        self.per_function: dict[str, Any] = {
+            name: np.zeros(count, np.int32)
+            for name in ("frame", "compiler_frame", "summary", "reached", "allocation")
+        }
+        self._word = code.machine.word
+        self._rows = (
+            table.operation, table.width, table.register, table.base, table.index, table.flags,
+            table.clobbers, table.displacement, table.immediate, code.address.view(np.int64), table.length,
+            code.target, code.function, special.marks,
+        )  # fmt: skip
+        self._functions = (
+            code.first[:-1].astype(np.int32), functions.parent, functions.piece.view(np.uint8),
+            functions.synthetic.view(np.uint8), function_roles(functions), _allocates(code),
+            _pops(code),
+        )  # fmt: skip
+        self._successors = (special.extra_row, special.extra_to, special.next_row, special.next_to)
+        self._scratch = (
+            np.zeros(rows, np.int32), np.zeros(STATE_SIZE, np.int32),
+            np.empty(STATE_LIMIT * STATE_SIZE, np.int32),
+            np.empty(WAITING_LIMIT * STATE_SIZE, np.int32), np.empty(WAITING_LIMIT, np.int32),
+        )  # fmt: skip
+        self._capacity = 2 * int(np.isin(table.operation, _LEAVING).sum()) + 4096
+
+    def walk(self, work: NDArray[np.int32], no_return: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Track the functions in `work` (ascending); the sites found: int32[n, len(SITE_FIELDS)]."""
+        while True:
+            sites = np.empty((self._capacity, len(SITE_FIELDS)), np.int32)
+            # As memoryviews, whose items are plain integers when the tracker runs uncompiled.
+            arrays: list[NDArray[Any]] = [
+                *self._rows, *self._functions, no_return, *self._successors, self.visitor, self.depth,
+                self.stack, *self._scratch, sites, *self.per_function.values(),
+            ]  # fmt: skip
+            made = track_functions(work.data, self._word, *[array.data for array in arrays])
+            if made >= 0:
+                return sites[:made]
+            self._capacity *= 2
+            self.forget(work)
+
+    def forget(self, work: NDArray[np.int32]) -> None:
+        """Let the rows of these functions be walked afresh: what was found there no longer holds."""
+        chosen = np.zeros(len(self.per_function["frame"]) + 1, np.bool_)  # the last one for "no visitor" (-1)
+        chosen[work] = True
+        again = chosen[self.visitor]
+        self.visitor[again] = -1
+        self.stack[again] = 0
+
+
+def _allocates(code: Code) -> NDArray[np.uint8]:
+    """Functions that take a number off the stack pointer (alloca, VLA), in their cold piece too."""
+    table, parent = code.instructions, code.functions.parent
+    found = np.zeros(len(code.functions), np.uint8)
+    found[code.function[(table.operation == Operation.SUBTRACT) & (table.register == SP)]] = 1
+    cold = np.flatnonzero((found == 1) & (parent >= 0))
+    found[parent[cold]] = 1
+    return found
+
+
+def _pops(code: Code) -> NDArray[np.int32]:
+    """Bytes of arguments that each function pops when it returns (`ret $N`), 0 if its returns disagree.
+
+    On i386 the hidden pointer of a function that returns a structure (System V ABI i386, 2.2), and stdcall.
     """
-    marks = np.zeros(len(code), np.uint8)
+    table, functions = code.instructions, code.functions
+    returns = np.flatnonzero(table.operation == Operation.RETURN)
+    owner, popped = code.function[returns], table.immediate[returns]
+    least = np.full(len(functions), np.iinfo(np.int32).max, np.int32)
+    most = np.zeros(len(functions), np.int32)
+    np.minimum.at(least, owner, popped)
+    np.maximum.at(most, owner, popped)
+    return np.where(least == most, most, 0).astype(np.int32)
+
+
+def _unique_sites(sites: NDArray[np.int32]) -> NDArray[np.int32]:
+    """One record per (function, row, callee): a place reached twice keeps its greatest depth, and stays below
+    an allocation of unknown size if it once was."""
+    if not len(sites):
+        return sites
+    sites = sites[np.lexsort((-sites[:, _DEPTH], sites[:, _CALLEE], sites[:, _ROW], sites[:, _FUNCTION]))]
+    new = np.ones(len(sites), np.bool_)
+    new[1:] = (sites[1:, : _CALLEE + 1] != sites[:-1, : _CALLEE + 1]).any(1)
+    below = np.logical_or.reduceat(sites[:, _STACK] == StackKind.BELOW_ALLOCATION, np.flatnonzero(new))
+    kept = sites[new]
+    kept[below, _STACK] = StackKind.BELOW_ALLOCATION
+    return kept
+
+
+def _special_rows(code: Code, tables: Tables, pointers: NDArray[np.uint64]) -> _SpecialRows:
     key_row = code.rows_at(tables.static_keys.place)
+    alternatives = tables.alternatives
+    replaced = alternatives.replacement_length > 0
+    place, replacement = alternatives.place[replaced], alternatives.replacement[replaced]
+    place_row, replacement_row = code.rows_at(place), code.rows_at(replacement)
     pairs = [
         (key_row, code.rows_at(tables.static_keys.target)),
         # A key that is true in the image has a jmp there: patched to a nop, execution falls through.
         (key_row, np.where((key_row >= 0) & (key_row + 1 < len(code)), key_row + 1, -1)),
         (code.rows_at(tables.exceptions.place), code.rows_at(tables.exceptions.fixup)),
+        (place_row, replacement_row),
+        _jump_tables(code, pointers),
     ]
-    alternatives = tables.alternatives
-    replaced = alternatives.replacement_length > 0
-    place, replacement = alternatives.place[replaced], alternatives.replacement[replaced]
-    place_row, replacement_row = code.rows_at(place), code.rows_at(replacement)
-    pairs.append((place_row, replacement_row))
+    extra_row = np.concatenate([row for row, _ in pairs])
+    extra_to = np.concatenate([to for _, to in pairs])
+    good = (extra_row >= 0) & (extra_to >= 0)
+    order = np.lexsort((extra_to[good], extra_row[good]))
+    extra_row, extra_to = extra_row[good][order].astype(np.int32), extra_to[good][order].astype(np.int32)
     # The last instruction of a replacement goes on behind the code that it replaces.
     end = replacement + alternatives.replacement_length[replaced].astype(np.uint64)
     last_row = np.searchsorted(code.address, end) - 1
     behind_row = code.rows_at(place + alternatives.length[replaced].astype(np.uint64))
     good = (replacement_row >= 0) & (behind_row >= 0) & (place_row >= 0) & (last_row >= replacement_row)
-    order = np.argsort(last_row[good], kind="stable")
-    next_row = last_row[good][order].astype(np.int32)
-    next_to = behind_row[good][order].astype(np.int32)
     # One replacement per place; where a place has several, each has its own code.
-    keep = np.append(True, next_row[1:] != next_row[:-1]) if next_row.size else np.empty(0, np.bool_)
-    next_row, next_to = next_row[keep], next_to[keep]
-    pairs.append(_jump_tables(code, pointers))
-    extra_row = np.concatenate([row for row, _ in pairs])
-    extra_to = np.concatenate([to for _, to in pairs])
-    good = (extra_row >= 0) & (extra_to >= 0)
-    order = np.lexsort((extra_to[good], extra_row[good]))
-    extra_row = extra_row[good][order].astype(np.int32)
-    extra_to = extra_to[good][order].astype(np.int32)
-    marks[extra_row] |= 1
-    marks[next_row] |= 2
+    next_row, one = np.unique(last_row[good], return_index=True)
+    next_to = behind_row[good][one].astype(np.int32)
     warning = code.rows_at(tables.bugs.place[tables.bugs.warning])
-    marks[warning[warning >= 0]] |= 4
-    return marks, extra_row, extra_to, next_row, next_to
+    marks = np.zeros(len(code), np.uint8)
+    marks[extra_row] |= EXTRA
+    marks[next_row] |= NEXT
+    marks[warning[warning >= 0]] |= CONTINUES
+    joins = np.zeros(len(code), np.bool_)
+    for rows in (code.target[code.target >= 0], extra_to, next_to):
+        joins[rows] = True
+    marks[joins] |= JOIN
+    return _SpecialRows(marks, extra_row, extra_to, next_row.astype(np.int32), next_to)
 
 
 def _jump_tables(code: Code, pointers: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(indirect jump, target) rows: a pointer in data to the middle of a function is a target of each of
     the indirect jumps in that function (switch tables, computed goto as in the BPF interpreter)."""
-    functions, instructions = code.functions, code.instructions
+    functions, operation = code.functions, code.instructions.operation
     target = code.rows_at(pointers)
     target = target[target >= 0]
-    inside = target[code.address[target] != functions.address[code.function[target]]]
-    inside = inside[~functions.piece[code.function[inside]]]
-    operation = instructions.operation
-    thunk = np.flatnonzero(function_roles(functions) == ROLE_INDIRECT_THUNK)
-    through_thunk = (operation == Operation.JUMP) & (code.target >= 0)
-    through_thunk[through_thunk] = np.isin(code.function[code.target[through_thunk]], thunk)
-    jump = np.flatnonzero((operation == Operation.JUMP_INDIRECT) | through_thunk)
+    target = np.unique(target[code.address[target] != functions.address[code.function[target]]])
+    target = target[~functions.piece[code.function[target]]]
+    thunk = function_roles(functions) == INDIRECT_THUNK
+    jump = np.flatnonzero((operation == Operation.JUMP_INDIRECT) | (operation == Operation.JUMP))
+    to = code.target[jump]
+    jump = jump[(operation[jump] == Operation.JUMP_INDIRECT) | ((to >= 0) & thunk[code.function[to]])]
+    of_target, of_jump = code.function[target], code.function[jump]
     rows, targets = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    jump_owner = code.function[jump]
-    for function in np.intersect1d(code.function[inside], jump_owner).tolist():
-        own_targets = inside[code.function[inside] == function]
-        own_jumps = jump[jump_owner == function]
-        rows.append(np.repeat(own_jumps, own_targets.size))
-        targets.append(np.tile(own_targets, own_jumps.size))
+    for function in np.intersect1d(of_target, of_jump).tolist():
+        own_targets = target[slice(*np.searchsorted(of_target, [function, function + 1]))]
+        own_jumps = jump[slice(*np.searchsorted(of_jump, [function, function + 1]))]
+        if own_jumps.size * own_targets.size <= _MOST_PAIRS and own_targets.size <= _MOST_TARGETS:
+            rows.append(np.repeat(own_jumps, own_targets.size))
+            targets.append(np.tile(own_targets, own_jumps.size))
+        else:  # hand on what is known from each target to the next: the same reach, in linear space
+            rows.append(np.concatenate([own_jumps, own_targets[:-1]]))
+            targets.append(np.concatenate([np.full(own_jumps.size, own_targets[0]), own_targets[1:]]))
     return np.concatenate(rows), np.concatenate(targets)
+
+
+_MOST_PAIRS = 1 << 18
+_MOST_TARGETS = WAITING_LIMIT // 2

@@ -46,6 +46,7 @@ class Summary(enum.IntFlag):
     UNBALANCED = 128  # a return at another depth than the entry's
     TOO_COMPLEX = 256  # gave up following branches
     LEAVES = 512  # returns by iret or sysret
+    UNDECODED = 1024  # runs into bytes that are no instruction: what comes behind them is not known
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,4 +71,6 @@ class Frames:
     site_depth: NDArray[np.int32]
     site_kind: NDArray[np.uint8]  # SiteKind
     site_stack: NDArray[np.uint8]  # StackKind
-    site_under: NDArray[np.int32]  # on another stack: depth on the function's own stack at the switch; else -1
+    site_under: NDArray[
+        np.int32
+    ]  # on another stack: depth on the function's own stack at the switch; else -1

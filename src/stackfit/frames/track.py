@@ -1,13 +1,17 @@
 # cython: boundscheck=True, wraparound=False, cdivision=True
-"""Follows the stack pointer through one function's control-flow graph (compiled; runs uncompiled too).
+"""Follows the stack pointer through each function's control-flow graph (compiled; runs uncompiled too).
 
-The abstract state is what each general register is known to hold: nothing, an address in this frame, a
-bounded unsigned number, an address on another stack, or an address below an allocation of unknown size;
-and up to eight stack slots into which such values were saved. Depths are bytes from just before the call
-that entered the function, so the return address is in them.
+The abstract state says what each general register is known to hold: nothing, an address in this frame, a
+bounded unsigned number, an address on another stack, or an address below an allocation of unknown size; and
+up to eight stack slots into which such values were saved. Depths are bytes from just before the call that
+entered the function, so the return address is in them.
 
-Compiler idioms, in the order in which they are handled below, each named where its code is:
-frame pointers, realigned frames, bounded and unbounded alloca, stack switches, internal calls.
+Where paths meet, what they disagree on is joined: of two depths the deeper holds, of two numbers the greater;
+anything else is then unknown. A place is walked again until its state stays the same; numbers that keep
+growing become unknown, depths that keep growing unbounded, so every walk ends.
+
+Compiler idioms, each named where its code is: frame pointers, realigned frames, bounded and unbounded alloca,
+stack switches, internal calls.
 """
 
 from __future__ import annotations
@@ -16,18 +20,96 @@ import cython
 
 __all__ = ["track_functions"]
 
-# Numbers used below, in words (plain literals keep the compiled code free of global look-ups):
-#   what a register or slot holds: 0 nothing known · 1 frame address, value = depth · 2 unsigned number,
-#     value = its greatest · 3 address on another stack, value = depth from its top · 4 frame address below
-#     an allocation of unknown size, value = depth without it
-#   state: 64 ints: [0:16] kinds and [16:32] values of the general registers (4 = sp, 5 = bp), [32:56] eight
-#     slots of (key, kind, value), [56:58] the stack pointer before a switch, [58] next slot to reuse
-#   operations: isa/effects.py, Operation; site kinds and summary bits: frames/model.py
+if not cython.compiled:
+    from stackfit.frames.constants import (
+        ALLOCATION_LIMIT,
+        BELOW,
+        BOUNDED,
+        CONFLICT,
+        CONTINUES,
+        DEPTH_LIMIT,
+        EXTRA,
+        FRAME,
+        GROWS,
+        INDIRECT_THUNK,
+        JOIN,
+        JOINS,
+        LEAVES,
+        NEXT,
+        NEXT_SLOT,
+        NUMBER,
+        REALIGNED,
+        RETURN_THUNK,
+        RETURNS,
+        RUNTIME_NOP,
+        SITE_CALL,
+        SITE_INDIRECT,
+        SITE_INDIRECT_TAIL,
+        SITE_TAIL,
+        SLOT_COUNT,
+        SLOTS,
+        STATE_LIMIT,
+        STATE_SIZE,
+        SWITCH_KIND,
+        SWITCH_VALUE,
+        SWITCHED,
+        SWITCHES,
+        TOO_COMPLEX,
+        UNBALANCED,
+        UNBOUNDED,
+        UNDECODED,
+        UNKNOWN,
+        VALUES,
+        WAITING_LIMIT,
+        WIDEN_DEPTH,
+        WIDEN_NUMBERS,
+    )
+
+if not cython.compiled:
+    from stackfit.isa.constants import (
+        ADD,
+        ADD_IMMEDIATE,
+        AND_IMMEDIATE,
+        BAD,
+        BP,
+        BREAKPOINT,
+        CALL,
+        CALL_INDIRECT,
+        CX,
+        ENTER,
+        EXCHANGE,
+        FAR_JUMP,
+        INTERRUPT_RETURN,
+        JUMP,
+        JUMP_CONDITIONAL,
+        JUMP_INDIRECT,
+        LEA,
+        LEAVE,
+        LOAD,
+        LOAD_NARROW,
+        MOVE,
+        MOVE_IMMEDIATE,
+        NONE,
+        POP,
+        POP_ALL,
+        POP_FLAGS,
+        PUSH,
+        PUSH_ALL,
+        PUSH_FLAGS,
+        RETURN,
+        SHIFT_LEFT,
+        SHIFT_RIGHT,
+        SP,
+        STORE,
+        SUBTRACT,
+        SYSTEM_RETURN,
+        UNDEFINED,
+    )
 
 
 @cython.cfunc
 @cython.inline
-def _find(table: cython.int[::1], row: cython.int) -> cython.int:
+def _find(table: cython.const[cython.int][::1], row: cython.int) -> cython.int:
     """First index in an ascending table whose entry is `row` (the caller knows that it is there)."""
     low: cython.int = 0
     high: cython.int = cython.cast(cython.int, table.shape[0])
@@ -41,65 +123,230 @@ def _find(table: cython.int[::1], row: cython.int) -> cython.int:
     return low
 
 
+@cython.cfunc
+@cython.inline
+def _slot_key(kind: cython.int, depth: cython.int) -> cython.int:
+    """Names the stack slot at that depth (which lies within ±DEPTH_LIMIT = 2**28)."""
+    return kind * 0x10000000 + depth
+
+
+@cython.cfunc
+@cython.inline
+def _load_slot(state: cython.int[::1], key: cython.int) -> cython.int:
+    """Index into `state` of the slot with that key, or -1."""
+    at: cython.int
+    for at in range(SLOTS, SLOTS + 3 * SLOT_COUNT, 3):
+        if state[at] == key and state[at + 1] != UNKNOWN:
+            return at
+    return -1
+
+
+@cython.cfunc
+@cython.inline
+def _save_slot(state: cython.int[::1], key: cython.int, kind: cython.int, value: cython.int) -> cython.void:
+    """Remember what a slot holds; an unknown value forgets the slot; the oldest makes room."""
+    at: cython.int = _load_slot(state, key)
+    if at < 0:
+        if kind in (UNKNOWN, NUMBER):
+            return
+        at = SLOTS + 3 * (state[NEXT_SLOT] & (SLOT_COUNT - 1))
+        state[NEXT_SLOT] += 1
+    state[at] = key
+    state[at + 1] = kind
+    state[at + 2] = value
+
+
+@cython.cfunc
+@cython.inline
+def _set_stack_pointer(state: cython.int[::1], kind: cython.int, value: cython.int) -> cython.int:
+    """The stack pointer becomes a known address, or else the start of another stack; returns summary bits."""
+    if kind in (FRAME, BELOW, SWITCHED):
+        state[SP] = kind
+        state[VALUES + SP] = value
+        return 0
+    if state[SP] != SWITCHED:
+        state[SWITCH_KIND] = state[SP]
+        state[SWITCH_VALUE] = state[VALUES + SP]
+    state[SP] = SWITCHED
+    state[VALUES + SP] = 0
+    return SWITCHES
+
+
+@cython.cfunc
+@cython.inline
+def _put_off(
+    state: cython.int[::1],
+    waiting_states: cython.int[::1],
+    waiting_rows: cython.int[::1],
+    waiting: cython.int,
+    row: cython.int,
+) -> cython.int:
+    """Put a path off, to be walked later; returns the number of paths put off, -1 when there are too many."""
+    i: cython.int
+    if waiting >= WAITING_LIMIT:
+        return -1
+    waiting_rows[waiting] = row
+    for i in range(STATE_SIZE):
+        waiting_states[waiting * STATE_SIZE + i] = state[i]
+    return waiting + 1
+
+
+@cython.cfunc
+@cython.inline
+def _add_site(
+    sites: cython.int[:, ::1],
+    count: cython.int,
+    function: cython.int,
+    row: cython.int,
+    callee: cython.int,
+    kind: cython.int,
+    state: cython.int[::1],
+) -> cython.int:
+    """Record that control leaves the function; the columns are those of SITE_FIELDS in analyse.py."""
+    sites[count, 0] = function
+    sites[count, 1] = row
+    sites[count, 2] = callee
+    sites[count, 3] = state[VALUES + SP]
+    sites[count, 4] = kind
+    sites[count, 5] = state[SP]
+    sites[count, 6] = state[SWITCH_VALUE] if state[SP] == SWITCHED and state[SWITCH_KIND] != UNKNOWN else -1
+    return count + 1
+
+
+@cython.cfunc
+def _join(states: cython.int[::1], start: cython.int, state: cython.int[::1]) -> cython.int:
+    """Join `state` with the one remembered at `start`: both become what holds on either path.
+
+    Returns 0 when nothing new was learned, else 1 | summary bits << 1.
+    """
+    i: cython.int
+    j: cython.int
+    k: cython.int
+    kind: cython.int
+    value: cython.int
+    other: cython.int
+    bits: cython.int = 0
+    changed: cython.int = 0
+    joins: cython.int = states[start + JOINS]
+    for i in range(16):
+        kind = states[start + i]
+        value = states[start + VALUES + i]
+        other = state[i]
+        if kind == other:
+            if kind != UNKNOWN and state[VALUES + i] > value:
+                value = state[VALUES + i]
+                if kind == NUMBER and joins > WIDEN_NUMBERS:
+                    kind = UNKNOWN
+                elif joins > WIDEN_DEPTH and i == SP:
+                    bits |= GROWS
+                    if kind != FRAME:
+                        value = states[start + VALUES + i]
+                    kind = BELOW if kind == FRAME else kind
+                elif joins > WIDEN_DEPTH:
+                    kind = UNKNOWN
+        elif (kind in (FRAME, BELOW)) and (other in (FRAME, BELOW)):
+            kind = BELOW
+            if state[VALUES + i] > value and joins <= WIDEN_DEPTH:
+                value = state[VALUES + i]
+        elif i == SP:
+            bits |= CONFLICT  # on one path another stack: the first one found is followed
+        else:
+            kind = UNKNOWN
+        if kind == UNKNOWN:
+            value = 0
+        if kind != states[start + i] or value != states[start + VALUES + i]:
+            changed = 1
+            states[start + i] = kind
+            states[start + VALUES + i] = value
+    for i in range(SLOTS, SLOTS + 3 * SLOT_COUNT, 3):
+        kind = states[start + i + 1]
+        if kind == UNKNOWN:
+            continue
+        j = _load_slot(state, states[start + i])
+        if j < 0 or state[j + 1] != kind or state[j + 2] != states[start + i + 2]:
+            if j >= 0 and state[j + 1] == kind and kind != NUMBER and joins <= WIDEN_DEPTH:
+                if state[j + 2] > states[start + i + 2]:
+                    states[start + i + 2] = state[j + 2]
+                    changed = 1
+            else:
+                states[start + i + 1] = UNKNOWN
+                changed = 1
+    if (
+        state[SWITCH_KIND] != UNKNOWN
+        and (states[start + SWITCH_KIND] == UNKNOWN or state[SWITCH_VALUE] > states[start + SWITCH_VALUE])
+        and (states[start + SWITCH_KIND] == UNKNOWN or joins <= WIDEN_DEPTH)
+    ):
+        states[start + SWITCH_KIND] = state[SWITCH_KIND]
+        states[start + SWITCH_VALUE] = state[SWITCH_VALUE]
+        changed = 1
+    if changed:
+        states[start + JOINS] = joins + 1
+        for k in range(STATE_SIZE):
+            state[k] = states[start + k]
+    return changed | bits << 1
+
+
 def track_functions(
-    work: cython.int[::1],
+    work: cython.const[cython.int][::1],
     word: cython.int,
-    operation: cython.uchar[::1],
-    width: cython.uchar[::1],
-    register: cython.uchar[::1],
-    base: cython.uchar[::1],
-    index: cython.uchar[::1],
-    scale: cython.uchar[::1],
-    flags: cython.uchar[::1],
-    clobbers: cython.ushort[::1],
-    displacement: cython.int[::1],
-    immediate: cython.longlong[::1],
-    address: cython.longlong[::1],
-    length: cython.ushort[::1],
-    target: cython.int[::1],
-    owner: cython.int[::1],
-    first: cython.int[::1],
-    parent: cython.int[::1],
-    is_piece: cython.uchar[::1],
-    synthetic: cython.uchar[::1],
-    role: cython.uchar[::1],
-    no_return: cython.uchar[::1],
-    marks: cython.uchar[::1],
-    extra_row: cython.int[::1],
-    extra_to: cython.int[::1],
-    next_row: cython.int[::1],
-    next_to: cython.int[::1],
+    operation: cython.const[cython.uchar][::1],
+    width: cython.const[cython.uchar][::1],
+    register: cython.const[cython.uchar][::1],
+    base: cython.const[cython.uchar][::1],
+    index: cython.const[cython.uchar][::1],
+    flags: cython.const[cython.uchar][::1],
+    clobbers: cython.const[cython.ushort][::1],
+    displacement: cython.const[cython.int][::1],
+    immediate: cython.const[cython.longlong][::1],
+    address: cython.const[cython.longlong][::1],
+    length: cython.const[cython.ushort][::1],
+    target: cython.const[cython.int][::1],
+    owner: cython.const[cython.int][::1],
+    marks: cython.const[cython.uchar][::1],
+    first: cython.const[cython.int][::1],
+    parent: cython.const[cython.int][::1],
+    is_piece: cython.const[cython.uchar][::1],
+    synthetic: cython.const[cython.uchar][::1],
+    role: cython.const[cython.uchar][::1],
+    allocates: cython.const[cython.uchar][::1],
+    pops: cython.const[cython.int][::1],
+    no_return: cython.const[cython.uchar][::1],
+    extra_row: cython.const[cython.int][::1],
+    extra_to: cython.const[cython.int][::1],
+    next_row: cython.const[cython.int][::1],
+    next_to: cython.const[cython.int][::1],
     visitor: cython.int[::1],
     depth: cython.int[::1],
     stack_kind: cython.uchar[::1],
+    remembered: cython.int[::1],
     state: cython.int[::1],
     states: cython.int[::1],
-    pending: cython.int[::1],
-    site_function: cython.int[::1],
-    site_row: cython.int[::1],
-    site_callee: cython.int[::1],
-    site_depth: cython.int[::1],
-    site_kind: cython.uchar[::1],
-    site_stack: cython.uchar[::1],
-    site_under: cython.int[::1],
-    site_count: cython.int,
+    waiting_states: cython.int[::1],
+    waiting_rows: cython.int[::1],
+    sites: cython.int[:, ::1],
     frame_out: cython.int[::1],
     compiler_frame_out: cython.int[::1],
     summary_out: cython.int[::1],
     reached_out: cython.int[::1],
     allocation_out: cython.int[::1],
 ) -> int:
-    """Track every function in `work`; returns the new number of sites (-1: the site arrays are full).
+    """Track every function in `work`; returns the number of sites written (-1: `sites` has too few rows).
 
-    Rows: `operation` … `target`, `owner` (row → function), `marks` (1 extra successors, 2 next row is not
-    the following one, 4 execution goes on after this ud2), `visitor`, `depth`, `stack_kind` (all per row).
-    Functions: `first`, `parent`, `is_piece`, `synthetic`, `role` (1 return thunk, 2 indirect-branch thunk,
-    3 nop at run time), `no_return`. `state` (64), `states` (4096 × 64), `pending` (4096): scratch. Per
+    Per row, in: `operation` … `target`, `owner` (row → function), `marks`. Per function, in: `first` (its
+    first row), `parent`, `is_piece`, `synthetic`, `role`, `allocates` (it subtracts a register from the stack
+    pointer: only there numbers are followed), `pops` (bytes of its arguments that it pops), `no_return`.
+    Sorted by their first column: (`extra_row`, `extra_to`) further successors, (`next_row`, `next_to`) what
+    is executed next. Per row, out: `visitor`, `depth`, `stack_kind`. Scratch: `remembered` (per row), `state`
+    (STATE_SIZE), `states` (STATE_LIMIT states), `waiting_states` and `waiting_rows` (WAITING_LIMIT). Per
     function, out: frame and compiler frame in bytes, summary bits, rows reached, depth of the allocation of
     unknown size.
     """
     n: cython.int = cython.cast(cython.int, operation.shape[0])
-    waiting: cython.int = 0
+    capacity: cython.int = cython.cast(cython.int, sites.shape[0])
+    site_count: cython.int = 0
+    waiting: cython.int
+    known_states: cython.int
+    number: cython.int
     row: cython.int
     op: cython.int
     reg: cython.int
@@ -107,7 +354,6 @@ def track_functions(
     w: cython.int
     i: cython.int
     s: cython.int
-    at: cython.int
     t: cython.int
     g: cython.int
     kind: cython.int
@@ -116,19 +362,16 @@ def track_functions(
     new_value: cython.int
     mask: cython.int
     mark: cython.int
-    frame: cython.int = word
-    compiler_frame: cython.int = word
-    summary: cython.int = 0
-    reached: cython.int = 0
-    returns_again: cython.int = 0
+    align: cython.int
+    frame: cython.int
+    compiler_frame: cython.int
+    summary: cython.int
+    reached: cython.int
+    allocation_depth: cython.int
     after: cython.int
     going: cython.bint
-    big: cython.longlong
-    slot_depth: cython.int
     transient: cython.bint
-    align: cython.int
-    capacity: cython.int = cython.cast(cython.int, site_row.shape[0])
-    allocation_depth: cython.int = 0
+    big: cython.longlong
     function: cython.int
     position: cython.Py_ssize_t
 
@@ -138,417 +381,367 @@ def track_functions(
         compiler_frame = word
         summary = 0
         reached = 0
-        returns_again = 0
         allocation_depth = 0
-        for i in range(64):
+        known_states = 0
+        number = NUMBER if allocates[function] else UNKNOWN
+        for i in range(STATE_SIZE):
             state[i] = 0
-        state[4] = 1
-        state[16 + 4] = word
-        for i in range(64):
-            states[i] = state[i]
-        pending[0] = first[function]
-        waiting = 1
+        state[SP] = FRAME
+        state[VALUES + SP] = word
+        waiting = _put_off(state, waiting_states, waiting_rows, 0, first[function])
 
         while waiting > 0:
             waiting -= 1
-            row = pending[waiting]
-            for i in range(64):
-                state[i] = states[waiting * 64 + i]
+            row = waiting_rows[waiting]
+            for i in range(STATE_SIZE):
+                state[i] = waiting_states[waiting * STATE_SIZE + i]
             going = True
             while going:
                 if row < 0 or row >= n:
                     break
-                g = owner[row]
-                kind = state[4]
-                value = state[20]
-                # --- Been here? Go on only when this way is deeper.
-                if visitor[row] == function:
-                    if stack_kind[row] == kind and depth[row] == value:
-                        break
-                    if stack_kind[row] != kind:
-                        # A join of known and unknown depth is unknown; of two stacks, a conflict.
-                        if kind == 4 and stack_kind[row] == 1:
-                            pass
-                        elif kind == 1 and stack_kind[row] == 4:
-                            break
-                        else:
-                            summary |= 32
-                            break
-                    elif value <= depth[row]:
-                        if kind == 3:
-                            break
-                        break
-                    returns_again += 1
-                    if returns_again > 64:
-                        summary |= 64
-                        break
-                else:
+                if site_count + 2 > capacity:
+                    return -1
+                mark = marks[row]
+                # --- Been here? Go on only with something new.
+                if visitor[row] != function:
                     visitor[row] = function
                     reached += 1
+                    if mark & JOIN:
+                        if known_states >= STATE_LIMIT:
+                            summary |= TOO_COMPLEX
+                            break
+                        remembered[row] = known_states
+                        for i in range(STATE_SIZE):
+                            states[known_states * STATE_SIZE + i] = state[i]
+                        states[known_states * STATE_SIZE + JOINS] = 0
+                        known_states += 1
+                elif mark & JOIN:
+                    i = _join(states, remembered[row] * STATE_SIZE, state)
+                    summary |= i >> 1
+                    if not i & 1:
+                        break
+                kind = state[SP]
+                value = state[VALUES + SP]
                 depth[row] = value
                 stack_kind[row] = kind
+                if (kind in (FRAME, BELOW)) and value > frame:
+                    frame = value
                 op = operation[row]
-                mark = marks[row]
                 reg = register[row]
                 b = base[row]
                 w = width[row]
                 transient = False
-                if kind == 1 or kind == 4:
-                    if value > frame:
-                        frame = value
-                # --- Extra successors: static keys, exception fixups, alternatives.
-                if mark & 1:
+                # --- Extra successors: static keys, exception fixups, alternatives, jump tables.
+                if mark & EXTRA:
                     i = _find(extra_row, row)
                     while i < extra_row.shape[0] and extra_row[i] == row:
-                        if waiting < 4096:
-                            pending[waiting] = extra_to[i]
-                            for s in range(64):
-                                states[waiting * 64 + s] = state[s]
-                            waiting += 1
-                        else:
-                            summary |= 256
+                        t = _put_off(state, waiting_states, waiting_rows, waiting, extra_to[i])
+                        if t < 0:
+                            summary |= TOO_COMPLEX
+                            break
+                        waiting = t
                         i += 1
                 after = row + 1
-                if mark & 2:
+                if mark & NEXT:
                     after = next_to[_find(next_row, row)]
 
                 # --- Effects on the stack pointer and on copies of it.
-                if op == 1 or op == 26 or op == 24:  # push, pushf, pusha
-                    slot_depth = value + w * (8 if op == 24 else 1)
-                    state[20] = slot_depth
+                if op in (PUSH, PUSH_FLAGS, PUSH_ALL):
+                    state[VALUES + SP] = value + w * (8 if op == PUSH_ALL else 1)
                     # The value saved, where it matters: realigned frames save r10 (ecx on i386) this way.
-                    new_kind = 0
+                    new_kind = UNKNOWN
                     new_value = 0
-                    if op == 1 and reg < 16 and not (flags[row] & 1):
+                    if op == PUSH and reg < 16 and w == word and not (flags[row] & 1):
                         new_kind = state[reg]
-                        new_value = state[16 + reg]
-                        if reg == 4:
-                            new_value = value
-                    if kind == 1 or kind == 4:
-                        _save_slot(state, kind * 0x1000000 + slot_depth, new_kind, new_value)
-                    # pushf; pop reg — and any push popped at once — is inline assembly, not the compiler's frame.
-                    if after < n and (operation[after] == 2 or operation[after] == 27):
-                        transient = True
-                    if op == 26:
-                        transient = True
-                    if kind == 1 or kind == 4:
-                        if slot_depth > frame:
-                            frame = slot_depth
-                        if not transient and slot_depth > compiler_frame:
-                            compiler_frame = slot_depth
-                elif op == 2 or op == 27 or op == 25:  # pop, popf, popa
-                    new_kind = 0
+                        new_value = value if reg == SP else state[VALUES + reg]
+                    if kind in (FRAME, BELOW):
+                        _save_slot(state, _slot_key(kind, state[VALUES + SP]), new_kind, new_value)
+                    # pushf; pop reg (any push popped at once) is inline assembly, not the compiler's frame.
+                    transient = op == PUSH_FLAGS or (
+                        after < n and (operation[after] == POP or operation[after] == POP_FLAGS)
+                    )
+                elif op in (POP, POP_FLAGS, POP_ALL):
+                    new_kind = UNKNOWN
                     new_value = 0
-                    if kind == 1 or kind == 4:
-                        s = _load_slot(state, kind * 0x1000000 + value)
+                    if kind in (FRAME, BELOW):
+                        s = _load_slot(state, _slot_key(kind, value))
                         if s >= 0:
-                            new_kind = state[32 + s * 3 + 1]
-                            new_value = state[32 + s * 3 + 2]
-                    state[20] = value - w * (8 if op == 25 else 1)
-                    if op == 25:
-                        for i in range(16):
-                            if i != 4:
-                                state[i] = 0
-                    elif op == 2 and reg == 4:
-                        # pop %rsp: back from another stack (call_on_irqstack keeps the old pointer at its top).
-                        if kind == 3 and state[56] != 0:
-                            state[4] = state[56]
-                            state[20] = state[57]
-                        elif new_kind == 1 or new_kind == 4:
-                            state[4] = new_kind
-                            state[20] = new_value
+                            new_kind = state[s + 1]
+                            new_value = state[s + 2]
+                    state[VALUES + SP] = value - w * (8 if op == POP_ALL else 1)
+                    if op == POP_ALL:
+                        for i in range(8):
+                            if i != SP:
+                                state[i] = UNKNOWN
+                    elif op == POP and reg == SP:
+                        # pop %rsp: back from another stack; call_on_irqstack() has put the old pointer there.
+                        if kind == SWITCHED and state[SWITCH_KIND] != UNKNOWN:
+                            state[SP] = state[SWITCH_KIND]
+                            state[VALUES + SP] = state[SWITCH_VALUE]
                         else:
-                            state[56] = kind
-                            state[57] = value
-                            state[4] = 3
-                            state[20] = 0
-                            summary |= 16
-                    elif op == 2 and reg < 16:
-                        state[reg] = new_kind
-                        state[16 + reg] = new_value
-                elif op == 3:  # add or sub immediate
+                            summary |= _set_stack_pointer(state, new_kind, new_value)
+                    elif op == POP and reg < 16:
+                        state[reg] = new_kind if w == word else UNKNOWN
+                        state[VALUES + reg] = new_value
+                elif op == ADD_IMMEDIATE:  # sub too
                     if reg < 16:
                         big = immediate[row]
-                        if state[reg] == 2:
-                            if w >= 4 and big >= 0 and big + state[16 + reg] < 0x40000000:
-                                state[16 + reg] += cython.cast(cython.int, big)
+                        if state[reg] == NUMBER:
+                            if big >= 0 and big + state[VALUES + reg] < ALLOCATION_LIMIT:
+                                state[VALUES + reg] += cython.cast(cython.int, big)
                             else:
-                                state[reg] = 0
-                        elif state[reg] != 0:
-                            if -0x10000000 < big < 0x10000000 and w == word:
-                                state[16 + reg] -= cython.cast(cython.int, big)
-                            elif reg != 4:
-                                state[reg] = 0
-                        if reg == 4 and state[4] != 3 and state[20] > compiler_frame:
-                            compiler_frame = state[20]
-                        if reg == 4 and state[4] != 3 and state[20] > frame:
-                            frame = state[20]
-                elif op == 4:  # mov reg, reg
-                    if w == word or (w == 4 and b < 16 and state[b] == 2):
+                                state[reg] = UNKNOWN
+                        elif state[reg] != UNKNOWN:
+                            big = state[VALUES + reg] - big
+                            if -DEPTH_LIMIT < big < DEPTH_LIMIT and w == word:
+                                state[VALUES + reg] = cython.cast(cython.int, big)
+                            elif reg == SP:
+                                summary |= _set_stack_pointer(state, UNKNOWN, 0)
+                            else:
+                                state[reg] = UNKNOWN
+                elif op == MOVE:
+                    new_kind = UNKNOWN
+                    new_value = 0
+                    if w == word or (w == 4 and state[b] == NUMBER):
                         new_kind = state[b]
-                        new_value = state[16 + b]
-                    else:
-                        new_kind = 0
-                        new_value = 0
-                    if reg == 4:
-                        _set_stack_pointer(state, new_kind, new_value)
-                        if new_kind != 1 and new_kind != 4 and new_kind != 3:
-                            summary |= 16
+                        new_value = state[VALUES + b]
+                    if reg == SP:
+                        summary |= _set_stack_pointer(state, new_kind, new_value)
                     else:
                         state[reg] = new_kind
-                        state[16 + reg] = new_value
-                elif op == 5:  # lea
-                    new_kind = 0
+                        state[VALUES + reg] = new_value
+                elif op == LEA:
+                    new_kind = UNKNOWN
                     new_value = 0
-                    if w == word and b < 16 and index[row] == 255 and state[b] != 2 and state[b] != 0:
-                        new_kind = state[b]
-                        new_value = state[16 + b] - displacement[row]
-                    elif b < 16 and index[row] == 255 and state[b] == 2 and 0 <= displacement[row] < 0x100000:
-                        new_kind = 2
-                        new_value = state[16 + b] + displacement[row]
-                    if reg == 4:
-                        _set_stack_pointer(state, new_kind, new_value)
-                        if new_kind == 0:
-                            summary |= 16
-                        elif new_kind != 3:
-                            if new_value > frame:
-                                frame = new_value
-                            if new_value > compiler_frame:
-                                compiler_frame = new_value
+                    if b < 16 and index[row] == NONE:
+                        if state[b] == NUMBER:
+                            if 0 <= displacement[row] < ALLOCATION_LIMIT - state[VALUES + b]:
+                                new_kind = NUMBER
+                                new_value = state[VALUES + b] + displacement[row]
+                        elif state[b] != UNKNOWN and w == word:
+                            big = state[VALUES + b]
+                            big -= displacement[row]
+                            if -DEPTH_LIMIT < big < DEPTH_LIMIT:
+                                new_kind = state[b]
+                                new_value = cython.cast(cython.int, big)
+                    if reg == SP:
+                        summary |= _set_stack_pointer(state, new_kind, new_value)
                     elif reg < 16:
                         state[reg] = new_kind
-                        state[16 + reg] = new_value
-                elif op == 6:  # and immediate
+                        state[VALUES + reg] = new_value
+                elif op == AND_IMMEDIATE:
                     if reg < 16:
                         big = immediate[row]
-                        if state[reg] == 1 or state[reg] == 4:
-                            # Realignment: at its worst the whole alignment less one word is lost.
-                            if big < 0 and -big <= 4096:
+                        if state[reg] == FRAME or state[reg] == BELOW:
+                            # Realigned frame: at its worst the whole alignment less one word is lost.
+                            if -4096 <= big < 0 and w == word:
                                 align = cython.cast(cython.int, -big)
                                 if align > word:
-                                    state[16 + reg] += align - word
-                                    if reg == 4:
-                                        summary |= 2
-                                        if state[20] > frame:
-                                            frame = state[20]
-                                        if state[20] > compiler_frame:
-                                            compiler_frame = state[20]
-                            elif reg != 4:
-                                # and $~(THREAD_SIZE-1): the address of the stack's base, no frame address.
-                                state[reg] = 0
-                                if big >= 0 and big < 0x40000000:
-                                    state[reg] = 2
-                                    state[16 + reg] = cython.cast(cython.int, big)
+                                    state[VALUES + reg] += align - word
+                                    if reg == SP:
+                                        summary |= REALIGNED
+                            elif reg == SP:
+                                summary |= _set_stack_pointer(state, UNKNOWN, 0)
                             else:
-                                state[4] = 3
-                                state[20] = 0
-                                summary |= 16
-                        elif state[reg] == 3:
-                            pass
-                        elif big >= 0 and big < 0x40000000:
-                            if state[reg] != 2 or state[16 + reg] > big:
-                                state[16 + reg] = cython.cast(cython.int, big)
+                                # and $~(THREAD_SIZE-1): the address of the stack's base, no frame address.
+                                state[reg] = UNKNOWN
+                                if 0 <= big < ALLOCATION_LIMIT:
+                                    state[reg] = number
+                                    state[VALUES + reg] = cython.cast(cython.int, big)
+                        elif state[reg] == SWITCHED:
+                            if reg != SP:
+                                state[reg] = UNKNOWN
+                        elif 0 <= big < ALLOCATION_LIMIT:
+                            if state[reg] != NUMBER or state[VALUES + reg] > big:
+                                state[VALUES + reg] = cython.cast(cython.int, big)
                             elif big > 0:  # the result is a multiple of the mask's lowest bit
                                 align = cython.cast(cython.int, big & -big)
-                                state[16 + reg] -= state[16 + reg] % align
-                            state[reg] = 2
-                        elif state[reg] != 2:
-                            state[reg] = 0
-                elif op == 29:  # sub reg, reg
-                    if reg == 4:
+                                state[VALUES + reg] -= state[VALUES + reg] % align
+                            state[reg] = number
+                        # A number that is masked with more bits than it has keeps its bound.
+                elif op == SUBTRACT:
+                    if reg == SP:
                         # alloca: bounded when the size is.
-                        if b < 16 and state[b] == 2:
-                            state[20] += state[16 + b]
-                            summary |= 4
-                            if state[4] != 3:
-                                if state[20] > frame:
-                                    frame = state[20]
-                                if state[20] > compiler_frame:
-                                    compiler_frame = state[20]
-                        else:
-                            if state[4] != 3:
-                                state[4] = 4
-                                summary |= 8
-                                if value > allocation_depth:
-                                    allocation_depth = value
+                        if b < 16 and not (flags[row] & 1) and state[b] == NUMBER and kind != SWITCHED:
+                            state[VALUES + SP] += state[VALUES + b]
+                            summary |= BOUNDED
+                        elif kind != SWITCHED:
+                            state[SP] = BELOW
+                            summary |= UNBOUNDED
+                            if value > allocation_depth:
+                                allocation_depth = value
                     elif reg < 16:
-                        state[reg] = 0
-                elif op == 33:  # add reg, reg
-                    if reg == 4:
-                        if state[4] != 3:
-                            state[4] = 4
-                            summary |= 8
+                        state[reg] = UNKNOWN
+                elif op == ADD:
+                    if reg == SP:
+                        if kind != SWITCHED:
+                            state[SP] = BELOW
+                            summary |= UNBOUNDED
+                            if value > allocation_depth:
+                                allocation_depth = value
                     elif reg < 16:
-                        if b < 16 and state[reg] == 2 and state[b] == 2 and state[16 + reg] + state[16 + b] < 0x40000000:
-                            state[16 + reg] += state[16 + b]
+                        if (
+                            b < 16
+                            and not (flags[row] & 1)
+                            and state[reg] == NUMBER
+                            and state[b] == NUMBER
+                            and state[VALUES + reg] + state[VALUES + b] < ALLOCATION_LIMIT
+                        ):
+                            state[VALUES + reg] += state[VALUES + b]
                         else:
-                            state[reg] = 0
-                elif op == 35:  # zero-extending load or move
-                    if reg < 16:
-                        new_kind = 0
-                        new_value = 0
-                        if w <= 2:
-                            new_kind = 2
-                            new_value = 255 if w == 1 else 65535
-                            if b < 16 and not (flags[row] & 1) and state[b] == 2 and state[16 + b] < new_value:
-                                new_value = state[16 + b]
-                        if reg == 4:
-                            _set_stack_pointer(state, 0, 0)
-                            summary |= 16
-                        else:
-                            state[reg] = new_kind
-                            state[16 + reg] = new_value
-                elif op == 31:  # mov immediate
-                    if reg < 16:
-                        big = immediate[row]
-                        if reg == 4:
-                            _set_stack_pointer(state, 0, 0)
-                            summary |= 16
-                        elif 0 <= big < 0x40000000:
-                            state[reg] = 2
-                            state[16 + reg] = cython.cast(cython.int, big)
-                        else:
-                            state[reg] = 0
-                elif op == 36 or op == 37:  # shifts of bounded numbers
-                    if reg < 16:
-                        big = immediate[row] & 63
-                        if reg == 4:
-                            _set_stack_pointer(state, 0, 0)
-                            summary |= 16
-                        elif state[reg] == 2 and op == 36 and big < 16 and state[16 + reg] < (1 << 14):
-                            state[16 + reg] <<= cython.cast(cython.int, big)
-                        elif state[reg] == 2 and op == 37 and big < 31:
-                            state[16 + reg] >>= cython.cast(cython.int, big)
-                        else:
-                            state[reg] = 0
-                elif op == 7:  # load: a saved value comes back
-                    new_kind = 0
+                            state[reg] = UNKNOWN
+                elif op == LOAD_NARROW:  # zero-extended, from memory or a register
+                    new_kind = UNKNOWN
                     new_value = 0
-                    if b < 16 and index[row] == 255 and (state[b] == 1 or state[b] == 4) and not (flags[row] & 2):
-                        s = _load_slot(state, state[b] * 0x1000000 + state[16 + b] - displacement[row])
-                        if s >= 0:
-                            new_kind = state[32 + s * 3 + 1]
-                            new_value = state[32 + s * 3 + 2]
-                    if reg == 4:
-                        _set_stack_pointer(state, new_kind, new_value)
-                        if new_kind == 0 or new_kind == 2:
-                            summary |= 16
+                    if w <= 2:
+                        new_kind = number
+                        new_value = 0xFF if w == 1 else 0xFFFF
+                        # b < 4: what is said of a register holds of its low byte, not of ah, ch, dh, bh.
+                        if (
+                            b < (16 if word == 8 or w == 2 else 4)
+                            and not (flags[row] & 1)
+                            and state[b] == NUMBER
+                            and state[VALUES + b] < new_value
+                        ):
+                            new_value = state[VALUES + b]
+                    if reg == SP:
+                        summary |= _set_stack_pointer(state, UNKNOWN, 0)
                     elif reg < 16:
                         state[reg] = new_kind
-                        state[16 + reg] = new_value
-                elif op == 8:  # store: remember a saved copy
-                    if b < 16 and index[row] == 255 and (state[b] == 1 or state[b] == 4) and reg < 16 and not (flags[row] & 2):
-                        _save_slot(state, state[b] * 0x1000000 + state[16 + b] - displacement[row], state[reg], state[16 + reg])
-                elif op == 22:  # leave
-                    if state[5] == 1 or state[5] == 4 or state[5] == 3:
-                        _set_stack_pointer(state, state[5], state[21])
-                        # The saved frame pointer is popped: the caller's value, or one that was saved here.
-                        new_kind = 0
-                        new_value = 0
-                        s = _load_slot(state, state[4] * 0x1000000 + state[20])
-                        if s >= 0:
-                            new_kind = state[32 + s * 3 + 1]
-                            new_value = state[32 + s * 3 + 2]
-                        state[20] -= word
-                        state[5] = new_kind
-                        state[21] = new_value
-                    else:
-                        _set_stack_pointer(state, 0, 0)
-                        summary |= 16
-                        state[5] = 0
-                elif op == 23:  # enter
-                    state[20] += word + cython.cast(cython.int, immediate[row] & 0xFFFF)
-                    state[5] = kind
-                    state[21] = value + word
-                    if state[4] != 3 and state[20] > frame:
-                        frame = state[20]
-                    if state[4] != 3 and state[20] > compiler_frame:
-                        compiler_frame = state[20]
-                elif op == 28:  # xchg
+                        state[VALUES + reg] = new_value
+                elif op == MOVE_IMMEDIATE:
+                    big = immediate[row]
+                    if reg == SP:
+                        summary |= _set_stack_pointer(state, UNKNOWN, 0)
+                    elif reg < 16:
+                        state[reg] = UNKNOWN
+                        if 0 <= big < ALLOCATION_LIMIT:
+                            state[reg] = number
+                            state[VALUES + reg] = cython.cast(cython.int, big)
+                elif op in (SHIFT_LEFT, SHIFT_RIGHT):
+                    big = immediate[row] & (63 if w == 8 else 31)
+                    if reg == SP:
+                        summary |= _set_stack_pointer(state, UNKNOWN, 0)
+                    elif reg < 16:
+                        if state[reg] == NUMBER and op == SHIFT_RIGHT:
+                            state[VALUES + reg] = state[VALUES + reg] >> big if big < 31 else 0
+                        elif (
+                            state[reg] == NUMBER
+                            and big < 20
+                            and state[VALUES + reg] < (ALLOCATION_LIMIT >> big)
+                        ):
+                            state[VALUES + reg] <<= cython.cast(cython.int, big)
+                        else:
+                            state[reg] = UNKNOWN
+                elif op == LOAD:  # a saved value comes back
+                    new_kind = UNKNOWN
+                    new_value = 0
+                    if (
+                        b < 16
+                        and index[row] == NONE
+                        and (state[b] == FRAME or state[b] == BELOW)
+                        and not (flags[row] & 2)
+                    ):
+                        big = state[VALUES + b]
+                        big -= displacement[row]
+                        if -DEPTH_LIMIT < big < DEPTH_LIMIT:
+                            s = _load_slot(state, _slot_key(state[b], cython.cast(cython.int, big)))
+                            if s >= 0:
+                                new_kind = state[s + 1]
+                                new_value = state[s + 2]
+                    if reg == SP:
+                        summary |= _set_stack_pointer(state, new_kind, new_value)
+                    elif reg < 16:
+                        state[reg] = new_kind
+                        state[VALUES + reg] = new_value
+                elif op == STORE:  # remember a saved copy
+                    if (
+                        b < 16
+                        and index[row] == NONE
+                        and (state[b] == FRAME or state[b] == BELOW)
+                        and reg < 16
+                        and not (flags[row] & 2)
+                    ):
+                        big = state[VALUES + b]
+                        big -= displacement[row]
+                        if -DEPTH_LIMIT < big < DEPTH_LIMIT:
+                            s = _slot_key(state[b], cython.cast(cython.int, big))
+                            _save_slot(state, s, state[reg], state[VALUES + reg])
+                elif op == LEAVE:
+                    summary |= _set_stack_pointer(state, state[BP], state[VALUES + BP])
+                    # The saved frame pointer is popped: the caller's value, or one that was saved here.
+                    s = _load_slot(state, _slot_key(state[SP], state[VALUES + SP]))
+                    state[BP] = state[s + 1] if s >= 0 else UNKNOWN
+                    state[VALUES + BP] = state[s + 2] if s >= 0 else 0
+                    state[VALUES + SP] -= word
+                elif op == ENTER:  # immediate: bytes, and above them the nesting level
+                    state[BP] = kind
+                    state[VALUES + BP] = value + word
+                    state[VALUES + SP] += cython.cast(
+                        cython.int, word + (immediate[row] & 0xFFFF) + word * (immediate[row] >> 16 & 31)
+                    )
+                elif op == EXCHANGE:
                     if reg < 16 and b < 16:
-                        new_kind = state[b]
-                        new_value = state[16 + b]
-                        if b == 4:
-                            new_kind = state[reg]
-                            new_value = state[16 + reg]
-                            i = reg
+                        i = reg if b == SP else b  # the one that is not the stack pointer, if either is
+                        s = SP if b == SP else reg
+                        new_kind = state[i]
+                        new_value = state[VALUES + i]
+                        # i386 call_on_stack: xchg %ebx,%esp leaves the old pointer in the register.
+                        state[i] = state[s]
+                        state[VALUES + i] = state[VALUES + s]
+                        if s == SP:
+                            summary |= _set_stack_pointer(state, new_kind, new_value)
                         else:
-                            i = b
-                        if reg == 4 or b == 4:
-                            # i386 call_on_stack: xchg %ebx,%esp leaves the old pointer in the register.
-                            state[i] = kind
-                            state[16 + i] = value
-                            _set_stack_pointer(state, new_kind, new_value)
-                            if new_kind == 0 or new_kind == 2:
-                                summary |= 16
-                        else:
-                            state[b] = state[reg]
-                            state[16 + b] = state[16 + reg]
-                            state[reg] = new_kind
-                            state[16 + reg] = new_value
-                elif op == 9 or op == 10:  # calls
-                    t = target[row] if op == 9 else -1
+                            state[s] = new_kind
+                            state[VALUES + s] = new_value
+                elif op in (CALL, CALL_INDIRECT):
+                    t = target[row] if op == CALL else -1
                     g = owner[t] if t >= 0 else -1
-                    if t >= 0 and role[g] == 3 and first[g] == t:
+                    if t >= 0 and role[g] == RUNTIME_NOP and first[g] == t:
                         pass  # call __fentry__: a nop unless tracing is on
                     elif t >= 0 and first[g] != t and (g == function or parent[g] == function or is_piece[g]):
                         # Internal call: return-stack stuffing, retpolines, clear_bhb_loop. It pushes its own
                         # return address; both ways are followed.
-                        if waiting < 4096:
-                            pending[waiting] = t
-                            for s in range(64):
-                                states[waiting * 64 + s] = state[s]
-                            states[waiting * 64 + 20] += word
-                            waiting += 1
+                        state[VALUES + SP] += word
+                        i = _put_off(state, waiting_states, waiting_rows, waiting, t)
+                        state[VALUES + SP] -= word
+                        if i < 0:
+                            summary |= TOO_COMPLEX
                         else:
-                            summary |= 256
-                        if after < n and operation[after] == 17:
-                            going = False  # int3 behind the call: it never returns here (return-stack stuffing)
+                            waiting = i
+                        if after < n and operation[after] == BREAKPOINT:
+                            going = (
+                                False  # int3 behind the call: it never returns here (return-stack stuffing)
+                            )
                     else:
-                        if site_count >= capacity:
-                            return -1
-                        site_function[site_count] = function
-                        site_row[site_count] = row
-                        site_callee[site_count] = g
-                        site_depth[site_count] = value
-                        site_kind[site_count] = 0
-                        site_stack[site_count] = kind
-                        site_under[site_count] = state[57] if kind == 3 and state[56] != 0 else -1
-                        if op == 10 or (t >= 0 and role[g] == 2):
-                            site_kind[site_count] = 2
-                            site_callee[site_count] = -1
-                        site_count += 1
-                        if t >= 0 and first[g] == t and no_return[g]:
-                            going = False
-                        # Caller-saved registers do not survive (the ABI's, both kernels): ax, cx, dx; on x86-64
-                        # also si, di, r8 to r11.
+                        if op == CALL_INDIRECT or (t >= 0 and role[g] == INDIRECT_THUNK):
+                            site_count = _add_site(sites, site_count, function, row, -1, SITE_INDIRECT, state)
+                        else:
+                            site_count = _add_site(sites, site_count, function, row, g, SITE_CALL, state)
+                        if t >= 0 and first[g] == t:
+                            state[VALUES + SP] -= pops[g]  # ret $N
+                            going = not no_return[g]
+                        # Caller-saved registers do not survive (the ABI's, both kernels): ax, cx, dx; on
+                        # x86-64 also si, di, r8 to r11.
                         mask = 0x0FC7 if word == 8 else 0x07
                         for i in range(12):
                             if mask & (1 << i):
-                                state[i] = 0
-                elif op == 11 or op == 13:  # jumps
+                                state[i] = UNKNOWN
+                elif op in (JUMP, JUMP_CONDITIONAL):
                     t = target[row]
                     g = owner[t] if t >= 0 else -1
-                    if t >= 0 and role[g] == 1 and first[g] == t:
+                    if t >= 0 and role[g] == RETURN_THUNK and first[g] == t:
                         # jmp __x86_return_thunk is a return.
-                        if op == 11:
-                            going = False
-                        summary |= 1
-                        if kind == 1 and value != word:
-                            summary |= 128
-                    elif t >= 0 and role[g] == 2:
-                        if site_count >= capacity:
-                            return -1
-                        site_function[site_count] = function
-                        site_row[site_count] = row
-                        site_callee[site_count] = -1
-                        site_depth[site_count] = value
-                        site_kind[site_count] = 3
-                        site_stack[site_count] = kind
-                        site_under[site_count] = state[57] if kind == 3 and state[56] != 0 else -1
-                        site_count += 1
-                        summary |= 1
-                        going = op == 13
+                        going = op == JUMP_CONDITIONAL
+                        summary |= RETURNS
+                        if kind == FRAME and value != word:
+                            summary |= UNBALANCED
+                    elif t >= 0 and role[g] == INDIRECT_THUNK:
+                        site_count = _add_site(
+                            sites, site_count, function, row, -1, SITE_INDIRECT_TAIL, state
+                        )
+                        summary |= RETURNS
+                        going = op == JUMP_CONDITIONAL
                     elif t < 0 or (
                         first[g] == t
                         and g != function
@@ -556,85 +749,72 @@ def track_functions(
                         and not is_piece[g]
                         and not (synthetic[g] and value != word)
                     ):
-                        if site_count >= capacity:
-                            return -1
-                        site_function[site_count] = function
-                        site_row[site_count] = row
-                        site_callee[site_count] = g
-                        site_depth[site_count] = value
-                        site_kind[site_count] = 1
-                        site_stack[site_count] = kind
-                        site_under[site_count] = state[57] if kind == 3 and state[56] != 0 else -1
-                        site_count += 1
+                        site_count = _add_site(sites, site_count, function, row, g, SITE_TAIL, state)
                         if t < 0 or not no_return[g]:
-                            summary |= 1
-                        if op == 11:
-                            going = False
+                            summary |= RETURNS
+                        going = op == JUMP_CONDITIONAL
+                    elif op == JUMP:
+                        row = t
+                        continue
                     else:
-                        if op == 11:
-                            row = t
-                            continue
-                        if waiting < 4096:
-                            pending[waiting] = t
-                            for s in range(64):
-                                states[waiting * 64 + s] = state[s]
-                            waiting += 1
+                        i = _put_off(state, waiting_states, waiting_rows, waiting, t)
+                        if i < 0:
+                            summary |= TOO_COMPLEX
                         else:
-                            summary |= 256
-                elif op == 12:  # jmp *: a tail call through a pointer, or a jump table
-                    if site_count >= capacity:
-                        return -1
-                    site_function[site_count] = function
-                    site_row[site_count] = row
-                    site_callee[site_count] = -1
-                    site_depth[site_count] = value
-                    site_kind[site_count] = 3
-                    site_stack[site_count] = kind
-                    site_under[site_count] = state[57] if kind == 3 and state[56] != 0 else -1
-                    site_count += 1
-                    summary |= 1
+                            waiting = i
+                elif op == JUMP_INDIRECT:  # a tail call through a pointer, or a jump table
+                    site_count = _add_site(sites, site_count, function, row, -1, SITE_INDIRECT_TAIL, state)
+                    summary |= RETURNS
                     going = False
-                elif op == 14:  # ret
-                    summary |= 1
-                    if kind == 1 and value != word:
-                        summary |= 128
+                elif op == RETURN:
+                    summary |= RETURNS
+                    if kind == FRAME and value != word:
+                        summary |= UNBALANCED
                     going = False
                 elif (
-                    op == 15
+                    op == INTERRUPT_RETURN
                     and row > 0
                     and after < n
-                    and operation[row - 1] == 1
-                    and register[row - 1] == 255
+                    and operation[row - 1] == PUSH
+                    and register[row - 1] == NONE
                     and not (flags[row - 1] & 1)
                     and immediate[row - 1] == address[after]
                 ):
                     # sync_core(): an iret to the next instruction, whose frame was pushed just before.
-                    state[20] = value - word * (5 if word == 8 else 3)
-                elif op == 15 or op == 21 or op == 38:  # iret, sysret, far jumps: leaves for good
-                    summary |= 512
+                    state[VALUES + SP] = value - word * (5 if word == 8 else 3)
+                elif op in (INTERRUPT_RETURN, SYSTEM_RETURN, FAR_JUMP):
+                    summary |= LEAVES
                     going = False
-                elif op == 16:  # ud2: WARN goes on, BUG does not
-                    if not mark & 4:
-                        going = False
-                elif op == 17:
+                elif op == UNDEFINED:  # ud2: WARN goes on, BUG does not
+                    going = mark & CONTINUES != 0
+                elif op == BREAKPOINT:
                     # Padding is a run of int3, or ends the function; a single one amid code is meant to be
                     # executed (int3_selftest), and its handler returns.
-                    if length[row] > 1 or after >= n or owner[after] != owner[row]:
-                        going = False
-                elif op == 40:  # no instruction
+                    going = length[row] == 1 and after < n and owner[after] == owner[row]
+                elif op == BAD:
+                    summary |= UNDECODED
                     going = False
-                elif op == 19:  # hlt
-                    pass
-                # --- Every other register that the instruction writes is no longer known.
-                mask = clobbers[row]
-                if mask and (op == 0 or op == 20 or op == 18 or op == 32 or op == 30 or op == 34 or op == 41 or op == 39 or op == 13):
-                    for i in range(16):
-                        if mask & (1 << i):
-                            if i == 4:
-                                _set_stack_pointer(state, 0, 0)
-                                summary |= 16
-                            else:
-                                state[i] = 0
+                else:
+                    # --- Every other register that the instruction writes is no longer known.
+                    mask = clobbers[row]
+                    if mask:
+                        if mask & (1 << SP):
+                            summary |= _set_stack_pointer(state, UNKNOWN, 0)
+                        for i in range(16):
+                            if mask & (1 << i) and i != SP:
+                                state[i] = UNKNOWN
+                if op == JUMP_CONDITIONAL and clobbers[row]:
+                    state[CX] = UNKNOWN  # loop
+
+                # --- What the instruction itself pushed or allocated is in the frame.
+                new_value = state[VALUES + SP]
+                if (state[SP] == FRAME or state[SP] == BELOW) and new_value > value:
+                    if new_value > frame:
+                        frame = new_value
+                    if new_value > compiler_frame and not transient:
+                        compiler_frame = new_value
+                    if new_value >= DEPTH_LIMIT:
+                        summary |= _set_stack_pointer(state, UNKNOWN, 0) | GROWS
                 if not going:
                     break
                 # --- Falling into the next function is a tail call.
@@ -646,20 +826,11 @@ def track_functions(
                         and owner[row] != g
                         and parent[g] != function
                         and not is_piece[g]
-                        and operation[after] != 17
+                        and operation[after] != BREAKPOINT
                     ):
-                        if site_count >= capacity:
-                            return -1
-                        site_function[site_count] = function
-                        site_row[site_count] = row
-                        site_callee[site_count] = g
-                        site_depth[site_count] = state[20]
-                        site_kind[site_count] = 1
-                        site_stack[site_count] = state[4]
-                        site_under[site_count] = state[57] if state[4] == 3 and state[56] != 0 else -1
-                        site_count += 1
+                        site_count = _add_site(sites, site_count, function, row, g, SITE_TAIL, state)
                         if not no_return[g]:
-                            summary |= 1
+                            summary |= RETURNS
                         break
                 row = after
         frame_out[function] = frame
@@ -668,48 +839,3 @@ def track_functions(
         reached_out[function] = reached
         allocation_out[function] = allocation_depth
     return site_count
-
-
-@cython.cfunc
-@cython.inline
-def _set_stack_pointer(state: cython.int[::1], kind: cython.int, value: cython.int) -> cython.void:
-    """rsp = a known frame address, or the start of another stack."""
-    if kind == 1 or kind == 4 or kind == 3:
-        state[4] = kind
-        state[20] = value
-    else:
-        if state[4] != 3:
-            state[56] = state[4]
-            state[57] = state[20]
-        state[4] = 3
-        state[20] = 0
-
-
-@cython.cfunc
-@cython.inline
-def _load_slot(state: cython.int[::1], key: cython.int) -> cython.int:
-    """Index of the slot with that key, or -1."""
-    i: cython.int
-    for i in range(8):
-        if state[32 + i * 3] == key and state[32 + i * 3 + 1] != 0:
-            return i
-    return -1
-
-
-@cython.cfunc
-@cython.inline
-def _save_slot(state: cython.int[::1], key: cython.int, kind: cython.int, value: cython.int) -> cython.void:
-    """Remember what a slot holds; an unknown value forgets the slot; the oldest makes room."""
-    i: cython.int
-    for i in range(8):
-        if state[32 + i * 3] == key and state[32 + i * 3 + 1] != 0:
-            state[32 + i * 3 + 1] = kind
-            state[32 + i * 3 + 2] = value
-            return
-    if kind == 0 or kind == 2:
-        return
-    i = state[58] & 7
-    state[32 + i * 3] = key
-    state[32 + i * 3 + 1] = kind
-    state[32 + i * 3 + 2] = value
-    state[58] = i + 1

@@ -50,7 +50,9 @@ def _call_sites(frames: Frames) -> NDArray[np.int64]:
     return np.flatnonzero(calls & (frames.site_stack == StackKind.FRAME))
 
 
-def _compare(name: str, code: Code, frames: Frames, sites: NDArray[np.int64], stated: NDArray[np.int32]) -> Witness:
+def _compare(
+    name: str, code: Code, frames: Frames, sites: NDArray[np.int64], stated: NDArray[np.int32]
+) -> Witness:
     depth = frames.site_depth[sites]
     defined = stated >= 0
     wrong = np.flatnonzero(defined & (stated != depth))
@@ -91,7 +93,9 @@ def orc_witness(program: Program, code: Code, frames: Frames) -> Witness | None:
 def cfi_witness(code: Code, frames: Frames, kernel: Image, debug: Image) -> Witness | None:
     """DWARF CFI of a debug companion of the kernel. InputError when it is of another build."""
     if kernel.build_id is not None and debug.build_id != kernel.build_id:
-        raise InputError(debug.path, f"build-id {debug.build_id} is not that of {kernel.path}, {kernel.build_id}")
+        raise InputError(
+            debug.path, f"build-id {debug.build_id} is not that of {kernel.path}, {kernel.build_id}"
+        )
     table = read_cfi(debug)
     if table is None:
         return None

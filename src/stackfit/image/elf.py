@@ -1,7 +1,8 @@
 """ELF files to images: header, sections, symbols, relocations, notes (System V gABI chapters 4 and 5).
 
-Little-endian x86 only. Every offset and size in a header is checked against the file before it is used,
-so a lying header ends in one `InputError` that names the place.
+Little-endian x86 only. Every offset and size in a header is checked against the file before it is used, and
+what a small file could describe as huge (overlapping sections and names, compressed sections) is capped, so a
+lying header ends in one `InputError` that names the place.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import re
 import zlib
 
 import numpy as np
+import zstandard
 from numpy.typing import NDArray
 
+from stackfit.image.compression import MAXIMUM_DICTIONARY
 from stackfit.image.model import (
     RELOCATION_DTYPE,
     SYMBOL_DTYPE,
@@ -27,25 +30,49 @@ from stackfit.image.model import (
 __all__ = ["is_elf", "read_elf"]
 
 _MACHINES = {3: Machine.I386, 62: Machine.X86_64}
-_MACHINE_NAMES = {8: "MIPS", 20: "PowerPC", 21: "PowerPC64", 22: "S/390", 40: "Arm", 183: "AArch64", 243: "RISC-V"}
+_MACHINE_NAMES = {
+    8: "MIPS",
+    20: "PowerPC",
+    21: "PowerPC64",
+    22: "S/390",
+    40: "Arm",
+    183: "AArch64",
+    243: "RISC-V",
+}
 _ET_REL, _ET_EXEC, _ET_DYN = 1, 2, 3
 _SHT_SYMTAB, _SHT_STRTAB, _SHT_RELA, _SHT_NOTE, _SHT_NOBITS, _SHT_REL = 2, 3, 4, 7, 8, 9
+_SHT_SYMTAB_SHNDX = 18
 _SHF_COMPRESSED = 0x800
 _SHN_LORESERVE, _SHN_XINDEX, _SHN_ABS = 0xFF00, 0xFFFF, 0xFFF1
 MAXIMUM_SECTIONS = 100_000
 MAXIMUM_SYMBOLS = 20_000_000
-MAXIMUM_DECOMPRESSED_SECTION = 1 << 30
+MAXIMUM_RELOCATIONS = 20_000_000
+MAXIMUM_NAMES = 1 << 30  # bytes of all names of one table
+MAXIMUM_DECOMPRESSED = 1 << 30  # bytes of all compressed sections together
+_MAXIMUM_NOTES = 1 << 16  # bytes of all notes that are searched for a build id
 
+_SECTION_FIELDS = (
+    "name",
+    "type",
+    "flags",
+    "address",
+    "offset",
+    "size",
+    "link",
+    "info",
+    "align",
+    "entry_size",
+)
 _SECTION_64 = np.dtype(
-    [("name", "<u4"), ("type", "<u4"), ("flags", "<u8"), ("address", "<u8"), ("offset", "<u8"), ("size", "<u8"),
-     ("link", "<u4"), ("info", "<u4"), ("align", "<u8"), ("entry_size", "<u8")]
-)  # fmt: skip
-_SECTION_32 = np.dtype(
-    [("name", "<u4"), ("type", "<u4"), ("flags", "<u4"), ("address", "<u4"), ("offset", "<u4"), ("size", "<u4"),
-     ("link", "<u4"), ("info", "<u4"), ("align", "<u4"), ("entry_size", "<u4")]
-)  # fmt: skip
-_SYMBOL_64 = np.dtype([("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("value", "<u8"), ("size", "<u8")])
-_SYMBOL_32 = np.dtype([("name", "<u4"), ("value", "<u4"), ("size", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2")])
+    list(zip(_SECTION_FIELDS, ["u4", "u4", "u8", "u8", "u8", "u8", "u4", "u4", "u8", "u8"], strict=True))
+)
+_SECTION_32 = np.dtype([(name, "u4") for name in _SECTION_FIELDS])
+_SYMBOL_64 = np.dtype(
+    [("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("value", "<u8"), ("size", "<u8")]
+)
+_SYMBOL_32 = np.dtype(
+    [("name", "<u4"), ("value", "<u4"), ("size", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2")]
+)
 _RELA_64 = np.dtype([("offset", "<u8"), ("info", "<u8"), ("addend", "<i8")])
 _RELA_32 = np.dtype([("offset", "<u4"), ("info", "<u4"), ("addend", "<i4")])
 _REL_64 = np.dtype([("offset", "<u8"), ("info", "<u8")])
@@ -87,9 +114,19 @@ def read_elf(path: str, data: bytes | memoryview, module: str | None = None) -> 
     if file_type not in (_ET_REL, _ET_EXEC, _ET_DYN):
         raise InputError(path, f"ELF type {file_type} is not an executable or a relocatable object", 16)
     if bits64:
-        header_offset, entry_size, count, names_index = number(40, 8), number(58, 2), number(60, 2), number(62, 2)
+        header_offset, entry_size, count, names_index = (
+            number(40, 8),
+            number(58, 2),
+            number(60, 2),
+            number(62, 2),
+        )
     else:
-        header_offset, entry_size, count, names_index = number(32, 4), number(46, 2), number(48, 2), number(50, 2)
+        header_offset, entry_size, count, names_index = (
+            number(32, 4),
+            number(46, 2),
+            number(48, 2),
+            number(50, 2),
+        )
     if header_offset == 0:
         raise InputError(path, "no section headers (stripped of them)", 32 if not bits64 else 40)
     headers = _section_headers(path, raw, bits64, header_offset, entry_size, count)
@@ -101,7 +138,7 @@ def read_elf(path: str, data: bytes | memoryview, module: str | None = None) -> 
     kind = _kind(file_type, sections)
     release, own_name = _identity(kind, sections)
     if kind is ImageKind.MODULE and module is None:
-        module = own_name or re.sub(r"\.ko(\.\w+)?$", "", path.rsplit("/", 1)[-1]).replace("-", "_")
+        module = own_name or re.sub(r"\.(ko(\.\w+)?|o)$", "", path.rsplit("/", 1)[-1]).replace("-", "_")
     return Image(
         path=path,
         module=module if kind is ImageKind.MODULE else None,
@@ -120,7 +157,9 @@ def _section_headers(
 ) -> NDArray[np.void]:
     dtype = _SECTION_64 if bits64 else _SECTION_32
     if entry_size != dtype.itemsize:
-        raise InputError(path, f"section header entries of {entry_size} bytes, {dtype.itemsize} expected", offset)
+        raise InputError(
+            path, f"section header entries of {entry_size} bytes, {dtype.itemsize} expected", offset
+        )
     if offset + entry_size > raw.size:
         raise InputError(path, "section headers lie beyond the end of the file", offset)
     if count == 0:  # more than 0xff00 sections: the count is in entry 0
@@ -132,173 +171,215 @@ def _section_headers(
     return np.frombuffer(raw[offset : offset + count * entry_size], dtype)
 
 
-def _string(table: bytes, offset: int) -> str:
-    end = table.find(b"\0", offset)
-    return table[offset : end if end >= 0 else len(table)].decode("utf-8", "replace")
-
-
 def _sections(
     path: str, raw: Bytes, headers: NDArray[np.void], names_index: int, bits64: bool
 ) -> tuple[Section, ...]:
+    columns = list(zip(*(headers[name].tolist() for name in _SECTION_FIELDS), strict=True))
+    limit = (1 << 64) - 1 if bits64 else 1 << 32  # the end of a section is an address in 64 bits, too
+    decompressed = 0
     contents: list[Bytes] = []
-    for index, header in enumerate(headers):
-        offset, size = int(header["offset"]), int(header["size"])
-        if int(header["type"]) in (0, _SHT_NOBITS) or size == 0:
+    for index, (_, kind, flags, address, offset, size, *_) in enumerate(columns):
+        if address + size > limit:
+            raise InputError(path, f"section {index} of {size} bytes ends beyond the address space", offset)
+        if kind in (0, _SHT_NOBITS) or size == 0:
             contents.append(raw[:0])
             continue
         if offset + size > raw.size:
             raise InputError(path, f"section {index} of {size} bytes ends beyond the end of the file", offset)
         data = raw[offset : offset + size]
-        if int(header["flags"]) & _SHF_COMPRESSED:
-            data = _decompressed(path, data, offset, bits64)
+        if flags & _SHF_COMPRESSED:
+            data = _decompressed(path, data, offset, bits64, MAXIMUM_DECOMPRESSED - decompressed)
+            decompressed += data.size
         contents.append(data)
     if names_index >= len(contents):
         raise InputError(path, f"section name table {names_index} does not exist", 62 if bits64 else 50)
-    names = contents[names_index].tobytes()
+    names = _names_of(path, contents[names_index], headers["name"], "section")
     return tuple(
         Section(
-            name=_string(names, int(header["name"])) if int(header["name"]) < len(names) else "",
-            type=int(header["type"]),
-            flags=int(header["flags"]) & ~_SHF_COMPRESSED,
-            address=int(header["address"]),
-            offset=int(header["offset"]),
-            size=int(header["size"]) if not int(header["flags"]) & _SHF_COMPRESSED else int(data.size),
-            link=int(header["link"]),
-            info=int(header["info"]),
-            entry_size=int(header["entry_size"]),
-            data=data,
+            name, kind, flags & ~_SHF_COMPRESSED, address, offset,
+            int(data.size) if flags & _SHF_COMPRESSED else size, link, info, entry_size, data,
         )
-        for header, data in zip(headers, contents, strict=True)
-    )
+        for name, data, (_, kind, flags, address, offset, size, link, info, _, entry_size) in zip(
+            names, contents, columns, strict=True
+        )
+    )  # fmt: skip
 
 
-def _decompressed(path: str, data: Bytes, offset: int, bits64: bool) -> Bytes:
+def _decompressed(path: str, data: Bytes, offset: int, bits64: bool, limit: int) -> Bytes:
+    """Contents of an SHF_COMPRESSED section (gABI, Elf64_Chdr): zlib or zstd, at most `limit` bytes."""
     header = 24 if bits64 else 12
     if data.size < header:
         raise InputError(path, "compressed section is shorter than its header", offset)
     kind = int.from_bytes(data[:4].tobytes(), "little")
     at = 8 if bits64 else 4
     size = int.from_bytes(data[at : at + (8 if bits64 else 4)].tobytes(), "little")
-    if size > MAXIMUM_DECOMPRESSED_SECTION:
-        raise InputError(path, f"compressed section of {size} bytes (1 GiB accepted)", offset)
+    if size > limit:
+        raise InputError(path, f"compressed section of {size} bytes (1 GiB accepted in all)", offset)
     body = data[header:].tobytes()
     if kind == 1:
         try:
-            out = zlib.decompressobj().decompress(body, size)
+            out = zlib.decompressobj().decompress(body, size + 1)  # one more shows that it is longer
         except zlib.error as error:
             raise InputError(path, f"compressed section: {error}", offset) from None
     elif kind == 2:
-        import zstandard
-
         try:
-            out = zstandard.ZstdDecompressor().decompress(body, max_output_size=size)
+            with zstandard.ZstdDecompressor(max_window_size=MAXIMUM_DICTIONARY).stream_reader(body) as reader:
+                out = reader.read(size + 1)
         except zstandard.ZstdError as error:
             raise InputError(path, f"compressed section: {error}", offset) from None
     else:
         raise InputError(path, f"section compressed by unknown method {kind}", offset)
     if len(out) != size:
-        raise InputError(path, f"compressed section holds {len(out)} bytes, {size} promised", offset)
+        more = "more than " if len(out) > size else ""
+        raise InputError(
+            path, f"compressed section holds {more}{min(len(out), size)} bytes, {size} promised", offset
+        )
     return np.frombuffer(out, np.uint8)
 
 
-def _names_of(path: str, table: bytes, offsets: NDArray[np.uint32], place: int) -> list[str]:
-    if offsets.size and int(offsets.max()) >= max(len(table), 1):
-        raise InputError(path, "a symbol's name lies outside the string table", place)
-    text = table.decode("latin-1")  # one byte, one character: offsets stay offsets
-    find = text.find
-    names: list[str] = []
-    for offset in offsets.tolist():
-        end = find("\0", offset)
-        names.append(text[offset:end] if end >= 0 else text[offset:])
-    return names
+def _names_of(path: str, table: Bytes, offsets: NDArray[np.uint32], what: str) -> list[str]:
+    """The NUL-terminated names that begin at these offsets of a string table."""
+    if offsets.size and int(offsets.max()) >= max(table.size, 1):
+        raise InputError(path, f"a {what}'s name lies outside the string table")
+    ends = np.append(np.flatnonzero(table == 0), table.size)
+    last = ends[np.searchsorted(ends, offsets)]
+    if int((last - offsets).sum()) > MAXIMUM_NAMES:  # they may overlap
+        raise InputError(path, f"{what} names of more than {MAXIMUM_NAMES} bytes")
+    text = table.tobytes().decode("latin-1")  # one byte, one character: offsets stay offsets
+    return [text[at:end] for at, end in zip(offsets.tolist(), last.tolist(), strict=True)]
 
 
-def _symbols(path: str, sections: tuple[Section, ...], bits64: bool, relocatable: bool) -> tuple[Symbols, int]:
+def _symbols(
+    path: str, sections: tuple[Section, ...], bits64: bool, relocatable: bool
+) -> tuple[Symbols, int]:
     """The symbol table and its section's index (-1 when there is none)."""
-    for index, section in enumerate(sections):
-        if section.type == _SHT_SYMTAB:
-            break
-    else:
+    index = next((number for number, one in enumerate(sections) if one.type == _SHT_SYMTAB), -1)
+    if index < 0:
         return Symbols([], np.empty(0, SYMBOL_DTYPE)), -1
+    section = sections[index]
     dtype = _SYMBOL_64 if bits64 else _SYMBOL_32
     if section.entry_size != dtype.itemsize:
-        raise InputError(path, f"symbols of {section.entry_size} bytes, {dtype.itemsize} expected", section.offset)
+        raise InputError(
+            path, f"symbols of {section.entry_size} bytes, {dtype.itemsize} expected", section.offset
+        )
     count = section.data.size // dtype.itemsize
     if count > MAXIMUM_SYMBOLS:
         raise InputError(path, f"{count} symbols ({MAXIMUM_SYMBOLS} accepted)", section.offset)
     if section.link >= len(sections) or sections[section.link].type != _SHT_STRTAB:
         raise InputError(path, "the symbol table has no string table", section.offset)
     raw = np.frombuffer(section.data[: count * dtype.itemsize], dtype)
-    names = _names_of(path, sections[section.link].data.tobytes(), raw["name"], section.offset)
+    names = _names_of(path, sections[section.link].data, raw["name"], "symbol")
     records = np.zeros(count, SYMBOL_DTYPE)
     records["address"] = raw["value"]
     records["size"] = raw["size"]
     records["type"] = raw["info"] & 15
     records["binding"] = raw["info"] >> 4
-    place = raw["section"].astype(np.int32)
+    place = raw["section"].astype(np.int64)
     extended = _extended_indexes(sections, index, count)
     if extended is not None:
         place = np.where(place == _SHN_XINDEX, extended, place)
     defined = (place < _SHN_LORESERVE) | (raw["section"] == _SHN_XINDEX)
     if bool((defined & (place >= len(sections))).any()):
         bad = int(np.flatnonzero(defined & (place >= len(sections)))[0])
-        raise InputError(path, f"symbol {bad} lies in section {int(place[bad])}, which does not exist", section.offset)
+        raise InputError(
+            path, f"symbol {bad} lies in section {int(place[bad])}, which does not exist", section.offset
+        )
     records["section"] = np.where(place == 0, -2, np.where(defined, place, -1))
-    for number in np.flatnonzero(records["type"] == 3).tolist():  # STT_SECTION symbols have no name of their own
+    for number in np.flatnonzero(
+        records["type"] == 3
+    ).tolist():  # STT_SECTION symbols have no name of their own
         at = int(records["section"][number])
         if not names[number] and at >= 0:
             names[number] = sections[at].name
     return Symbols(names, records), index
 
 
-def _extended_indexes(sections: tuple[Section, ...], symtab: int, count: int) -> NDArray[np.int32] | None:
+def _extended_indexes(sections: tuple[Section, ...], symtab: int, count: int) -> NDArray[np.int64] | None:
     for section in sections:
-        if section.type == 18 and section.link == symtab and section.data.size >= 4 * count:  # SHT_SYMTAB_SHNDX
-            return np.frombuffer(section.data[: 4 * count], "<u4").astype(np.int32)
+        if section.type == _SHT_SYMTAB_SHNDX and section.link == symtab and section.data.size >= 4 * count:
+            return np.frombuffer(section.data[: 4 * count], "<u4").astype(np.int64)
     return None
 
 
 def _relocations(
     path: str, sections: tuple[Section, ...], symtab: int, symbols: int, bits64: bool, relocatable: bool
 ) -> dict[int, NDArray[np.void]]:
-    tables: dict[int, NDArray[np.void]] = {}
+    """Relocations of the loaded sections, by the index of the section they apply to."""
+    chosen: dict[int, list[Section]] = {_SHT_RELA: [], _SHT_REL: []}
     for section in sections:
-        if section.type not in (_SHT_RELA, _SHT_REL) or section.size == 0 or section.link != symtab:
+        if section.type not in chosen or section.size == 0 or section.link != symtab:
             continue
         if section.info == 0 or section.info >= len(sections):
             raise InputError(path, f"relocations {section.name} apply to no section", section.offset)
-        target = sections[section.info]
-        if not target.allocated:
-            continue  # debug information: its readers decide for themselves
-        rela = section.type == _SHT_RELA
-        dtype = (_RELA_64 if rela else _REL_64) if bits64 else (_RELA_32 if rela else _REL_32)
+        if sections[section.info].allocated:  # readers of debug information decide for themselves
+            chosen[section.type].append(section)
+    tables: dict[int, NDArray[np.void]] = {}
+    for kind, found in chosen.items():
+        if found and relocatable and (kind == _SHT_RELA) != bits64:
+            # Both supplements, and the kernel's module loader: x86-64 has addends in the table, i386 has not.
+            raise InputError(
+                path, f"relocations {found[0].name} have the other machine's form", found[0].offset
+            )
+        for target, table in _read_relocations(path, sections, found, symbols, bits64, relocatable):
+            tables[target] = np.concatenate([tables[target], table]) if target in tables else table
+    return tables
+
+
+def _read_relocations(
+    path: str,
+    sections: tuple[Section, ...],
+    found: list[Section],
+    symbols: int,
+    bits64: bool,
+    relocatable: bool,
+) -> list[tuple[int, NDArray[np.void]]]:
+    """(target section, table) of every relocation section; all have the same form and are read at once."""
+    if not found:
+        return []
+    rela = found[0].type == _SHT_RELA
+    dtype = (_RELA_64 if rela else _REL_64) if bits64 else (_RELA_32 if rela else _REL_32)
+    for section in found:
         if section.entry_size != dtype.itemsize:
             raise InputError(
                 path, f"relocations of {section.entry_size} bytes, {dtype.itemsize} expected", section.offset
             )
-        count = section.data.size // dtype.itemsize
-        raw = np.frombuffer(section.data[: count * dtype.itemsize], dtype)
-        table = np.zeros(count, RELOCATION_DTYPE)
-        # In an executable (--emit-relocs) offsets are addresses.
-        base = 0 if relocatable else target.address
-        table["offset"] = raw["offset"].astype(np.uint64) - np.uint64(base)
-        shift = 32 if bits64 else 8
-        table["symbol"] = raw["info"] >> raw["info"].dtype.type(shift)
-        table["type"] = raw["info"] & raw["info"].dtype.type((1 << shift) - 1)
-        if rela:
-            table["addend"] = raw["addend"]
-        if count:
-            if bool((table["symbol"] >= symbols).any()):
-                raise InputError(path, f"a relocation in {section.name} names no symbol", section.offset)
-            outside = table["offset"] >= max(target.size, 1)
-            if not relocatable:
-                table = table[~outside]  # kept by --emit-relocs after the linker moved the place: already applied
-            elif bool(outside.any()):
-                raise InputError(path, f"a relocation in {section.name} lies outside {target.name}", section.offset)
-        if section.info in tables:
-            table = np.concatenate([tables[section.info], table])
-        tables[section.info] = table
-    return tables
+    counts = [section.data.size // dtype.itemsize for section in found]
+    total = sum(counts)
+    if total > MAXIMUM_RELOCATIONS:
+        raise InputError(path, f"{total} relocations ({MAXIMUM_RELOCATIONS} accepted)", found[0].offset)
+    pieces = [section.data[: count * dtype.itemsize] for section, count in zip(found, counts, strict=True)]
+    raw = np.concatenate(pieces).view(dtype)
+    targets = [sections[section.info] for section in found]
+    table = np.empty(total, RELOCATION_DTYPE)
+    # In an executable (--emit-relocs) offsets are addresses.
+    bases = np.array([0 if relocatable else target.address for target in targets], np.uint64)
+    table["offset"] = raw["offset"].astype(np.uint64) - np.repeat(bases, counts)
+    info = raw["info"].astype(np.uint64)
+    shift = np.uint64(32 if bits64 else 8)
+    table["symbol"] = info >> shift
+    table["type"] = info & ((np.uint64(1) << shift) - np.uint64(1))
+    table["addend"] = raw["addend"] if rela else 0
+    number = np.repeat(np.arange(len(found)), counts)
+    nameless = np.flatnonzero(table["symbol"] >= symbols)
+    if nameless.size:
+        section = found[int(number[nameless[0]])]
+        raise InputError(path, f"a relocation in {section.name} names no symbol", section.offset)
+    limits = np.array([max(target.size, 1) for target in targets], np.uint64)
+    outside = table["offset"] >= limits[number]
+    if relocatable and bool(outside.any()):
+        section = found[int(number[outside.argmax()])]
+        raise InputError(
+            path, f"a relocation in {section.name} lies outside {sections[section.info].name}", section.offset
+        )
+    result: list[tuple[int, NDArray[np.void]]] = []
+    start = 0
+    for section, count in zip(found, counts, strict=True):
+        part = table[start : start + count]
+        if not relocatable:  # kept by --emit-relocs after the linker moved the place: already applied
+            part = part[~outside[start : start + count]]
+        result.append((section.info, part))
+        start += count
+    return result
 
 
 def _kind(file_type: int, sections: tuple[Section, ...]) -> ImageKind:
@@ -311,32 +392,38 @@ def _kind(file_type: int, sections: tuple[Section, ...]) -> ImageKind:
 
 def _identity(kind: ImageKind, sections: tuple[Section, ...]) -> tuple[str | None, str | None]:
     """(release, module name): from `.modinfo` of a module, from the version banner of a kernel."""
-    if kind is ImageKind.MODULE:
+    first: dict[str, Section] = {}
+    for section in sections:
+        first.setdefault(section.name, section)
+    if kind is ImageKind.MODULE and ".modinfo" in first:
         fields = dict[str, str]()
-        for section in sections:
-            if section.name == ".modinfo":
-                for item in section.data.tobytes().split(b"\0"):
-                    key, _, value = item.decode("utf-8", "replace").partition("=")
-                    fields.setdefault(key, value)
+        for item in first[".modinfo"].data.tobytes().split(b"\0"):
+            key, _, value = item.decode("utf-8", "replace").partition("=")
+            fields.setdefault(key, value)
         vermagic = fields.get("vermagic", "").split(" ")[0]
         return vermagic or None, fields.get("name")
     if kind is ImageKind.KERNEL:
-        for section in sections:
-            if section.name in (".rodata", ".data", ".init.data"):
-                match = re.search(rb"Linux version (\S+) \(", section.data.tobytes())
-                if match:
-                    return match[1].decode("ascii", "replace"), None
+        for name in (".rodata", ".data", ".init.data"):
+            if name in first and (match := _BANNER.search(first[name].data.data)):
+                return match[1].decode("ascii", "replace"), None
     return None, None
+
+
+_BANNER = re.compile(rb"Linux version ([^\s\0]{1,200}) \(")
 
 
 def _build_id(sections: tuple[Section, ...]) -> str | None:
     """The GNU build-id note's bytes in hex (gABI notes; NT_GNU_BUILD_ID = 3)."""
+    searched = 0
     for section in sections:
-        if section.type != _SHT_NOTE:
+        if section.type != _SHT_NOTE or searched + section.data.size > _MAXIMUM_NOTES:
             continue
+        searched += section.data.size
         data, at = section.data.tobytes(), 0
         while at + 12 <= len(data):
-            name_size, size, kind = (int.from_bytes(data[at + 4 * i : at + 4 * i + 4], "little") for i in range(3))
+            name_size, size, kind = (
+                int.from_bytes(data[at + 4 * i : at + 4 * i + 4], "little") for i in range(3)
+            )
             start = at + 12 + (name_size + 3 & ~3)
             if start + size > len(data):
                 break

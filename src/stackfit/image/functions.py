@@ -7,6 +7,7 @@ function, named `sub_ADDRESS`.
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -15,14 +16,16 @@ from numpy.typing import NDArray
 
 from stackfit.image.model import Image, InputError, Program, Section
 
-__all__ = ["CodeSection", "Functions", "code_sections", "find_functions"]
+__all__ = ["CodeSection", "Entries", "Functions", "code_sections", "find_functions", "symbol_entries"]
 
 # Code that other functions' code is patched with, or jumps into: no function of its own.
 _PIECES = (".altinstr_replacement", ".altinstr_aux")
 # Symbols that mark no entry: compiler-local labels, and the padding before a function (Linux 6.3, kCFI).
 _NOT_ENTRIES = (".L", "__pfx_", "__cfi_", "$")
 # Marks that the kernel's linker script puts around groups of functions (include/asm-generic/vmlinux.lds.h).
-_MARK = re.compile(r"^(_text|_stext|_etext|_sinittext|_einittext|__\w+_text_(start|end)|__indirect_thunk_(start|end)|__alt_instructions(_end)?)$")
+_MARK = re.compile(
+    r"^(_text|_stext|_etext|_sinittext|_einittext|__\w+_text_(start|end)|__indirect_thunk_(start|end)|__alt_instructions(_end)?)$"
+)
 _COLD = re.compile(r"^(?P<parent>.+)\.cold(\.\d+)?$")
 _SPLIT = re.compile(r"^(?P<parent>.+?)\.(part|isra|constprop|cold)(\.\d+)?(\..+)?$")
 
@@ -92,7 +95,7 @@ def code_sections(program: Program) -> list[CodeSection]:
         if section.executable and section.allocated and section.data.size
     ]
     found.sort(key=lambda code: code.section.address)
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in itertools.pairwise(found):
         if before.section.end > after.section.address:
             raise InputError(
                 program.images[after.image].path,
@@ -102,60 +105,88 @@ def code_sections(program: Program) -> list[CodeSection]:
     return found
 
 
-def find_functions(
-    program: Program, sections: list[CodeSection], more: dict[int, list[int]] | None = None
-) -> Functions:
-    """The function table. `more`: entry addresses found otherwise, by code section."""
-    per_image: dict[int, tuple[NDArray[np.uint64], NDArray[np.int64]]] = {}
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """The entries that symbols name, by ascending address: the first name is the function's, then aliases."""
+
+    address: NDArray[np.uint64]
+    names: list[tuple[str, ...]]
+
+
+def symbol_entries(program: Program, sections: list[CodeSection]) -> Entries:
+    """All symbols that name an entry in these code sections."""
+    if not sections:
+        return Entries(np.empty(0, np.uint64), [])
+    starts, ends = _bounds(sections)
+    image_of = np.array([code.image for code in sections], np.int64)
+    usable = np.array([code.section.name not in _PIECES for code in sections], np.bool_)
+    parts: list[NDArray[np.uint64]] = [np.empty(0, np.uint64)]
+    found: list[tuple[int, int]] = []  # (image, symbol)
     for number, image in enumerate(program.images):
         records = image.symbols.records
-        usable = np.flatnonzero((records["section"] >= 0) & (records["type"] != 3) & (records["type"] != 4))
-        order = usable[np.argsort(records["address"][usable], kind="stable")]
-        per_image[number] = (records["address"][order], order)
-    address: list[int] = []
-    end: list[int] = []
-    image_index: list[int] = []
-    section_index: list[int] = []
-    names: list[str] = []
-    aliases: list[tuple[str, ...]] = []
-    piece: list[bool] = []
-    synthetic: list[bool] = []
-    for number, code in enumerate(sections):
-        section, image = code.section, program.images[code.image]
-        addresses, order = per_image[code.image]
-        low, high = np.searchsorted(addresses, np.array([section.address, section.end], np.uint64))
-        is_piece = section.name in _PIECES
-        entries: dict[int, list[int]] = {}
-        for at, symbol in zip(addresses[low:high].tolist(), order[low:high].tolist(), strict=True):
-            name = image.symbols.names[symbol]
-            if name and not is_piece and not name.startswith(_NOT_ENTRIES):
-                entries.setdefault(at, []).append(symbol)
-        for at in [at for at, group in entries.items() if all(_MARK.match(image.symbols.names[one]) for one in group)]:
-            del entries[at]  # a mark of the linker script amid code begins no function
-        extra = [] if more is None else more.get(number, [])
-        starts = sorted({section.address, *entries, *extra})
-        for at, following in zip(starts, [*starts[1:], section.end], strict=True):
-            group = entries.get(at, [])
-            if len(group) > 1:
-                group.sort(key=lambda symbol: _kallsyms_order(image, symbol))
-            address.append(at)
-            end.append(following)
-            image_index.append(code.image)
-            section_index.append(number)
-            names.append(image.symbols.names[group[0]] if group else f"sub_{at:x}")
-            aliases.append(tuple(dict.fromkeys(image.symbols.names[symbol] for symbol in group[1:])))
-            piece.append(is_piece)
-            synthetic.append(not group)
+        code = np.flatnonzero((records["section"] >= 0) & (records["type"] != 3) & (records["type"] != 4))
+        address = records["address"][code]
+        where = np.searchsorted(starts, address, "right") - 1
+        inside = (where >= 0) & (address < ends[where]) & (image_of[where] == number) & usable[where]
+        names = image.symbols.names
+        kept = [
+            symbol
+            for symbol in code[inside].tolist()
+            if names[symbol] and not names[symbol].startswith(_NOT_ENTRIES)
+        ]
+        parts.append(records["address"][kept])
+        found.extend((number, symbol) for symbol in kept)
+    address = np.concatenate(parts)
+    order = np.argsort(address, kind="stable")
+    groups: dict[int, list[tuple[int, int]]] = {}
+    for at, index in zip(address[order].tolist(), order.tolist(), strict=True):
+        groups.setdefault(at, []).append(found[index])
+    entries: dict[int, tuple[str, ...]] = {}
+    for at, group in groups.items():
+        image = program.images[group[0][0]]
+        symbols = [symbol for _, symbol in group]
+        if len(symbols) > 1:
+            symbols.sort(key=lambda symbol: _kallsyms_order(image, symbol))
+        names = [image.symbols.names[symbol] for symbol in symbols]
+        # A mark of the linker script amid code begins no function.
+        if not all(name[0] == "_" and _MARK.match(name) for name in names):
+            entries[at] = (names[0], *dict.fromkeys(names[1:]))
+    return Entries(np.array(list(entries), np.uint64), list(entries.values()))
+
+
+def _bounds(sections: list[CodeSection]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """First address and the address after the last of every code section; an empty one if there is none."""
+    starts = [code.section.address for code in sections] or [0]
+    ends = [code.section.end for code in sections] or [0]
+    return np.array(starts, np.uint64), np.array(ends, np.uint64)
+
+
+def find_functions(sections: list[CodeSection], entries: Entries, more: NDArray[np.uint64]) -> Functions:
+    """The function table. `more`: entry addresses found otherwise, any order (none outside code counts)."""
+    starts, ends = _bounds(sections)
+    found = np.unique(np.concatenate([starts if sections else starts[:0], entries.address, more]))
+    section = np.searchsorted(starts, found, "right") - 1
+    inside = (section >= 0) & (found < ends[section])
+    found, section = found[inside], section[inside]
+    following = np.append(found[1:], np.uint64(2**64 - 1)) if found.size else found
+    index = np.minimum(np.searchsorted(entries.address, found), max(len(entries.names) - 1, 0))
+    named = entries.address[index] == found if len(entries.names) else np.zeros(found.shape, np.bool_)
+    all_names = [
+        entries.names[at] if has else (f"sub_{address:x}",)
+        for at, has, address in zip(index.tolist(), named.tolist(), found.tolist(), strict=True)
+    ]
+    is_piece = np.array([code.section.name in _PIECES for code in sections], np.bool_)
+    image = np.array([code.image for code in sections], np.int32)
     return Functions(
-        address=np.array(address, np.uint64),
-        end=np.array(end, np.uint64),
-        image=np.array(image_index, np.int32),
-        section=np.array(section_index, np.int32),
-        names=names,
-        aliases=aliases,
-        parent=np.full(len(names), -1, np.int32),
-        piece=np.array(piece, np.bool_),
-        synthetic=np.array(synthetic, np.bool_),
+        address=found,
+        end=np.minimum(following, ends[section]),
+        image=image[section],
+        section=section.astype(np.int32),
+        names=[names[0] for names in all_names],
+        aliases=[names[1:] for names in all_names],
+        parent=np.full(found.size, -1, np.int32),
+        piece=is_piece[section],
+        synthetic=~named,
     )
 
 
@@ -185,5 +216,3 @@ def cold_parent_name(name: str) -> str | None:
     """`x.cold` → `x`; None for any other name."""
     match = _COLD.match(name)
     return match["parent"] if match else None
-
-

@@ -15,7 +15,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from stackfit.image.model import Bytes, Image, ImageKind, InputError, Machine, Program, Section, Symbols
+from stackfit.image.model import (
+    RELOCATION_DTYPE,
+    Bytes,
+    Image,
+    ImageKind,
+    InputError,
+    Machine,
+    Program,
+    Section,
+    Symbols,
+)
 
 __all__ = ["link"]
 
@@ -24,14 +34,31 @@ _PAGE = 4096
 _MODULE_BASE = {Machine.X86_64: 0xFFFF_FFFF_C000_0000, Machine.I386: 0xD000_0000}
 _UNDEFINED_BASE = {Machine.X86_64: 0xFFFF_FFFF_F000_0000, Machine.I386: 0xFE00_0000}
 _UNDEFINED_STRIDE = 16
+_MAXIMUM_NAME = 1024  # bytes; KSYM_NAME_LEN (include/linux/kallsyms.h) is 512
+_UNDEFINED_SIZE = 0x100_0000  # bytes of addresses for unresolved symbols
 
 # type → (bytes written, relative to the place)
 _RELOCATION_KINDS = {
-    Machine.X86_64: {1: (8, False), 2: (4, True), 4: (4, True), 10: (4, False), 11: (4, False), 24: (8, True)},
+    Machine.X86_64: {
+        1: (8, False),
+        2: (4, True),
+        4: (4, True),
+        10: (4, False),
+        11: (4, False),
+        24: (8, True),
+    },
     Machine.I386: {1: (4, False), 2: (4, True), 4: (4, True)},
 }
-# Code and data that the loader drops or never maps.
-_METADATA_TYPES = (4, 9)  # SHT_RELA, SHT_REL
+
+
+@dataclass(frozen=True, eq=False)
+class _Placed:
+    """A module in the program's buffer and address space, its relocations not yet applied."""
+
+    module: Image
+    sections: tuple[Section, ...]  # at their final addresses; `data` of loaded ones lies in the buffer
+    starts: list[int]  # bytes into the buffer, -1 for a section that is not loaded
+    symbols: Symbols  # at their final addresses
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +66,6 @@ class _Relocations:
     """All relocations of all modules: places and values in the program's buffer and address space."""
 
     place: NDArray[np.int64]  # bytes into the buffer
-    address: NDArray[np.uint64]  # link address of the place
     symbol: NDArray[np.int64]  # index into all modules' symbols
     addend: NDArray[np.int64]
     type: NDArray[np.uint32]
@@ -48,61 +74,51 @@ class _Relocations:
 def link(images: Sequence[Image]) -> Program:
     """Link `images[0]` (a kernel or an executable) with modules into one program.
 
-    Raises InputError for a module of another machine or a relocation that stackfit does not know. A module
-    built for another kernel release is linked and warned about.
+    A relocatable object alone, or the first of several, counts as a module without a kernel. Raises
+    InputError for a module of another machine or a relocation that stackfit does not know. A module built
+    for another kernel release is linked and warned about.
     """
-    base, modules = images[0], list(images[1:])
+    base = images[0] if images[0].kind is not ImageKind.MODULE else None
+    modules = list(images if base is None else images[1:])
     for module in modules:
         if module.kind is not ImageKind.MODULE:
             raise InputError(module.path, "is not a kernel module (a relocatable object)")
-        if module.machine is not base.machine:
+        if module.machine is not images[0].machine:
             raise InputError(
-                module.path, f"is for {module.machine.value}, the kernel {base.path} for {base.machine.value}"
+                module.path, f"is for {module.machine.value}, {images[0].path} for {images[0].machine.value}"
             )
-    if base.kind is ImageKind.MODULE:
-        modules = [base, *modules]
-        base = None  # type: ignore[assignment]
     if not modules:
         return Program(tuple(images), {})
-    machine = modules[0].machine
-    warnings = _release_warnings(base, modules)
-    buffer, laid_out = _lay_out(modules, machine)
-    symbols = [_absolute(module, sections) for module, (sections, _) in zip(modules, laid_out, strict=True)]
-    first_symbol = np.cumsum([0] + [len(table) for table in symbols])
-    values = np.concatenate([table.records["address"] for table in symbols])
-    undefined = np.concatenate([table.records["section"] == -2 for table in symbols])
-    relocations = _collect(modules, laid_out, first_symbol, machine)
-
+    machine = images[0].machine
+    buffer, placed = _place(modules, machine)
+    first_symbol = np.cumsum([0] + [len(one.symbols) for one in placed])
+    values = np.concatenate([one.symbols.records["address"] for one in placed])
+    undefined = np.concatenate([one.symbols.records["section"] == -2 for one in placed])
+    relocations = _collect(placed, first_symbol, machine)
     known = ~undefined[relocations.symbol]
     _apply(buffer, relocations, values, known, machine)
-    linked = [
-        replace(
-            module,
-            sections=tuple(
-                replace(section, data=buffer[start : start + section.data.size]) if start >= 0 else section
-                for section, start in zip(sections, starts, strict=True)
-            ),
-            symbols=table,
-        )
-        for module, (sections, starts), table in zip(modules, laid_out, symbols, strict=True)
-    ]
+    linked = [replace(one.module, sections=one.sections, symbols=one.symbols) for one in placed]
     exports = _exports(base) if base is not None else {}
     for module in linked:
         for name, address in _exports(module).items():
             exports.setdefault(name, address)
     missing: dict[str, int] = {}
-    names = [name for table in symbols for name in table.names]
-    for index in np.flatnonzero(undefined).tolist():
-        name = names[index]
-        address = exports.get(name)
-        if address is None:
-            address = missing.setdefault(name, _UNDEFINED_BASE[machine] + _UNDEFINED_STRIDE * len(missing))
-        values[index] = address
+    bounds = first_symbol.tolist()
+    for one, start, end in zip(placed, bounds, bounds[1:], strict=False):
+        for number in np.flatnonzero(undefined[start:end]).tolist():
+            name = one.symbols.names[number]
+            if name in exports:
+                values[start + number] = exports[name]
+            else:
+                own = _UNDEFINED_BASE[machine] + _UNDEFINED_STRIDE * len(missing)
+                values[start + number] = missing.setdefault(name, own)
+    if len(missing) * _UNDEFINED_STRIDE > _UNDEFINED_SIZE:
+        raise InputError(modules[0].path, f"{len(missing)} undefined symbols in all modules")
     _apply(buffer, relocations, values, ~known, machine)
     return Program(
         images=(base, *linked) if base is not None else tuple(linked),
         undefined={address: name for name, address in missing.items() if name},
-        warnings=tuple(warnings),
+        warnings=tuple(_release_warnings(base, modules)),
     )
 
 
@@ -116,105 +132,125 @@ def _release_warnings(base: Image | None, modules: list[Image]) -> list[str]:
     ]
 
 
-def _lay_out(modules: list[Image], machine: Machine) -> tuple[Bytes, list[tuple[tuple[Section, ...], list[int]]]]:
-    """Give every allocated section an address and a place in one buffer (-1: not loaded)."""
-    laid_out: list[tuple[tuple[Section, ...], list[int]]] = []
-    pieces: list[tuple[int, Bytes]] = []
+def _place(modules: list[Image], machine: Machine) -> tuple[Bytes, list[_Placed]]:
+    """Give every allocated section an address and a place in one buffer, and copy it there."""
+    base = _MODULE_BASE[machine]
+    limit = _UNDEFINED_BASE[machine] - base
+    all_starts: list[list[int]] = []
     size = 0
     for module in modules:
-        sections: list[Section] = []
         starts: list[int] = []
         for section in module.sections:
             if not section.allocated:
-                sections.append(section)
                 starts.append(-1)
                 continue
             size = (size + 63) & ~63
-            sections.append(replace(section, address=_MODULE_BASE[machine] + size))
             starts.append(size)
-            if section.data.size:
-                pieces.append((size, section.data))
             # One byte at least, so that the end of a section is not the start of the next.
             size += max(section.size, 1)
         size = (size + _PAGE - 1) & ~(_PAGE - 1)
-        laid_out.append((tuple(sections), starts))
-        if size > _UNDEFINED_BASE[machine] - _MODULE_BASE[machine]:
-            raise InputError(module.path, "modules are larger than the address range for them")
+        all_starts.append(starts)
+        if size > limit:
+            raise InputError(
+                module.path, f"modules are larger than the {limit >> 20} MiB of addresses for them"
+            )
     buffer = np.zeros(size, np.uint8)
-    for start, data in pieces:
-        buffer[start : start + data.size] = data
-    return buffer, laid_out
+    placed: list[_Placed] = []
+    for module, starts in zip(modules, all_starts, strict=True):
+        sections = []
+        for one, start in zip(module.sections, starts, strict=True):
+            if start < 0:
+                sections.append(one)
+                continue
+            data = buffer[start : start + one.data.size]
+            data[:] = one.data
+            sections.append(
+                Section(
+                    one.name,
+                    one.type,
+                    one.flags,
+                    base + start,
+                    one.offset,
+                    one.size,
+                    one.link,
+                    one.info,
+                    one.entry_size,
+                    data,
+                )
+            )
+        placed.append(_Placed(module, tuple(sections), starts, _absolute(module, sections)))
+    return buffer, placed
 
 
-def _absolute(module: Image, sections: tuple[Section, ...]) -> Symbols:
+def _absolute(module: Image, sections: list[Section]) -> Symbols:
     """The module's symbols at their final addresses."""
     records = module.symbols.records.copy()
     addresses = np.array([section.address if section.allocated else 0 for section in sections], np.uint64)
     inside = records["section"] >= 0
-    if len(records):
-        records["address"][inside] += addresses[records["section"][inside]]
+    records["address"][inside] += addresses[records["section"][inside]]
     return Symbols(module.symbols.names, records)
 
 
-def _collect(
-    modules: list[Image],
-    laid_out: list[tuple[tuple[Section, ...], list[int]]],
-    first_symbol: NDArray[np.int64],
-    machine: Machine,
-) -> _Relocations:
-    kinds = _RELOCATION_KINDS[machine]
+def _collect(placed: list[_Placed], first_symbol: NDArray[np.int64], machine: Machine) -> _Relocations:
+    """All modules' relocations in one table, checked."""
     tables: list[NDArray[np.void]] = []
-    places: list[NDArray[np.int64]] = []
-    firsts: list[tuple[int, int]] = []
-    implicit: list[bool] = []
-    for number, (module, (_, starts)) in enumerate(zip(modules, laid_out, strict=True)):
-        rel_targets = {section.info for section in module.sections if section.type == 9}
-        for target, table in module.relocations.items():
-            start = starts[target]
-            if start < 0 or not len(table):
-                continue
-            limit = module.sections[target].data.size
-            if int(table["offset"].max()) + 4 > limit:
-                raise InputError(module.path, f"a relocation lies outside {module.sections[target].name}")
-            tables.append(table)
-            places.append(table["offset"].astype(np.int64) + start)
-            firsts.append((int(first_symbol[number]), len(table)))
-            implicit.append(target in rel_targets)
-        unknown = {int(kind) for table in module.relocations.values() for kind in np.unique(table["type"])} - {0, *kinds}
-        if unknown:
-            raise InputError(module.path, f"relocation type {min(unknown)} is not known for {machine.value}")
-    if not tables:
-        empty = np.empty(0, np.int64)
-        return _Relocations(empty, empty.astype(np.uint64), empty, empty, empty.astype(np.uint32))
-    table = np.concatenate(tables)
-    place = np.concatenate(places)
-    first = np.repeat([first for first, _ in firsts], [count for _, count in firsts])
+    rows: list[tuple[int, int, int, int, int]] = []  # of each table: size, start, limit, first symbol, module
+    for number, one in enumerate(placed):
+        for target, table in one.module.relocations.items():
+            if one.starts[target] >= 0 and len(table):
+                tables.append(table)
+                size_of = one.sections[target].data.size
+                rows.append((len(table), one.starts[target], size_of, int(first_symbol[number]), number))
+    size, start, limit, first, owner = np.array(rows, np.int64).reshape(-1, 5).T
+    whole = np.empty(int(size.sum()), RELOCATION_DTYPE)
+    at = 0
+    for table in tables:
+        whole[at : at + len(table)] = table
+        at += len(table)
+    widths = np.full(max(_RELOCATION_KINDS[machine]) + 2, -1, np.int64)
+    widths[0] = 0  # R_*_NONE
+    for kind, (width, _) in _RELOCATION_KINDS[machine].items():
+        widths[kind] = width
+    width_of = widths[np.minimum(whole["type"], len(widths) - 1)]
+    number_of = np.repeat(np.arange(len(tables)), size)
+    offset = whole["offset"].astype(np.int64)
+    for wrong in np.flatnonzero(width_of < 0)[:1].tolist():
+        path = placed[int(owner[number_of[wrong]])].module.path
+        raise InputError(
+            path, f"relocation type {int(whole['type'][wrong])} is not known for {machine.value}"
+        )
+    # The offsets lie in their sections already (image/elf.py); the last byte written has to as well.
+    for wrong in np.flatnonzero((offset < 0) | (offset + width_of > limit[number_of]))[:1].tolist():
+        path = placed[int(owner[number_of[wrong]])].module.path
+        raise InputError(path, f"a relocation reaches beyond its section at {int(offset[wrong]):#x}")
     return _Relocations(
-        place=place,
-        address=place.astype(np.uint64) + np.uint64(_MODULE_BASE[machine]),
-        symbol=table["symbol"].astype(np.int64) + first,
-        addend=table["addend"].astype(np.int64),
-        type=table["type"],
+        place=offset + start[number_of],
+        symbol=whole["symbol"].astype(np.int64) + first[number_of],
+        addend=whole["addend"],
+        type=whole["type"],
     )
 
 
 def _apply(
-    buffer: Bytes, relocations: _Relocations, values: NDArray[np.uint64], chosen: NDArray[np.bool_], machine: Machine
+    buffer: Bytes,
+    relocations: _Relocations,
+    values: NDArray[np.uint64],
+    chosen: NDArray[np.bool_],
+    machine: Machine,
 ) -> None:
     """Write symbol + addend (− place) at every chosen place; i386 keeps the addend in the place itself."""
+    base = np.uint64(_MODULE_BASE[machine])
     for kind, (size, relative) in _RELOCATION_KINDS[machine].items():
         pick = np.flatnonzero(chosen & (relocations.type == kind))
         if not pick.size:
             continue
         place = relocations.place[pick]
-        if int(place.max()) + size > buffer.size:
-            raise InputError("module", "a relocation reaches beyond its section")
         value = values[relocations.symbol[pick]] + relocations.addend[pick].astype(np.uint64)
         if machine is Machine.I386:  # SHT_REL
             for byte in range(4):
                 value += buffer[place + byte].astype(np.uint64) << np.uint64(8 * byte)
         if relative:
-            value -= relocations.address[pick]
+            value -= place.astype(np.uint64) + base
         for byte in range(size):
             buffer[place + byte] = (value >> np.uint64(8 * byte)).astype(np.uint8)
 
@@ -236,8 +272,9 @@ def _exports(image: Image) -> dict[str, int]:
             continue
         for value, name in _kernel_symbols(section, strings, image.machine, mask):
             at = name - strings.address
-            if 0 <= at < len(text):
-                exports[text[at : text.find(b"\0", at)].decode("utf-8", "replace")] = value
+            end = text.find(b"\0", at, at + _MAXIMUM_NAME) if 0 <= at < len(text) else -1
+            if end >= 0:
+                exports[text[at:end].decode("latin-1")] = value
     return exports
 
 
@@ -252,7 +289,9 @@ def _kernel_symbols(section: Section, strings: Section, machine: Machine, mask: 
             if bool(((table[:, 1] >= strings.address) & (table[:, 1] < strings.end)).all()):
                 return list(zip(table[:, 0].tolist(), table[:, 1].tolist(), strict=True))
     word = machine.word
-    pointers = np.frombuffer(section.data[: section.data.size - section.data.size % word].tobytes(), f"<u{word}")
+    pointers = np.frombuffer(
+        section.data[: section.data.size - section.data.size % word].tobytes(), f"<u{word}"
+    )
     for fields in (3, 2):
         if pointers.size % fields == 0:
             table = pointers.reshape(-1, fields)

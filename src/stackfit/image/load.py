@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import mmap
+import os
+import stat
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +25,9 @@ MAXIMUM_FILE = 4 << 30  # bytes; a debug kernel has 0.6 GB
 def _read(path: str) -> bytes | memoryview:
     """The file's bytes: mapped, so that the unused parts of a debug kernel cost nothing."""
     try:
+        kind = os.stat(path).st_mode
+        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # before opening: a pipe would block
+            raise InputError(path, "not a regular file")
         with open(path, "rb") as file:
             size = file.seek(0, 2)
             if size > MAXIMUM_FILE:
@@ -73,9 +78,13 @@ def find_modules(places: Iterable[str | Path]) -> list[Path]:
     for place in places:
         path = Path(place)
         if path.is_dir():
-            here = sorted(file for file in path.rglob("*") if file.name.endswith(_MODULE_SUFFIXES) and file.is_file())
+            here = sorted(
+                file for file in path.rglob("*") if file.name.endswith(_MODULE_SUFFIXES) and file.is_file()
+            )
             if not here:
-                raise InputError(str(path), "the directory holds no kernel modules (*.ko, *.ko.xz, *.ko.zst, *.ko.gz)")
+                raise InputError(
+                    str(path), "the directory holds no kernel modules (*.ko, *.ko.xz, *.ko.zst, *.ko.gz)"
+                )
             found.update(dict.fromkeys(here))
         elif path.exists():
             found[path] = None
@@ -100,7 +109,9 @@ def load_program(
         image = load_image(path)
         if image.module is not None:
             if image.module in names:
-                raise InputError(str(path), f"module {image.module} was already given by {names[image.module]}")
+                raise InputError(
+                    str(path), f"module {image.module} was already given by {names[image.module]}"
+                )
             names[image.module] = str(path)
         loaded.append(image)
         if progress is not None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from stackfit.image.model import Image, Program
+from stackfit.image.model import Image, Machine, Program, Section
 
-__all__ = ["code_pointers"]
+__all__ = ["absolute_targets", "code_pointers"]
 
 # Lists of places to patch: their pointers say where instructions are, not where control goes.
 _PATCH_LISTS = (".parainstructions", ".smp_locks", "__mcount_loc", "__patchable_function_entries")
@@ -20,41 +20,58 @@ _PATCH_LISTS = (".parainstructions", ".smp_locks", "__mcount_loc", "__patchable_
 
 def code_pointers(program: Program) -> NDArray[np.uint64]:
     """All distinct code addresses found in data that is not itself code: ascending uint64."""
-    found = [np.empty(0, np.uint64)]
-    ranges = [
+    ranges = sorted(
         (section.address, section.end)
         for image in program.images
         for section in image.sections
         if section.executable and section.allocated
+    )
+    if not ranges:
+        return np.empty(0, np.uint64)
+    starts = np.array([start for start, _ in ranges], np.uint64)
+    ends = np.array([end for _, end in ranges], np.uint64)
+    found = [
+        _listed_targets(image, section) if image.pointers.size else absolute_targets(image, index)
+        for image in program.images
+        for index, section in enumerate(image.sections)
+        if (image.pointers.size or index in image.relocations)
+        and section.allocated
+        and not section.executable
+        and section.name not in _PATCH_LISTS
     ]
-    starts = np.array([start for start, _ in sorted(ranges)], np.uint64)
-    ends = np.array([end for _, end in sorted(ranges)], np.uint64)
-    for image in program.images:
-        values = _pointer_values(image)
-        if starts.size and values.size:
-            index = np.searchsorted(starts, values, "right") - 1
-            found.append(values[(index >= 0) & (values < ends[np.maximum(index, 0)])])
-    return np.unique(np.concatenate(found))
+    values = np.unique(np.concatenate([np.empty(0, np.uint64), *found]))
+    index = np.searchsorted(starts, values, "right") - 1
+    return values[(index >= 0) & (values < ends[np.maximum(index, 0)])]
 
 
-def _pointer_values(image: Image) -> NDArray[np.uint64]:
-    word = image.machine.word
-    absolute = 1  # R_X86_64_64 and R_386_32
+def absolute_targets(image: Image, index: int) -> NDArray[np.uint64]:
+    """Addresses that stand in section `index` where its relocations put absolute ones (they are applied)."""
+    section, table = image.sections[index], image.relocations[index]
     parts = [np.empty(0, np.uint64)]
-    for index, section in enumerate(image.sections):
-        if not section.allocated or section.executable or section.data.size < word or section.name in _PATCH_LISTS:
-            continue
-        if image.pointers.size:
-            places = image.pointers[(image.pointers >= section.address) & (image.pointers < section.end)]
-            offset = places - np.uint64(section.address)
-        elif index in image.relocations:
-            table = image.relocations[index]
-            offset = table["offset"][table["type"] == absolute]
-        else:
-            continue
-        offset = offset[offset <= section.data.size - word].astype(np.int64)
-        value = np.zeros(offset.shape, np.uint64)
-        for byte in range(word):
-            value |= section.data[offset + byte].astype(np.uint64) << np.uint64(8 * byte)
-        parts.append(value)
+    for kind, form in _ABSOLUTE[image.machine].items():
+        chosen = table["type"] == kind
+        if chosen.any():
+            parts.append(_values_at(section, table["offset"][chosen], form))
     return np.concatenate(parts)
+
+
+# Relocation type → the form of the address it writes: R_386_32; R_X86_64_64, R_X86_64_32, R_X86_64_32S.
+_ABSOLUTE = {Machine.I386: {1: "<u4"}, Machine.X86_64: {1: "<u8", 10: "<u4", 11: "<i4"}}
+
+
+def _listed_targets(image: Image, section: Section) -> NDArray[np.uint64]:
+    """Addresses at the section's places that the image's own relocation table lists."""
+    inside = (image.pointers >= section.address) & (
+        image.pointers - np.uint64(section.address) < section.size
+    )
+    return _values_at(section, image.pointers[inside] - np.uint64(section.address), f"<u{image.machine.word}")
+
+
+def _values_at(section: Section, offsets: NDArray[np.uint64], form: str) -> NDArray[np.uint64]:
+    """Numbers of that form at these offsets (bytes) of a section; offsets beyond its data are left out."""
+    width = np.dtype(form).itemsize
+    if section.data.size < width:
+        return np.empty(0, np.uint64)
+    offsets = offsets[offsets <= section.data.size - width]
+    places = offsets.astype(np.int64)[:, None] + np.arange(width)
+    return np.asarray(section.data[places].view(form).ravel(), np.uint64)

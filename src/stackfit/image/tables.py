@@ -134,33 +134,42 @@ _NONE = np.empty(0, np.uint64)
 
 def _static_keys(image: Image, code: _Ranges) -> tuple[Addresses, Addresses]:
     stride = 16 if image.machine is Machine.X86_64 else 12
-    if image.kind is ImageKind.MODULE:
-        section = image.section("__jump_table")
-        if section is None:
-            return _NONE, _NONE
+    section = image.section("__jump_table")
+    if image.kind is ImageKind.MODULE and section is None:
+        return _NONE, _NONE
+    if section is not None:
         place, target = _self_relative(section, image, stride, 0), _self_relative(section, image, stride, 4)
         good = code.contain(place) & code.contain(target)
         return place[good], target[good]
     places, targets = [_NONE], [_NONE]
     for section in image.sections:
-        if section.allocated and not section.executable and section.data.size >= 64 and section.name in _KEY_SECTIONS:
+        if (
+            section.allocated
+            and not section.executable
+            and section.data.size >= 64
+            and section.name in _KEY_SECTIONS
+        ):
             place, target = _static_key_runs(image, section, stride // 4, code)
             places.append(place)
             targets.append(target)
     return np.concatenate(places), np.concatenate(targets)
 
 
-_KEY_SECTIONS = ("__jump_table", ".rodata", ".data", ".data..ro_after_init", ".ro_after_init")
+_KEY_SECTIONS = (".rodata", ".data", ".data..ro_after_init", ".ro_after_init")
 _NOP5, _NOP2 = 0x0000441F0F, 0x9066
 
 
-def _static_key_runs(image: Image, section: Section, stride: int, code: _Ranges) -> tuple[Addresses, Addresses]:
+def _static_key_runs(
+    image: Image, section: Section, stride: int, code: _Ranges
+) -> tuple[Addresses, Addresses]:
     """Entries of `struct jump_entry` {s32 code, s32 target, long key}: the code is a nop or a jmp.
 
     Words that look like an entry by chance are few; a table is a run of at least four entries in a row.
     """
     words = np.ascontiguousarray(section.data[: section.data.size & ~3]).view("<i4").astype(np.uint64)
-    places = (np.uint64(section.address) + np.uint64(4) * np.arange(words.size, dtype=np.uint64) + words) & _mask(image)
+    places = (
+        np.uint64(section.address) + np.uint64(4) * np.arange(words.size, dtype=np.uint64) + words
+    ) & _mask(image)
     is_code = code.contain(places)
     candidate = np.flatnonzero(is_code[:-1] & is_code[1:])
     if not candidate.size:
@@ -240,7 +249,10 @@ def _alternatives(
     for stride, length_at, replacement_at in _ALTERNATIVE_FORMS:
         if section.data.size % stride:
             continue
-        place, replacement = _self_relative(section, image, stride, 0), _self_relative(section, image, stride, 4)
+        place, replacement = (
+            _self_relative(section, image, stride, 0),
+            _self_relative(section, image, stride, 4),
+        )
         length = _words(section, stride, length_at, "u1").astype(np.int32)
         replacement_length = _words(section, stride, replacement_at, "u1").astype(np.int32)
         good = code.contain(place) & (code.contain(replacement) | (replacement_length == 0))

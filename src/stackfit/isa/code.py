@@ -7,24 +7,66 @@ modules are one program from here on.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stackfit.image.functions import CodeSection, Functions, code_sections, cold_parent_name, find_functions
-from stackfit.image.model import ImageKind, Machine, Program
+from stackfit.image.functions import (
+    CodeSection,
+    Functions,
+    code_sections,
+    cold_parent_name,
+    find_functions,
+    symbol_entries,
+)
+from stackfit.image.model import Image, ImageKind, InputError, Machine, Program
+from stackfit.image.pointers import absolute_targets
 from stackfit.isa.effects import FLAG_LOCK_OR_REP, NO_REGISTER, Instructions, Operation
 from stackfit.isa.x86 import decode
 
 __all__ = ["Code", "decode_program"]
 
-_BRANCHES = (Operation.CALL, Operation.JUMP, Operation.JUMP_CONDITIONAL)
+
+def _among(*operations: Operation) -> NDArray[np.bool_]:
+    """A table to index with an array of operations: which are among these."""
+    table = np.zeros(256, np.bool_)
+    table[list(operations)] = True
+    return table
+
+
+_BRANCHES = _among(Operation.CALL, Operation.JUMP, Operation.JUMP_CONDITIONAL)
+_JUMPS = _among(Operation.JUMP, Operation.JUMP_CONDITIONAL)
+_IDLE = _among(Operation.BREAKPOINT, Operation.NOP, Operation.BAD)
+# Nothing runs on from these into the next instruction.
+_ENDS = _among(
+    Operation.RETURN,
+    Operation.JUMP,
+    Operation.JUMP_INDIRECT,
+    Operation.UNDEFINED,
+    Operation.BREAKPOINT,
+    Operation.NOP,
+)
 # A call over a few bytes into its own function pushes its own address (retpolines, return stack stuffing,
 # position-independent code). Longer than this, in code without symbols, it calls another function.
 _SHORT_CALL = 16
+_ENDBR = (b"\xf3\x0f\x1e\xfa", b"\xf3\x0f\x1e\xfb")  # endbr64, endbr32
+_COLD_SECTION = ".text.unlikely"  # where gcc puts the pieces that it splits off
 # Pointers in these sections describe code and are not taken by the program itself.
-_METADATA = ("__bug_table", ".orc_", "__ex_table", ".altinstructions", "__jump_table", ".smp_locks", ".return_sites",
-             ".retpoline_sites", ".static_call_sites", ".parainstructions", ".discard", "__kcrctab")  # fmt: skip
+_METADATA = (
+    "__bug_table",
+    ".orc_",
+    "__ex_table",
+    ".altinstructions",
+    "__jump_table",
+    ".smp_locks",
+    ".return_sites",
+    ".retpoline_sites",
+    ".static_call_sites",
+    ".parainstructions",
+    ".discard",
+    "__kcrctab",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +89,11 @@ class Code:
         """Rows that do nothing: alignment between blocks and functions, and bytes that are no instruction."""
         table = self.instructions
         operation = table.operation
-        idle = np.isin(operation, (Operation.BREAKPOINT, Operation.NOP, Operation.BAD))
+        idle = _IDLE[operation]
         same = table.register == table.base
         idle |= (operation == Operation.LEA) & same & (table.displacement == 0) & (table.index == NO_REGISTER)
         idle |= (operation == Operation.MOVE) & same
-        return np.asarray(idle, np.bool_)
+        return idle
 
     def row_at(self, address: int) -> int:
         """The row of the instruction that starts at that address, or -1."""
@@ -69,115 +111,240 @@ class Code:
 def decode_program(program: Program) -> Code:
     """Decode every executable section and find the program's functions.
 
-    Entries come from symbols; from pointers in the data of modules (a stripped module has no other sign of
-    its static functions); and from direct calls into code that no symbol names.
+    Entries come from symbols; from pointers in the data and code of modules (a stripped module has no other
+    sign of its static functions); and from direct calls and jumps into code that no symbol names.
     """
     sections = code_sections(program)
-    more = _entries_by_pointer(program, sections)
+    symbols = symbol_entries(program, sections)
+    taken = _addresses_taken_by_code(program)
+    more = _addresses_in_data(program)
+    sized = _symbol_ends(program)
+    fentry = [
+        at for at, names in zip(symbols.address.tolist(), symbols.names, strict=True) if "__fentry__" in names
+    ]
+    functions = find_functions(sections, symbols, more)
+    code = _decode(program, sections, functions)
     while True:
-        functions = find_functions(program, sections, more)
-        code = _decode(program, sections, functions)
-        found = sorted({*_entries_by_call(code), *_entries_by_fentry(code)})
-        if not found:
+        found = np.unique(
+            np.concatenate(
+                [
+                    _entries_by_call(code, sized),
+                    _entries_by_fentry(code, fentry),
+                    _entries_by_immediate(code, taken),
+                    _entries_by_jump(code),
+                ]
+            )
+        )
+        if not found.size:
             break
-        for address in found:
-            section = int(functions.section[functions.containing(address)])
-            more.setdefault(section, []).append(address)
-    return replace(code, functions=replace(functions, parent=_cold_parents(code)))
+        more = np.concatenate([more, found])
+        functions = find_functions(sections, symbols, more)
+        if bool((code.rows_at(found) >= 0).all()):
+            code = replace(code, functions=functions, **_rows_of(functions, code.address))
+        else:  # an entry amid what was taken for an instruction: decode afresh from it on
+            code = _decode(program, sections, functions)
+    return replace(code, functions=replace(functions, parent=_cold_parents(code, more)))
 
 
 def _decode(program: Program, sections: list[CodeSection], functions: Functions) -> Code:
+    """Decode all sections as one piece of code, in which every function's entry is a start."""
     bits64 = program.machine is Machine.X86_64
+    sizes = np.array([code.section.data.size for code in sections], np.uint64)
+    if int(sizes.sum()) >> 32:
+        raise InputError(program.images[0].path, "more than 4 GiB of code")
+    text = np.concatenate([code.section.data for code in sections] or [np.empty(0, np.uint8)])
+    base = np.array([code.section.address for code in sections], np.uint64)
+    piece = np.cumsum(sizes) - sizes  # where each section begins in `text`
+    shift = base - piece  # modulo 2**64
+    instructions = decode(text, bits64, (functions.address - shift[functions.section]).astype(np.uint32))
+    del text
+    rows = np.diff(np.append(np.searchsorted(instructions.offset, piece), len(instructions)))
+    address = np.repeat(shift, rows)
+    branch = np.flatnonzero(_BRANCHES[instructions.operation])
     mask = np.uint64(0xFFFF_FFFF_FFFF_FFFF if bits64 else 0xFFFF_FFFF)
-    bounds = np.searchsorted(functions.section, np.arange(len(sections) + 1))
-    parts: list[Instructions] = []
-    addresses: list[NDArray[np.uint64]] = []
-    for number, code in enumerate(sections):
-        base = np.uint64(code.section.address)
-        starts = (functions.address[bounds[number] : bounds[number + 1]] - base).astype(np.uint32)
-        part = decode(code.section.data, bits64, starts)
-        branch = np.flatnonzero(np.isin(part.operation, _BRANCHES))
-        target = (part.immediate[branch].astype(np.uint64) + base) & mask
-        part.immediate[branch] = target.astype(np.int64)
-        parts.append(part)
-        addresses.append(part.offset + base)
-    names = Instructions.__dataclass_fields__
-    instructions = Instructions(
-        **{name: _joined([getattr(part, name) for part in parts]) for name in names}
-    )
-    address = _joined(addresses) if addresses else np.empty(0, np.uint64)
-    target_row = np.full(len(address), -1, np.int32)
+    goal = (instructions.immediate[branch].astype(np.uint64) + address[branch]) & mask
+    instructions.immediate[branch] = goal.astype(np.int64)
+    address += instructions.offset
+    target = np.full(len(address), -1, np.int32)
     if len(address):
-        branch = np.flatnonzero(np.isin(instructions.operation, _BRANCHES))
-        wanted = instructions.immediate[branch].astype(np.uint64)
-        rows = np.minimum(np.searchsorted(address, wanted), len(address) - 1)
-        target_row[branch] = np.where(address[rows] == wanted, rows, -1)
+        row = np.minimum(np.searchsorted(address, goal), len(address) - 1)
+        target[branch] = np.where(address[row] == goal, row, -1)
+    return Code(
+        program.machine, functions, sections, address, instructions, target, **_rows_of(functions, address)
+    )
+
+
+def _rows_of(functions: Functions, address: NDArray[np.uint64]) -> dict[str, Any]:
+    """The fields `first` and `function` of a Code."""
     first = np.append(np.searchsorted(address, functions.address), len(address))
-    function = np.repeat(np.arange(len(functions), dtype=np.int32), np.diff(first))
-    return Code(program.machine, functions, sections, address, instructions, target_row, function, first)
+    return {"first": first, "function": np.repeat(np.arange(len(functions), dtype=np.int32), np.diff(first))}
 
 
-def _joined(arrays: list[NDArray[np.generic]]) -> NDArray[np.generic]:
-    return np.concatenate(arrays) if len(arrays) != 1 else arrays[0]
+def _addresses_in_data(program: Program) -> NDArray[np.uint64]:
+    """Addresses that stand in a module's data, but for what lies within a function whose symbol has a size.
 
-
-def _entries_by_pointer(program: Program, sections: list[CodeSection]) -> dict[int, list[int]]:
-    """Code addresses that stand in a module's data, by code section."""
-    starts = np.array([code.section.address for code in sections], np.uint64)
-    ends = np.array([code.section.end for code in sections], np.uint64)
-    found: dict[int, list[int]] = {}
+    Those are entries in a stripped module (which has no other sign of its static functions); in one with
+    symbols they are targets of a switch table.
+    """
+    parts = [np.empty(0, np.uint64)]
     for image in program.images:
         if image.kind is not ImageKind.MODULE:
             continue
-        pointer = 1  # R_X86_64_64 and R_386_32
-        for index, table in image.relocations.items():
-            section = image.sections[index]
-            if section.executable or section.name.startswith(_METADATA):
-                continue
-            absolute = table[table["type"] == pointer]
-            if not len(absolute):
-                continue
-            targets = image.symbols.records["address"][absolute["symbol"]] + absolute["addend"].astype(np.uint64)
-            where = np.searchsorted(starts, targets, "right") - 1
-            inside = (where >= 0) & (targets < ends[np.maximum(where, 0)])
-            for number, target in zip(where[inside].tolist(), targets[inside].tolist(), strict=True):
-                found.setdefault(number, []).append(target)
+        own = [
+            _listed_entries(image, index)
+            for index in image.relocations
+            if not image.sections[index].executable and not image.sections[index].name.startswith(_METADATA)
+        ]
+        if own:
+            parts.append(_outside_sized_functions(image, np.unique(np.concatenate(own))))
+    return np.concatenate(parts)
+
+
+def _listed_entries(image: Image, index: int) -> NDArray[np.uint64]:
+    """Addresses that stand in one section of a module: pointers, exports, calls to `__fentry__`."""
+    section, found = image.sections[index], absolute_targets(image, index)
+    if section.name == "__mcount_loc":  # the call stands at the entry, or behind an endbr there
+        for code in image.sections:
+            if code.executable:
+                inside = np.flatnonzero((found >= code.address + 4) & (found < code.end))
+                places = (found[inside] - np.uint64(code.address)).astype(np.int64)
+                endbr = [code.data[place - 4 : place].tobytes() in _ENDBR for place in places.tolist()]
+                found[inside[np.array(endbr, np.bool_)]] -= np.uint64(4)
+    elif section.name.startswith("__ksymtab"):  # its entries are relative to the place
+        table = image.relocations[index]
+        offset = table["offset"][table["type"] == 2].astype(np.int64)  # R_X86_64_PC32, R_386_PC32
+        offset = offset[offset <= section.data.size - 4]
+        if offset.size:
+            word = section.data[offset[:, None] + np.arange(4)].view("<i4").ravel().astype(np.int64)
+            mask = 0xFFFF_FFFF if image.machine is Machine.I386 else 0xFFFF_FFFF_FFFF_FFFF
+            target = (np.uint64(section.address) + (offset + word).astype(np.uint64)) & np.uint64(mask)
+            found = np.concatenate([found, target])
     return found
 
 
-def _entries_by_call(code: Code) -> list[int]:
-    """Targets of direct calls that are no function's entry yet, but for calls over a few bytes."""
+def _symbol_ends(program: Program) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Functions (STT_FUNC) whose symbols have a size, by ascending address, and where each ends."""
+    tables = [image.symbols.records for image in program.images]
+    parts = [table[(table["section"] >= 0) & (table["type"] == 2) & (table["size"] > 0)] for table in tables]
+    start = np.concatenate([table["address"] for table in parts])
+    end = start + np.concatenate([table["size"] for table in parts])
+    order = np.lexsort((end, start))
+    start, end = start[order], end[order]
+    last = np.append(start[1:] != start[:-1], True) if start.size else np.empty(0, np.bool_)
+    return start[last], end[last]
+
+
+def _outside_sized_functions(image: Image, addresses: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    records = image.symbols.records
+    sized = records[(records["section"] >= 0) & (records["type"] == 2) & (records["size"] > 0)]  # STT_FUNC
+    if not len(sized) or not addresses.size:
+        return addresses
+    sized = sized[np.argsort(sized["address"], kind="stable")]
+    before = np.searchsorted(sized["address"], addresses, "right") - 1
+    start, size = sized["address"][before], sized["size"][before]
+    outside = (before < 0) | (addresses == start) | (addresses - start >= size)
+    return np.asarray(addresses[outside], np.uint64)
+
+
+def _addresses_taken_by_code(program: Program) -> NDArray[np.uint64]:
+    """Addresses that stand in instructions of modules: ascending, distinct."""
+    parts = [
+        absolute_targets(image, index)
+        for image in program.images
+        if image.kind is ImageKind.MODULE
+        for index in image.relocations
+        if image.sections[index].executable
+    ]
+    return np.unique(np.concatenate([np.empty(0, np.uint64), *parts]))
+
+
+def _entries_by_call(code: Code, sized: tuple[NDArray[np.uint64], NDArray[np.uint64]]) -> NDArray[np.uint64]:
+    """Targets of direct calls that are no function's entry yet, but for calls over a few bytes.
+
+    `sized`: where the functions of known size start and end.
+    """
     functions, instructions = code.functions, code.instructions
     call = np.flatnonzero(instructions.operation == Operation.CALL)
-    if not call.size:
-        return []
     target = instructions.immediate[call].astype(np.uint64)
     owner = np.searchsorted(functions.address, target, "right") - 1
     known = (owner >= 0) & (functions.address[np.maximum(owner, 0)] == target)
-    inside = (owner >= 0) & (target < functions.end[np.maximum(owner, 0)]) & ~functions.piece[np.maximum(owner, 0)]
+    inside = (
+        (owner >= 0) & (target < functions.end[np.maximum(owner, 0)]) & ~functions.piece[np.maximum(owner, 0)]
+    )
     after = code.address[call] + instructions.length[call]
     own = owner == code.function[call]
-    # Inside a function with a name of its own there are no further entries; in code without symbols only
-    # a call over a few bytes is surely none.
-    short = own & (~functions.synthetic[code.function[call]] | ((target >= after) & (target - after <= _SHORT_CALL)))
-    wild = functions.piece[code.function[call]]  # replacement code: its displacement is relative to the patched place
-    return sorted(set(target[inside & ~known & ~short & ~wild].tolist()))
+    # Inside a function with a name of its own there are no further entries (what follows its end is another's
+    # that lost its name); in code without symbols only a call over a few bytes is surely none.
+    caller = functions.address[code.function[call]]
+    start, end = sized
+    place = np.minimum(np.searchsorted(start, caller), max(start.size - 1, 0))
+    behind = (
+        (start[place] == caller) & (target >= end[place]) if start.size else np.zeros(call.size, np.bool_)
+    )
+    within = ~functions.synthetic[code.function[call]] | ((target >= after) & (target - after <= _SHORT_CALL))
+    short = own & within & ~behind
+    wild = functions.piece[
+        code.function[call]
+    ]  # replacement code: its displacement is relative to the patched place
+    return np.unique(target[inside & ~known & ~short & ~wild])
 
 
-def _entries_by_fentry(code: Code) -> list[int]:
+def _entries_by_immediate(code: Code, taken: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Addresses that the code of a stripped module takes of its own code (`request_irq(n, handler, …)`).
+
+    Only where its own function does not lead: a label within a function (`_THIS_IP_`) is no entry.
+    """
+    functions = code.functions
+    row = code.rows_at(taken)
+    target, row = taken[row > 0], row[row > 0]
+    owner = code.function[row]
+    new = functions.synthetic[owner] & (functions.address[owner] != target)
+    return np.asarray(target[new & _detached(code, row)], np.uint64)
+
+
+def _entries_by_jump(code: Code) -> NDArray[np.uint64]:
+    """Where code without symbols is entered by jumps from other functions alone: it is only tail-called.
+
+    Not to or from cold pieces: those jumps stay within a function.
+    """
+    functions = code.functions
+    jump = np.flatnonzero(_JUMPS[code.instructions.operation] & (code.target >= 0))
+    row = code.target[jump].astype(np.int64)
+    source, owner = code.function[jump], code.function[row]
+    cold = _in_cold_section(code)
+    new = (source != owner) & functions.synthetic[owner] & (row > code.first[owner])
+    for function in (source, owner):
+        new &= ~functions.piece[function] & ~cold[function]
+    row = np.unique(row[new])
+    return code.address[row[_detached(code, row)]]
+
+
+def _in_cold_section(code: Code) -> NDArray[np.bool_]:
+    """By function."""
+    cold = np.array([part.section.name.startswith(_COLD_SECTION) for part in code.sections], np.bool_)
+    return np.asarray(cold[code.functions.section], np.bool_)
+
+
+def _detached(code: Code, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether nothing in their own function leads to these rows: no jump, and no instruction that runs on."""
+    jump = np.flatnonzero(_JUMPS[code.instructions.operation] & (code.target >= 0))
+    target = code.target[jump]
+    joined = np.zeros(len(code), np.bool_)
+    joined[target[code.function[jump] == code.function[target]]] = True
+    before = np.maximum(rows - 1, 0)
+    ends = _ENDS[code.instructions.operation[before]] & (code.function[before] == code.function[rows])
+    return np.asarray(~joined[rows] & ends, np.bool_)
+
+
+def _entries_by_fentry(code: Code, fentry: list[int]) -> NDArray[np.uint64]:
     """Functions without a symbol that call `__fentry__` first, as every traceable function does.
 
     In a linked kernel these are weak functions that another definition replaced: their code stays, their
     symbol goes. In a stripped module they are its static functions.
     """
     functions, instructions = code.functions, code.instructions
-    fentry = functions.named("__fentry__")
-    if not fentry:
-        return []
-    call = np.flatnonzero(
-        (instructions.operation == Operation.CALL)
-        & (instructions.immediate.astype(np.uint64) == functions.address[fentry[0]])
-    )
+    call = np.flatnonzero(instructions.operation == Operation.CALL)
+    call = call[np.isin(instructions.immediate[call].view(np.uint64), np.array(fentry, np.uint64))]
     before = call - 1
     endbr = (
         (before >= 0)
@@ -188,27 +355,64 @@ def _entries_by_fentry(code: Code) -> list[int]:
     )
     entry = code.address[np.where(endbr, before, call)]
     at_start = entry == functions.address[code.function[call]]
-    return entry[~at_start & ~functions.piece[code.function[call]]].tolist()
+    return np.asarray(entry[~at_start & ~functions.piece[code.function[call]]], np.uint64)
 
 
-def _cold_parents(code: Code) -> NDArray[np.int32]:
-    """For each `.cold` piece the function that jumps into it (names alone are ambiguous: many are static)."""
+def _cold_parents(code: Code, entered: NDArray[np.uint64]) -> NDArray[np.int32]:
+    """For each `.cold` piece the function that jumps into it (names alone are ambiguous: many are static).
+
+    `entered`: addresses known to be entries of functions without a symbol.
+    """
     functions, instructions = code.functions, code.instructions
     parent = np.full(len(functions), -1, np.int32)
-    wanted = {index: name for index, text in enumerate(functions.names) if (name := cold_parent_name(text)) is not None}
+    _nameless_cold(code, entered, parent)
+    wanted = {
+        index: name
+        for index, text in enumerate(functions.names)
+        if (name := cold_parent_name(text)) is not None
+    }
     if not wanted:
         return parent
     is_cold = np.zeros(len(functions), np.bool_)
     is_cold[list(wanted)] = True
-    jump = np.flatnonzero(np.isin(instructions.operation, (Operation.JUMP, Operation.JUMP_CONDITIONAL)) & (code.target >= 0))
+    jump = np.flatnonzero(_JUMPS[instructions.operation] & (code.target >= 0))
     source, target = code.function[jump], code.function[code.target[jump]]
     into = is_cold[target] & (source != target)
     for caller, cold in zip(source[into].tolist(), target[into].tolist(), strict=True):
         if wanted[cold] == functions.names[caller] or wanted[cold] in functions.aliases[caller]:
             parent[cold] = caller
+    by_name: dict[tuple[str, int], list[int]] = {
+        (name, int(functions.image[cold])): [] for cold, name in wanted.items() if parent[cold] < 0
+    }
+    for index, (name, aliases, image) in enumerate(
+        zip(functions.names, functions.aliases, functions.image.tolist(), strict=True) if by_name else ()
+    ):
+        for one in (name, *aliases):
+            if (one, image) in by_name:
+                by_name[one, image].append(index)
     for cold, name in wanted.items():
         if parent[cold] < 0:  # entered by a table or a fallthrough: a unique name decides
-            same = [index for index in functions.named(name) if functions.image[index] == functions.image[cold]]
+            same = by_name[name, int(functions.image[cold])]
             if len(same) == 1:
                 parent[cold] = same[0]
     return parent
+
+
+def _nameless_cold(code: Code, entered: NDArray[np.uint64], parent: NDArray[np.int32]) -> None:
+    """The first of the pieces that lost their symbols looks like a function: its section begins there.
+
+    It is none when the jumps of one function enter it and nothing else does.
+    """
+    functions = code.functions
+    doubtful = functions.synthetic & _in_cold_section(code) & ~np.isin(functions.address, entered)
+    if not doubtful.any():
+        return
+    branch = np.flatnonzero(code.target >= 0)
+    goal = code.function[code.target[branch]]
+    at_start = doubtful[goal] & (code.target[branch] == code.first[goal]) & (code.function[branch] != goal)
+    branch, goal = branch[at_start], goal[at_start]
+    is_call = code.instructions.operation[branch] == Operation.CALL
+    for index in np.unique(goal).tolist():
+        owners = np.unique(code.function[branch[goal == index]])
+        if owners.size == 1 and not is_call[goal == index].any():
+            parent[index] = owners[0]

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ABSOLUTE", "FLAG_LOCK_OR_REP", "FLAG_MEMORY", "FLAG_SEGMENT", "NO_REGISTER", "RIP", "Instructions", "Operation"]
+__all__ = [
+    "ABSOLUTE",
+    "FLAG_LOCK_OR_REP",
+    "FLAG_MEMORY",
+    "FLAG_SEGMENT",
+    "NO_REGISTER",
+    "RIP",
+    "Instructions",
+    "Operation",
+]
 
 RIP = 16  # `base` of a RIP-relative operand
 NO_REGISTER = 255
@@ -54,11 +63,11 @@ class Operation(enum.IntEnum):
     PUSH_FLAGS = 26
     POP_FLAGS = 27
     EXCHANGE = 28  # register <-> base
-    SUBTRACT = 29  # register -= base
+    SUBTRACT = 29  # register -= base, or memory
     COMPARE_IMMEDIATE = 30
     MOVE_IMMEDIATE = 31
     STORE_IMMEDIATE = 32
-    ADD = 33  # register += base
+    ADD = 33  # register += base, or memory
     TEST = 34  # register & base, flags only
     LOAD_NARROW = 35  # register = zero-extended memory or register; width = bytes read
     SHIFT_LEFT = 36  # register <<= immediate

@@ -32,7 +32,7 @@ _FIELDS: tuple[tuple[str, type[np.generic]], ...] = (
 def decode(code: NDArray[np.uint8], bits64: bool, starts: NDArray[np.uint32]) -> Instructions:
     """Decode a piece of code (at most 4 GiB) from its first byte to its last.
 
-    `starts`: ascending offsets (bytes) at which an instruction is known to begin: decoding starts afresh there.
+    `starts`: ascending offsets (bytes) at which instructions begin for certain: decoding starts afresh there.
     """
     code = np.ascontiguousarray(code)
     starts = np.ascontiguousarray(starts, np.uint32)
@@ -41,11 +41,11 @@ def decode(code: NDArray[np.uint8], bits64: bool, starts: NDArray[np.uint32]) ->
     position = count = 0
     while position < code.size:
         # As memoryviews, whose items are plain integers when the decoder runs uncompiled.
-        position, count = decode_into(
-            memoryview(code), bits64, position, memoryview(starts), memoryview(MAPS),
-            *map(memoryview, arrays.values()), count,
-        )  # fmt: skip
+        outputs = [array.data for array in arrays.values()]
+        position, count = decode_into(code.data, bits64, position, count, starts.data, MAPS.data, *outputs)
         if position < code.size:
             more = max(64, (code.size - position) // 2)
-            arrays = {name: np.concatenate([array, np.empty(more, array.dtype)]) for name, array in arrays.items()}
+            arrays = {
+                name: np.concatenate([array, np.empty(more, array.dtype)]) for name, array in arrays.items()
+            }
     return Instructions(**{name: array[:count] for name, array in arrays.items()})

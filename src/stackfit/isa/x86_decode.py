@@ -23,6 +23,7 @@ if not cython.compiled:
         CALL_INDIRECT,
         COMPARE,
         COMPARE_IMMEDIATE,
+        CX,
         ENTER,
         EXCHANGE,
         FAR_JUMP,
@@ -50,6 +51,7 @@ if not cython.compiled:
         PUSH,
         PUSH_ALL,
         PUSH_FLAGS,
+        R11,
         RESERVED,
         RESERVED_64,
         RETURN,
@@ -77,7 +79,28 @@ def _build_maps() -> np.ndarray:  # type: ignore[type-arg]
         one[group] = one[group + 1] = HAS_MODRM | (0 if compare else TO_RM)
         one[group + 2] = one[group + 3] = HAS_MODRM | (0 if compare else TO_REG)
         one[group + 4], one[group + 5] = IMM8, IMMZ
-    for code in (0x06, 0x07, 0x0E, 0x16, 0x17, 0x1E, 0x1F, 0x27, 0x2F, 0x37, 0x3F, 0x60, 0x61, 0x82, 0x9A, 0xCE, 0xD4, 0xD5, 0xD6, 0xEA):
+    for code in (
+        0x06,
+        0x07,
+        0x0E,
+        0x16,
+        0x17,
+        0x1E,
+        0x1F,
+        0x27,
+        0x2F,
+        0x37,
+        0x3F,
+        0x60,
+        0x61,
+        0x82,
+        0x9A,
+        0xCE,
+        0xD4,
+        0xD5,
+        0xD6,
+        0xEA,
+    ):
         one[code] |= RESERVED_64
     one[0xD4] |= IMM8
     one[0xD5] |= IMM8
@@ -114,16 +137,55 @@ def _build_maps() -> np.ndarray:  # type: ignore[type-arg]
     one[0xF6] = one[0xF7] = one[0xFE] = one[0xFF] = HAS_MODRM
 
     two = [0] * 256
-    for code in (*range(0x00, 0x04), 0x0D, *range(0x10, 0x30), *range(0x40, 0x77), *range(0x78, 0x80), *range(0x90, 0xA0)):
+    for code in (
+        *range(0x00, 0x04),
+        0x0D,
+        *range(0x10, 0x30),
+        *range(0x40, 0x77),
+        *range(0x78, 0x80),
+        *range(0x90, 0xA0),
+    ):
         two[code] = HAS_MODRM
     for code in (*range(0xA3, 0xA8), *range(0xAB, 0xC8), *range(0xD0, 0x100)):
         two[code] = HAS_MODRM
-    for code in (0x04, 0x0A, 0x0C, 0x24, 0x25, 0x26, 0x27, 0x36, 0x39, 0x3B, 0x3C, 0x3D, 0x3E, 0x3F, 0x7A, 0x7B):
+    for code in (
+        0x04,
+        0x0A,
+        0x0C,
+        0x24,
+        0x25,
+        0x26,
+        0x27,
+        0x36,
+        0x39,
+        0x3B,
+        0x3C,
+        0x3D,
+        0x3E,
+        0x3F,
+        0x7A,
+        0x7B,
+    ):
         two[code] = RESERVED
     two[0x0F] = HAS_MODRM | IMM8
     for code in (0x70, 0x71, 0x72, 0x73, 0xA4, 0xAC, 0xBA, 0xC2, 0xC4, 0xC5, 0xC6):
         two[code] = HAS_MODRM | IMM8
-    for code in (0x02, 0x03, 0xAF, *range(0x40, 0x50), 0xB6, 0xB7, 0xB8, 0xBC, 0xBD, 0xBE, 0xBF, 0xB2, 0xB4, 0xB5):
+    for code in (
+        0x02,
+        0x03,
+        0xAF,
+        *range(0x40, 0x50),
+        0xB6,
+        0xB7,
+        0xB8,
+        0xBC,
+        0xBD,
+        0xBE,
+        0xBF,
+        0xB2,
+        0xB4,
+        0xB5,
+    ):
         two[code] |= TO_REG
     for code in (0x50, 0xD7, 0xC5):
         two[code] |= TO_REG
@@ -162,6 +224,7 @@ def decode_into(
     code: cython.const[cython.uchar][::1],
     bits64: cython.bint,
     resume: cython.longlong,
+    count: cython.longlong,
     starts: cython.const[cython.uint][::1],
     maps: cython.const[cython.uchar][::1],
     offset_out: cython.uint[::1],
@@ -176,7 +239,6 @@ def decode_into(
     clobbers_out: cython.ushort[::1],
     displacement_out: cython.int[::1],
     immediate_out: cython.longlong[::1],
-    count: cython.longlong,
 ) -> tuple[int, int]:
     """Decode `code` from byte `resume` on, filling the output arrays from index `count`.
 
@@ -411,7 +473,9 @@ def decode_into(
                     if opmap == 1 and b == 0x77:
                         attributes = 0  # vzeroupper
                     # The few VEX instructions that write a general register.
-                    if opmap == 1 and (b == 0x50 or b == 0xD7 or b == 0xC5 or ((b == 0x2C or b == 0x2D) and vex_pp >= 2)):
+                    if opmap == 1 and (
+                        b == 0x50 or b == 0xD7 or b == 0xC5 or ((b == 0x2C or b == 0x2D) and vex_pp >= 2)
+                    ):
                         attributes |= TO_REG
                     if opmap == 1 and (b == 0x92 or b == 0x93):
                         attributes |= TO_REG if b == 0x93 else 0
@@ -459,6 +523,7 @@ def decode_into(
                                 scale = 1 << (sib >> 6)
                                 if index == 4:
                                     index = NONE
+                                    scale = 0
                                 if (sib & 7) == 5 and mod == 0:
                                     base = NONE
                                     displacement_size = 4
@@ -489,7 +554,9 @@ def decode_into(
                 elif 0xB8 <= b <= 0xBF:
                     immediate_size = 8 if rex & 8 else (2 if operand16 else 4)
                 elif 0xA0 <= b <= 0xA3:
-                    immediate_size = (4 if address_override else 8) if bits64 else (2 if address_override else 4)
+                    immediate_size = (
+                        (4 if address_override else 8) if bits64 else (2 if address_override else 4)
+                    )
                 elif 0x70 <= b <= 0x7F or 0xE0 <= b <= 0xE3 or b == 0xEB:
                     immediate_size = 1
                 elif b == 0xE8 or b == 0xE9:
@@ -548,7 +615,7 @@ def decode_into(
                         elif mod == 3:
                             register = rm if operation_code == 1 else reg
                             source = reg if operation_code == 1 else rm
-                            if alu == 6 and register == source:
+                            if alu == 6 and register == source and width >= 4:
                                 operation = MOVE_IMMEDIATE  # xor r,r
                                 immediate = 0
                             elif width == full_width and alu == 0:
@@ -557,14 +624,16 @@ def decode_into(
                                 operation = SUBTRACT
                             elif alu == 7:
                                 operation = COMPARE
-                        elif alu == 7:
-                            operation = COMPARE
+                        else:
                             register = reg
-                        elif operation_code == 1:
-                            register = reg
-                        if operation == ADD or operation == SUBTRACT or operation == COMPARE:
-                            if mod == 3:
-                                base = source
+                            if alu == 7:
+                                operation = COMPARE
+                            elif operation_code == 3 and width == full_width and alu == 0:
+                                operation = ADD
+                            elif operation_code == 3 and width == full_width and alu == 5:
+                                operation = SUBTRACT
+                        if operation in (ADD, SUBTRACT, COMPARE) and mod == 3:
+                            base = source
                     elif operation_code <= 5:
                         if operation_code == 4:
                             width = 1
@@ -729,9 +798,7 @@ def decode_into(
                     displacement = immediate
                     if b == 0xA3 and width == full_width:
                         operation = STORE
-                elif b == 0xA4 or b == 0xA5:
-                    clobbers |= 0xC0 | (2 if repeat else 0)
-                elif b == 0xA6 or b == 0xA7:
+                elif b == 0xA4 or b == 0xA5 or b == 0xA6 or b == 0xA7:
                     clobbers |= 0xC0 | (2 if repeat else 0)
                 elif b == 0xA8 or b == 0xA9:
                     operation = OTHER
@@ -798,6 +865,7 @@ def decode_into(
                     operation = BREAKPOINT
                 elif b == 0xCD:
                     operation = INTERRUPT
+                    clobbers |= 1
                     immediate &= 255
                 elif b == 0xCE or b == 0xF1:
                     operation = INTERRUPT
@@ -874,12 +942,10 @@ def decode_into(
             elif opmap == 1:
                 if b == 0x05 or b == 0x34:
                     operation = SYSTEM_CALL
-                    clobbers |= (1 << 1) | (1 << 11 if bits64 else 0)
+                    clobbers |= 1 | (1 << CX) | (1 << R11 if bits64 else 0)
                 elif b == 0x07 or b == 0x35:
                     operation = SYSTEM_RETURN
-                elif b == 0x0B:
-                    operation = UNDEFINED
-                elif b == 0xB9 or b == 0xFF:
+                elif b == 0x0B or b == 0xB9 or b == 0xFF:
                     operation = UNDEFINED
                 elif 0x18 <= b <= 0x1F:
                     operation = NOP
@@ -906,6 +972,8 @@ def decode_into(
                     clobbers |= 5
                 elif b == 0x7E and repeat != 0xF3 and mod == 3:
                     clobbers |= 1 << rm
+                elif b == 0x78 and (operand16 or repeat == 0xF2):
+                    clobbers = 0  # extrq, insertq
                 elif 0x80 <= b <= 0x8F:
                     operation = JUMP_CONDITIONAL
                     register = b & 15
@@ -938,7 +1006,8 @@ def decode_into(
                     clobbers = (1 << byte_reg) | (1 << byte_rm if mod == 3 else 0)
                 elif b == 0xB6 or b == 0xB7:
                     register = reg
-                    operation = LOAD_NARROW
+                    if width >= 4:  # a 16-bit result keeps the upper bits
+                        operation = LOAD_NARROW
                     if mod == 3:
                         base = rm
                     width = 1 if b == 0xB6 else 2
@@ -986,10 +1055,10 @@ def decode_into(
         scale_out[count] = scale
         flags_out[count] = (1 if memory else 0) | (2 if segment else 0) | (4 if lock or repeat else 0)
         clobbers_out[count] = clobbers
-        displacement_out[count] = cython.cast(cython.int, displacement) if -2147483648 <= displacement <= 2147483647 else 0
+        displacement_out[count] = (
+            cython.cast(cython.int, displacement) if -2147483648 <= displacement <= 2147483647 else 0
+        )
         immediate_out[count] = immediate
         count += 1
         position = p
     return position, count
-
-

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stackfit.analysis import Analysis
 from stackfit.calls.model import CallKind, Evidence, Reason, Rung
@@ -13,7 +14,9 @@ from stackfit.frames.model import Frames, Summary
 from stackfit.frames.witness import Witness
 from stackfit.report.rows import ChainRow, chain_rows, module_of
 from stackfit.report.terminal import smallest_size
+from stackfit.report.through import through_json
 from stackfit.verdict.model import ContextNeed, OpenItems, StackNeed
+from stackfit.verdict.through import Through
 
 __all__ = ["calls_json", "check_json", "contexts_json", "dumps", "frames_json", "unreached_by_function"]
 
@@ -43,8 +46,8 @@ def _modules(analysis: Analysis) -> list[Json]:
     ]
 
 
-def unreached_by_function(analysis: Analysis) -> np.ndarray:  # type: ignore[type-arg]
-    """Instructions of each function that its walk did not reach, padding left out; cold pieces count as their parent's."""
+def unreached_by_function(analysis: Analysis) -> NDArray[np.int64]:
+    """Instructions of each function that its walk did not reach; cold pieces with their parent."""
     code, frames = analysis.code, analysis.frames
     rows = np.flatnonzero((frames.visitor < 0) & ~code.padding())
     owner = code.function[rows]
@@ -67,7 +70,7 @@ def frames_json(analysis: Analysis) -> Json:
     code, frames = analysis.code, analysis.frames
     functions = code.functions
     unreached = unreached_by_function(analysis)
-    recursive = analysis.composer.user.recursive()
+    recursive = analysis.recursive
     rows = []
     for index in range(len(functions)):
         if functions.parent[index] >= 0 or functions.piece[index]:
@@ -90,10 +93,15 @@ def frames_json(analysis: Analysis) -> Json:
                 "recursive": bool(recursive[index]),
             }
         )
-    return {"schema": "stackfit.frames/1", "image": _image(analysis), "modules": _modules(analysis), "functions": rows}
+    return {
+        "schema": "stackfit.frames/1",
+        "image": _image(analysis),
+        "modules": _modules(analysis),
+        "functions": rows,
+    }
 
 
-def calls_json(analysis: Analysis, chosen: np.ndarray | None = None) -> Json:  # type: ignore[type-arg]
+def calls_json(analysis: Analysis, chosen: NDArray[np.bool_] | None = None) -> Json:
     """Call sites (all, or those chosen) with their candidate sets."""
     calls, functions = analysis.calls, analysis.code.functions
     index = np.arange(len(calls)) if chosen is None else np.flatnonzero(chosen)
@@ -121,7 +129,8 @@ def calls_json(analysis: Analysis, chosen: np.ndarray | None = None) -> Json:  #
         "image": _image(analysis),
         "modules": _modules(analysis),
         "candidate_sets": [
-            [int(functions.address[member]) for member in calls.candidate_sets[number]] for number in used.tolist()
+            [int(functions.address[member]) for member in calls.candidate_sets[number]]
+            for number in used.tolist()
         ],
         "sites": sites,
     }
@@ -170,7 +179,16 @@ def _stack(analysis: Analysis, need: StackNeed) -> Json:
             "hops": list(need.hops),
         },
         "found": need.found,
-        "parts": [{"name": part.name, "bytes": part.bytes, "times": part.times, "source": part.source} for part in need.parts],
+        "parts": [
+            {
+                "name": part.name,
+                "bytes": part.bytes,
+                "found": part.found,
+                "times": part.times,
+                "source": part.source or None,
+            }
+            for part in need.parts
+        ],
         "lower_bound": need.lower_bound,
         "headroom": need.headroom,
         "fits_hops": need.fits_hops,
@@ -190,29 +208,26 @@ def _stack(analysis: Analysis, need: StackNeed) -> Json:
     }
 
 
-def _context(analysis: Analysis, need: ContextNeed, layout: str, with_chain: bool) -> Json:
+def _context(analysis: Analysis, need: ContextNeed) -> Json:
     context = need.context
-    entry = None if need.start is None else analysis.code.functions.names[need.start.entry]
-    chain: list[Json] = []
-    if with_chain and need.start is not None:
-        solver = analysis.composer.user
-        chain = _chain(chain_rows(analysis, need, solver.bound(need.start.entry)))
+    known = need.start is not None
     return {
         "name": context.name,
         "kind": context.kind,
         "abi": context.abi or None,
         "number": None if context.number < 0 else context.number,
-        "entry": entry,
-        "entry_bytes": need.entry_bytes if need.start is not None else None,
-        "stack": {layout: need.stack or None},
+        "entry": analysis.code.functions.names[need.start.entry] if need.start is not None else None,
+        "entry_bytes": need.entry_bytes if known else None,
+        "stack": {analysis.layouts[0].name: need.stack or None},
         "direct": need.direct,
+        "found": need.found,
         "hops": list(need.hops),
-        "bound": need.hops[-1] if need.hops else None,
+        "bound": need.bound,
         "composed": need.composed,
         "measured": need.measured,
         "open": _open(need.open),
         "lower_bound": bool(need.open),
-        "chain": chain,
+        "chain": _chain(chain_rows(analysis, need, need.chain)),
     }
 
 
@@ -224,14 +239,19 @@ def _witness(analysis: Analysis, witness: Witness) -> Json:
         "defined": witness.defined,
         "equal": witness.equal,
         "disagreements": [
-            {"function": names[one.function], "address": one.address, "depth": one.depth, "witness": one.witness}
+            {
+                "function": names[one.function],
+                "address": one.address,
+                "depth": one.depth,
+                "witness": one.witness,
+            }
             for one in witness.disagreements
         ],
     }
 
 
-def check_json(analysis: Analysis) -> Json:
-    """Verdicts of every layout, and the ladder of every context in the first one."""
+def check_json(analysis: Analysis, through: Through | None = None) -> Json:
+    """Verdicts of every layout, the ladder of every context in the first one, and `through` if asked for."""
     first = analysis.layouts[0]
     return {
         "schema": "stackfit.check/1",
@@ -240,7 +260,12 @@ def check_json(analysis: Analysis) -> Json:
         "warnings": list(analysis.warnings),
         "witnesses": [_witness(analysis, witness) for witness in analysis.witnesses],
         "assumptions": [
-            {"kind": type(entry).__name__.lower(), "subject": entry.subject, "reason": entry.reason, "source": entry.source}
+            {
+                "kind": type(entry).__name__.lower(),
+                "subject": entry.subject,
+                "reason": entry.reason,
+                "source": entry.source,
+            }
             for entry in analysis.assumptions.entries
         ],
         "layouts": [
@@ -253,8 +278,9 @@ def check_json(analysis: Analysis) -> Json:
             for layout in analysis.verdicts
         ],
         "contexts": [
-            _context(analysis, need, first.name, True) for need in analysis.composer.context_needs(first)
+            _context(analysis, need) for need in analysis.composer.context_needs(first, chains=True)
         ],
+        "through": None if through is None else through_json(analysis, through),
     }
 
 
@@ -266,7 +292,5 @@ def contexts_json(analysis: Analysis) -> Json:
         "image": _image(analysis),
         "modules": _modules(analysis),
         "layout": first.name,
-        "contexts": [
-            _context(analysis, need, first.name, False) for need in analysis.composer.context_needs(first)
-        ],
+        "contexts": [_context(analysis, need) for need in analysis.composer.context_needs(first)],
     }

@@ -9,12 +9,12 @@ from stackfit.bounds.model import Bound
 from stackfit.calls.model import CallKind, Evidence, Rung
 from stackfit.verdict.model import ContextNeed
 
-__all__ = ["ChainRow", "chain_rows", "module_of"]
+__all__ = ["ChainRow", "bound_rows", "chain_rows", "module_of"]
 
 
 @dataclass(frozen=True)
 class ChainRow:
-    """One frame of a chain. `depth`: its bytes at the site; `total`: from the stack's top, reserves left out."""
+    """One frame of a chain. `depth`: its bytes at the site; `total`: from the stack's top, no reserves."""
 
     function: str
     module: str | None
@@ -42,8 +42,15 @@ def chain_rows(analysis: Analysis, need: ContextNeed | None, chain: Bound | None
     total = frame
     for function, size in need.start.through:
         total += size
-        rows.append(ChainRow(functions.names[function], module_of(analysis, function), 0, size, total, "entry", "", "proved"))
-    calls, cut = analysis.calls, analysis.applied.limits.cut
+        name, module = functions.names[function], module_of(analysis, function)
+        rows.append(ChainRow(name, module, 0, size, total, "entry", "", "proved"))
+    return rows + bound_rows(analysis, chain, need.entry_bytes)
+
+
+def bound_rows(analysis: Analysis, chain: Bound, above: int) -> list[ChainRow]:
+    """The rows of a chain below its first function's caller, `above` bytes from the stack's top."""
+    functions, calls, cut = analysis.code.functions, analysis.calls, analysis.applied.limits.cut
+    rows: list[ChainRow] = []
     for link in chain.chain:
         site = link.site
         if site >= 0:
@@ -53,10 +60,6 @@ def chain_rows(analysis: Analysis, need: ContextNeed | None, chain: Bound | None
             kind, rung, evidence, address = "cut", "", Evidence.ASSUMED.label, 0
         else:
             kind, rung, evidence, address = "end", "", Evidence.PROVED.label, 0
-        rows.append(
-            ChainRow(
-                functions.names[link.function], module_of(analysis, link.function), address, link.depth,
-                need.entry_bytes + link.total, kind, rung, evidence,
-            )  # fmt: skip
-        )
+        name, module = functions.names[link.function], module_of(analysis, link.function)
+        rows.append(ChainRow(name, module, address, link.depth, above + link.total, kind, rung, evidence))
     return rows

@@ -1,4 +1,7 @@
-"""What a person reads in a terminal: tables by rich, plain text without width limits when piped."""
+"""What a person reads in a terminal: tables by rich, plain text without width limits when piped.
+
+Every text is escaped: names come from binaries, reasons from files of others.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ from rich.text import Text
 from stackfit.analysis import Analysis
 from stackfit.layouts.model import PAGE
 from stackfit.report.rows import ChainRow, chain_rows
-from stackfit.report.text import bytes_text, clean, number_text, size_text
-from stackfit.verdict.model import StackNeed, Verdict
+from stackfit.report.text import bytes_text, clean, escape, number_text, range_text, size_text
+from stackfit.verdict.model import LayoutVerdict, Part, StackNeed, Verdict
 
-__all__ = ["make_console", "print_chain", "print_check", "print_table"]
+__all__ = ["line", "make_console", "print_chain", "print_check", "print_table", "smallest_size"]
 
 _STYLE = {
     Verdict.EXCEEDS: "bold red",
@@ -26,6 +29,12 @@ _STYLE = {
     Verdict.NOT_ANALYSED: "dim",
 }
 _CHAIN_ROWS = 12  # of a chain's head and tail each, on the first screen
+_ASSUMED_ROWS = 8
+_CHECK_COLUMNS = [
+    ("layout", "left"), ("stack", "left"), ("size", "right"), ("measured", "right"), ("composed", "right"),
+    ("direct", "right"), ("bound", "right"), ("headroom", "right"), ("fits to hops", "right"),
+    ("verdict", "left"), ("because", "left"),
+]  # fmt: skip
 
 
 def make_console() -> Console:
@@ -33,121 +42,166 @@ def make_console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=200, color_system=None)
 
 
-def print_table(console: Console, title: str, columns: list[tuple[str, str]], rows: list[list[str]]) -> None:
-    """A table; `columns` are (name, "left" or "right"). Cells are text, never markup."""
+def print_table(
+    console: Console,
+    title: str,
+    columns: list[tuple[str, str]],
+    rows: list[list[str]],
+    styles: list[str] | None = None,
+) -> None:
+    """A table; `columns` are (name, "left" or "right"), `styles` one a row. Cells are text, never markup."""
+    rows = [[clean(cell) for cell in row] for row in rows]
     if not console.is_terminal:
-        widths = [max([len(name), *(len(row[index]) for row in rows)]) for index, (name, _) in enumerate(columns)]
-        if title:
-            console.out(title, highlight=False)
-        for row in [[name for name, _ in columns], *rows]:
-            cells = [
-                cell.rjust(width) if side == "right" else cell.ljust(width)
-                for cell, width, (_, side) in zip(row, widths, columns, strict=True)
-            ]
-            console.out("  ".join(cells).rstrip(), highlight=False)
-        console.out("", highlight=False)
+        _print_plain(console, title, columns, rows)
         return
-    table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    heading = Text(clean(title), style="italic") if title else None
+    table = Table(title=heading, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for name, side in columns:
         table.add_column(name, justify="right" if side == "right" else "left", no_wrap=side == "right")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+    for number, row in enumerate(rows):
+        table.add_row(*(Text(cell) for cell in row), style=styles[number] if styles else None)
     console.print(table)
     console.print()
 
 
-def _line(console: Console, text: str, style: str = "") -> None:
+def _print_plain(console: Console, title: str, columns: list[tuple[str, str]], rows: list[list[str]]) -> None:
+    widths = [max([len(name), *(len(row[index]) for row in rows)]) for index, (name, _) in enumerate(columns)]
+    if title:
+        line(console, title)
+    for row in [[name for name, _ in columns], *rows]:
+        cells = [
+            cell.rjust(width) if side == "right" else cell.ljust(width)
+            for cell, width, (_, side) in zip(row, widths, columns, strict=True)
+        ]
+        console.out("  ".join(cells).rstrip(), highlight=False)
+    console.out("", highlight=False)
+
+
+def line(console: Console, text: str, style: str = "") -> None:
+    """One line of text."""
+    text = escape(text)
     if console.is_terminal:
         console.print(Text(text, style=style))
     else:
         console.out(text, highlight=False)
 
 
-def _need_cell(need: StackNeed, value: int | None) -> str:
-    return bytes_text(value, need.lower_bound)
-
-
 def print_check(console: Console, analysis: Analysis, command: list[str]) -> None:
     """The first screen of `check`: verdict table, worst chains, open items, assumptions."""
-    kernel = analysis.program.images[0]
-    modules = len(analysis.program.images) - 1
-    _line(
-        console,
-        f"{clean(kernel.path)}: {kernel.machine.value}"
-        + (f", Linux {clean(kernel.release)}" if kernel.release else "")
-        + f", {number_text(len(analysis.code.functions))} functions"
-        + (f", {number_text(modules)} modules" if modules else ", no modules given"),
-    )
-    for witness in analysis.witnesses:
-        wrong = len(witness.disagreements)
-        _line(
-            console,
-            f"{witness.name} states a depth at {number_text(witness.defined)} of {number_text(witness.sites)} call sites:"
-            f" {number_text(witness.equal)} equal" + (f", {number_text(wrong)} not (--json lists them)" if wrong else ""),
-        )
-    for warning in analysis.warnings:
-        _line(console, f"warning: {clean(warning)}", "yellow")
-    console.out("")
-    rows: list[list[str]] = []
-    for layout in analysis.verdicts:
-        for need in layout.stacks:
-            if need.verdict is Verdict.NOT_ANALYSED and not need.stack.runs:
-                continue
-            rows.append(
-                [
-                    layout.layout.name + (" *" if need.hypothetical else ""),
-                    need.stack.name,
-                    size_text(need.stack.size),
-                    bytes_text(need.measured),
-                    bytes_text(need.composed),
-                    _need_cell(need, need.direct),
-                    _need_cell(need, need.bound) if need.bound is not None else "none",
-                    bytes_text(need.headroom) if need.headroom is not None else "—",
-                    "—" if need.fits_hops is None else str(need.fits_hops),
-                    need.verdict.value,
-                    need.why,
-                ]
-            )
-    columns = [
-        ("layout", "left"), ("stack", "left"), ("size", "right"), ("measured", "right"), ("composed", "right"),
-        ("direct", "right"), ("bound", "right"), ("headroom", "right"), ("fits to hops", "right"),
-        ("verdict", "left"), ("because", "left"),
-    ]  # fmt: skip
-    print_table(console, "", columns, rows)
-    if any(layout.hypothetical for layout in analysis.verdicts):
-        _line(console, "* hypothetical: the kernel switches stacks where this layout has none; the switch is a plain call here")
-    skipped = sorted(
-        {need.stack.name for layout in analysis.verdicts for need in layout.stacks if need.verdict is Verdict.NOT_ANALYSED}
-    )
-    if skipped:
-        _line(console, f"not analysed (entry code only, or no handler in this kernel): {', '.join(skipped)}")
-    console.out("")
+    _print_head(console, analysis)
+    shown = [
+        (layout, need)
+        for layout in analysis.verdicts
+        for need in layout.stacks
+        if need.verdict is not Verdict.NOT_ANALYSED or need.stack.runs
+    ]
+    styles = [_STYLE[need.verdict] for _, need in shown]
+    print_table(console, "", _CHECK_COLUMNS, [_check_row(layout, need) for layout, need in shown], styles)
+    _print_notes(console, analysis)
     for layout in analysis.verdicts:
         for need in layout.stacks:
             if need.chain is not None:
                 _print_stack(console, analysis, layout.layout.name, need)
     _print_open(console, analysis, command)
+    _print_assumed(console, analysis)
+
+
+def _print_head(console: Console, analysis: Analysis) -> None:
+    kernel = analysis.program.images[0]
+    modules = len(analysis.program.images) - 1
+    line(
+        console,
+        f"{kernel.path}: {kernel.machine.value}"
+        + (f", Linux {kernel.release}" if kernel.release else "")
+        + f", {number_text(len(analysis.code.functions))} functions"
+        + (
+            f", {number_text(modules)} module{'s' if modules > 1 else ''}"
+            if modules
+            else ", no modules given"
+        ),
+    )
+    for witness in analysis.witnesses:
+        wrong = len(witness.disagreements)
+        line(
+            console,
+            f"{witness.name} states a depth at {number_text(witness.defined)} of {number_text(witness.sites)}"
+            f" call sites: {number_text(witness.equal)} equal"
+            + (f", {number_text(wrong)} not (--json lists them)" if wrong else ""),
+        )
+    for warning in analysis.warnings:
+        line(console, f"warning: {warning}", "yellow")
+    line(console, "")
+
+
+def _check_row(layout: LayoutVerdict, need: StackNeed) -> list[str]:
+    return [
+        layout.layout.name + (" *" if need.hypothetical else ""),
+        need.stack.name,
+        size_text(need.stack.size),
+        bytes_text(need.measured),
+        bytes_text(need.composed),
+        direct_text(need),
+        "none" if need.bound is None else bytes_text(need.bound, need.lower_bound),
+        bytes_text(need.headroom),
+        "—" if need.fits_hops is None else str(need.fits_hops),
+        need.verdict.value,
+        need.why,
+    ]
+
+
+def direct_text(need: StackNeed) -> str:
+    """The need at direct: a range where the deepest chain found is not the bound."""
+    return range_text(need.found, need.direct, need.lower_bound)
+
+
+def _print_notes(console: Console, analysis: Analysis) -> None:
+    if any(layout.hypothetical for layout in analysis.verdicts):
+        line(
+            console,
+            "* hypothetical: the kernel switches stacks where this layout has none: a plain call here",
+        )
+    skipped = sorted(
+        {
+            need.stack.name
+            for layout in analysis.verdicts
+            for need in layout.stacks
+            if need.verdict is Verdict.NOT_ANALYSED
+        }
+    )
+    if skipped:
+        line(console, f"not analysed (entry code only, or no handler in this kernel): {', '.join(skipped)}")
+    line(console, "")
 
 
 def _print_stack(console: Console, analysis: Analysis, layout: str, need: StackNeed) -> None:
-    _line(console, f"{layout} · {need.stack.name}: {_need_cell(need, need.direct)} of {size_text(need.stack.size)}", "bold")
+    line(
+        console, f"{layout} · {need.stack.name}: {direct_text(need)} of {size_text(need.stack.size)}", "bold"
+    )
     for part in need.parts:
-        times = f" × {part.times}" if part.times > 1 else ""
-        _line(console, f"  {bytes_text(part.bytes):>12}{times}  {clean(part.name)}" + (f"  [{part.source}]" if part.source else ""))
+        line(console, _part_text(part))
     smallest = smallest_size(need, need.direct)
     if smallest is not None:
-        _line(console, f"  smallest size sufficient at direct: {size_text(smallest)}" + (" (open items aside)" if need.open else ""))
+        aside = " (open items aside)" if need.open else ""
+        line(console, f"  smallest size sufficient at direct: {size_text(smallest)}{aside}")
     rows = chain_rows(analysis, need.worst, need.chain)
     if rows and need.worst is not None:
-        _line(console, f"  worst chain: {clean(need.worst.context.title)}" + _gap(need))
+        of = "the chain above the size" if need.verdict is Verdict.MAY_EXCEED else "worst chain"
+        line(console, f"  {of}: {need.worst.context.title}{_gap(need)}")
         print_chain(console, rows)
-    console.out("")
+    line(console, "")
+
+
+def _part_text(part: Part) -> str:
+    times = f" × {part.times}" if part.times > 1 else ""  # noqa: RUF001
+    source = f"  [{part.source}]" if part.source else ""
+    return f"  {range_text(part.found, part.bytes, False):>12}{times}  {part.name}{source}"
 
 
 def _gap(need: StackNeed) -> str:
     if need.chain is None or need.chain.upper == need.chain.found:
         return ""
-    return f" (deepest concrete chain found; the bound is {bytes_text(need.chain.upper - need.chain.found)} above it)"
+    gap = bytes_text(need.chain.upper - need.chain.found)
+    return f" (deepest concrete chain found; the bound is {gap} above it)"
 
 
 def smallest_size(need: StackNeed, value: int | None) -> int | None:
@@ -169,31 +223,37 @@ def print_chain(console: Console, rows: list[ChainRow], whole: bool = False) -> 
         shown = rows[:_CHAIN_ROWS] + rows[-_CHAIN_ROWS:]
     for index, row in enumerate(shown):
         if left_out and index == _CHAIN_ROWS:
-            _line(console, f"      … {left_out} frames (stackfit check --json has them)")
-        where = f" [{clean(row.module)}]" if row.module else ""
+            line(console, f"      … {left_out} frames (stackfit check --json has them)")
+        where = f" [{row.module}]" if row.module else ""
         how = "" if row.kind in ("direct", "end", "entry") else f"  {row.kind}"
         evidence = "" if row.evidence == "proved" else f" ({row.evidence})"
-        _line(console, f"    {row.total:>7} {row.depth:>6}  {clean(row.function)}{where}{how}{evidence}")
+        line(console, f"    {row.total:>7} {row.depth:>6}  {clean(row.function)}{where}{how}{evidence}")
 
 
 def _print_open(console: Console, analysis: Analysis, command: list[str]) -> None:
     counts: dict[str, int] = {}
-    assumed: dict[str, None] = {}
     for layout in analysis.verdicts:
         for need in layout.stacks:
-            for reason, count in need.open.counts:
-                if need.verdict is not Verdict.NOT_ANALYSED:
+            if need.verdict is not Verdict.NOT_ANALYSED:
+                for reason, count in need.open.counts:
                     counts[reason] = max(counts.get(reason, 0), count)
-            assumed.update(dict.fromkeys(need.assumed))
-    if counts:
-        _line(console, "Open (the greatest number below any one stack):", "bold")
-        for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-            _line(console, f"  {number_text(count):>7}  {clean(reason)}")
-        _line(console, f"  list them: {shlex.join(['stackfit', 'calls', *command, '--open'])}")
-        console.out("")
-    if assumed:
-        _line(console, f"Assumed ({len(assumed)}; --json lists every reason):", "bold")
-        for text in list(assumed)[:8]:
-            _line(console, f"  {clean(text)}")
-        if len(assumed) > 8:
-            _line(console, f"  … {len(assumed) - 8} more")
+    if not counts:
+        return
+    line(console, "Open (the greatest number below any one stack):", "bold")
+    for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        line(console, f"  {number_text(count):>7}  {reason}")
+    line(console, f"  list them: {shlex.join(['stackfit', 'calls', *command, '--open'])}")
+    line(console, "")
+
+
+def _print_assumed(console: Console, analysis: Analysis) -> None:
+    assumed = list(
+        dict.fromkeys(text for one in analysis.verdicts for need in one.stacks for text in need.assumed)
+    )
+    if not assumed:
+        return
+    line(console, f"Assumed ({len(assumed)}; --json lists every reason):", "bold")
+    for text in assumed[:_ASSUMED_ROWS]:
+        line(console, f"  {text}")
+    if len(assumed) > _ASSUMED_ROWS:
+        line(console, f"  … {len(assumed) - _ASSUMED_ROWS} more")

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-__all__ = ["bytes_text", "clean", "size_text"]
+__all__ = ["bytes_text", "clean", "escape", "number_text", "range_text", "size_text"]
+
+_LONGEST = 400  # characters of a name: those of C++ and Rust go beyond 200
 
 
-def clean(text: str) -> str:
-    """A name from a binary without anything that a terminal would obey: control characters are escaped."""
+def escape(text: str) -> str:
+    """A text from outside without anything that a terminal would obey: control characters are escaped."""
     if text.isprintable():
         return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )
+
+
+def clean(name: str) -> str:
+    """A name from a binary, escaped and not longer than a line can show."""
+    return escape(name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…")
 
 
 def number_text(number: int) -> str:
+    """`1 234`."""
     return f"{number:,}".replace(",", " ")
 
 
@@ -21,6 +31,16 @@ def bytes_text(number: int | None, lower: bool = False) -> str:
     if number is None:
         return "—"
     return f"≥ {number_text(number)} B" if lower else f"{number_text(number)} B"
+
+
+def range_text(found: int | None, upper: int | None, lower: bool) -> str:
+    """A need between a concrete chain's and its bound: `1 234 … 5 678 B`, one number where they agree.
+
+    Only what was found is a lower limit, so `≥` stands before that.
+    """
+    if upper is None or found is None or found == upper:
+        return bytes_text(upper, lower)
+    return f"{'≥ ' if lower else ''}{number_text(found)} … {number_text(upper)} B"
 
 
 def size_text(number: int) -> str:

@@ -1,121 +1,101 @@
-"""check --through: the worst chain that passes a module or a function, and what it leaves.
-
-What the vendor of a binary-only module asks: how deep is the kernel when it calls us, and how much of each
-stack is left below?
-"""
+"""check --through for people and as JSON; the numbers come from verdict/through.py."""
 
 from __future__ import annotations
 
-import difflib
-from dataclasses import dataclass
-
-import numpy as np
 from rich.console import Console
 
 from stackfit.analysis import Analysis
-from stackfit.bounds.model import Bound, Limits
-from stackfit.bounds.solve import Solver
-from stackfit.image.model import InputError
-from stackfit.report.rows import module_of
-from stackfit.report.terminal import print_table
-from stackfit.report.text import bytes_text, clean, number_text
+from stackfit.report.rows import bound_rows, module_of
+from stackfit.report.terminal import line, print_chain, print_table
+from stackfit.report.text import bytes_text, clean, number_text, range_text, size_text
+from stackfit.verdict.through import Through, ThroughStack
 
-__all__ = ["Through", "print_through", "through"]
+__all__ = ["print_through", "through_json"]
 
-_NOT_THROUGH = -(1 << 30)  # frame of a function outside: a chain that does not pass stays far below zero
-
-
-@dataclass(frozen=True)
-class Through:
-    """`own`: deepest chain that starts in it (function, bytes). `stacks`: per layout and stack the need of
-    the worst known chain through it (None: no known chain leads there)."""
-
-    subject: str
-    members: int
-    own: Bound
-    own_function: int
-    called_directly: bool
-    stacks: tuple[tuple[str, str, int, int | None, str], ...]  # layout, stack, size, need, context
-
-
-def through(analysis: Analysis, subject: str) -> Through:
-    """The answer for a module's or a function's name. InputError when there is neither."""
-    functions = analysis.code.functions
-    images = [index for index, image in enumerate(analysis.program.images) if image.module == subject]
-    if images:
-        inside = np.isin(functions.image, images) & (functions.parent < 0) & ~functions.piece
-    else:
-        inside = np.zeros(len(functions), np.bool_)
-        inside[functions.named(subject)] = True
-    members = np.flatnonzero(inside)
-    if not members.size:
-        names = [image.module for image in analysis.program.images if image.module]
-        near = difflib.get_close_matches(subject, [*names, *functions.names], 3)
-        hint = f" (near: {', '.join(near)})" if near else ""
-        raise InputError(analysis.program.images[0].path, f"no module or function {subject}{hint}")
-    composer = analysis.composer
-    user = composer.user
-    values = user.values[0, user.exceptions][members]
-    deepest = int(members[int(np.argmax(values))])
-    limits = analysis.applied.limits
-    only = Limits(
-        frame=np.where(inside, user.values[0, user.exceptions], _NOT_THROUGH).astype(np.int32),
-        times=limits.times,
-        cut=np.where(inside, np.maximum(user.values[0, user.exceptions], 0), np.where(limits.cut >= 0, -1, limits.cut)).astype(np.int32),
-        open_frame=limits.open_frame,
-        shift=limits.shift,
-    )
-    solver = Solver(analysis.edges, only, user.exceptions, 0)
-    stacks = []
-    for layout in analysis.verdicts:
-        for need in layout.stacks:
-            if need.direct is None or need.worst is None:
-                continue
-            worst, context = None, ""
-            for one in composer.context_needs(layout.layout):
-                if one.stack != need.stack.name or one.start is None:
-                    continue
-                for start in one.context.starts:
-                    value = int(solver.values[0, solver.exceptions][start.entry])
-                    if value < 0:
-                        continue
-                    total = one.entry_bytes - one.start.bytes + start.bytes + value
-                    if worst is None or total > worst:
-                        worst, context = total, one.context.title
-            others = sum(part.total for part in need.parts) - next(
-                part.total for part in need.parts if part.name == need.worst.context.title
-            )
-            stacks.append((layout.layout.name, need.stack.name, need.stack.size, None if worst is None else worst + others, context))
-    edges = analysis.edges
-    owner = np.repeat(np.arange(len(functions)), np.diff(edges.first))
-    direct = bool((inside[edges.callee] & ~inside[owner]).any())
-    return Through(subject, int(members.size), user.bound(deepest), deepest, direct, tuple(stacks))
+_PATH = 8  # functions shown of a path's end
 
 
 def print_through(console: Console, analysis: Analysis, result: Through) -> None:
-    """Terminal form of the answer."""
-    functions = analysis.code.functions
-    console.out(f"{clean(result.subject)}: {number_text(result.members)} functions", highlight=False)
-    console.out(
-        f"adds at most {bytes_text(result.own.upper)} below the call into it (open items aside), by"
-        f" {clean(functions.names[result.own_function])}",
-        highlight=False,
+    """What it adds, whether a known call leads there, and what is left of each stack."""
+    own = result.own
+    line(console, f"{clean(result.subject)}: {number_text(result.functions)} functions", "bold")
+    gap = "" if own.found == own.upper else f" (deepest concrete chain: {bytes_text(own.found)})"
+    line(
+        console,
+        f"adds at most {bytes_text(own.upper)}{gap} below the call into it,"
+        f" {bytes_text(result.own_frames)} of the chain in its own frames; open items below it aside:",
     )
-    for link in result.own.chain:
-        module = module_of(analysis, link.function)
-        console.out(f"    {link.total:>7} {link.depth:>6}  {clean(functions.names[link.function])}" + (f" [{clean(module)}]" if module else ""), highlight=False)
-    if not result.called_directly:
-        console.out("no direct call leads into it: the kernel reaches it through pointers, which are open", highlight=False)
-    console.out("", highlight=False)
-    rows = []
-    for layout, stack, size, need, context in result.stacks:
-        if need is None:
-            rows.append([layout, stack, bytes_text(size), "—", "—", "no known chain leads through it"])
-        else:
-            rows.append([layout, stack, bytes_text(size), f"≥ {bytes_text(need)}", bytes_text(size - need), clean(context)])
+    print_chain(console, bound_rows(analysis, own, 0))
+    if not result.callers:
+        line(
+            console,
+            "No known call from outside leads into it: it is called through pointers, how deep the kernel is"
+            " then is open. `room` is what everything above the call may take for it to fit.",
+            "yellow",
+        )
+    line(console, "")
     print_table(
         console,
-        "the worst known chain through it",
-        [("layout", "left"), ("stack", "left"), ("size", "right"), ("need", "right"), ("headroom", "right"), ("context", "left")],
-        rows,
-    )
+        f"the worst known chain through {clean(result.subject)}",
+        [("layout", "left"), ("stack", "left"), ("size", "right"), ("need", "right"), ("headroom", "right"),
+         ("room", "right"), ("context", "left"), ("by way of", "left")],
+        [_row(analysis, one) for one in result.stacks],
+    )  # fmt: skip
+
+
+def _row(analysis: Analysis, one: ThroughStack) -> list[str]:
+    head = [one.layout.name, one.stack.name, size_text(one.stack.size)]
+    room = range_text(one.room, one.room_found, False)
+    if one.need is None or one.context is None:
+        return [*head, "—", "—", room, "no known chain leads there", ""]
+    names = [_name(analysis, function) for function in one.path]
+    path = " → ".join(["…", *names[-_PATH:]] if len(names) > _PATH else names)
+    return [
+        *head,
+        bytes_text(one.need, True),
+        bytes_text(one.stack.size - one.need),
+        room,
+        clean(one.context.title),
+        path,
+    ]
+
+
+def _name(analysis: Analysis, function: int) -> str:
+    return clean(analysis.code.functions.names[function])
+
+
+def through_json(analysis: Analysis, result: Through) -> dict[str, object]:
+    """The `through` object of check's JSON."""
+    names = analysis.code.functions.names
+    return {
+        "subject": result.subject,
+        "functions": result.functions,
+        "adds": result.own.upper,
+        "adds_found": result.own.found,
+        "own_frames": result.own_frames,
+        "callers": result.callers,
+        "chain": [
+            {
+                "function": names[link.function],
+                "module": module_of(analysis, link.function),
+                "depth": link.depth,
+                "total": link.total,
+            }
+            for link in result.own.chain
+        ],
+        "stacks": [
+            {
+                "layout": one.layout.name,
+                "name": one.stack.name,
+                "size": one.stack.size,
+                "need": one.need,
+                "found": one.found,
+                "headroom": None if one.need is None else one.stack.size - one.need,
+                "room": one.room,
+                "room_found": one.room_found,
+                "context": one.context.title if one.context is not None else None,
+                "path": [names[function] for function in one.path],
+            }
+            for one in result.stacks
+        ],
+    }

@@ -2,49 +2,41 @@
 
 A stack's need is: its reserves, the worst context that starts on it (entry frame included), and what the
 layout lets nest on top: exceptions at their sites, and interrupts with what they leave here before they
-switch to a stack of their own — everything, where the layout has none.
+switch to a stack of their own — everything, where the layout has none. The nested exceptions that a layout
+allows are those on one context: an interrupt on top of it takes its own.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stackfit.bounds.model import Bound
-from stackfit.bounds.solve import Solver
-from stackfit.calls.model import CallKind, Calls, Evidence, Reason, Rung
+from stackfit.calls.model import Calls, Edges
 from stackfit.contexts.model import Context, Start
 from stackfit.frames.model import Frames
 from stackfit.isa.code import Code
 from stackfit.layouts.model import INTERRUPTED, Layout, Stack
+from stackfit.verdict import evidence
+from stackfit.verdict.cycles import most_hops
+from stackfit.verdict.evidence import Below
 from stackfit.verdict.limits import AppliedLimits
 from stackfit.verdict.model import ContextNeed, LayoutVerdict, OpenItems, Part, StackNeed, Verdict
+from stackfit.verdict.placement import Item, Placement, check_layout, place
+from stackfit.verdict.solvers import Best, Solvers
 
 __all__ = ["Composer"]
 
-UNLISTED = "recursion without a budget, counted once"
-OPEN_FRAME = "frame of unknown size"
-
-
-@dataclass(frozen=True)
-class _Item:
-    """A context as it starts on a stack: `size` bytes of entry frame, then one of `starts`."""
-
-    context: Context
-    size: int
-    starts: tuple[Start, ...]
-    interrupts: bool  # it interrupts kernel code: nothing on it returns to user mode
+_CERTAIN_TRIES = 8  # contexts whose chain is looked at for one without assumptions above the size
 
 
 class Composer:
     """Needs and verdicts for one analysed program.
 
-    `user` bounds chains of what starts from user mode or as a thread, `kernel` those of what interrupts the
-    kernel; both know up to `exceptions` nested exceptions and up to `hops` indirect calls.
+    `hops`: the curve's last number of indirect calls. `hop_limit`: the greatest number that is assumed on a
+    chain; None: unlimited.
     """
 
     def __init__(
@@ -52,326 +44,264 @@ class Composer:
         code: Code,
         frames: Frames,
         calls: Calls,
+        edges: Edges,
         contexts: list[Context],
         applied: AppliedLimits,
-        user: Solver,
-        kernel: Solver,
         hops: int,
+        hop_limit: int | None,
     ) -> None:
         self.code = code
         self.frames = frames
         self.calls = calls
+        self.edges = edges
         self.contexts = contexts
         self.applied = applied
-        self.user = user
-        self.kernel = kernel
         self.hops = hops
-        self._reach: dict[tuple[int, bool], NDArray[np.bool_]] = {}
-        open_sites = calls.open
-        self._open_function = calls.function[open_sites]
-        self._open_reason = calls.reason[open_sites]
+        self.hop_limit = hop_limit
+        self.solvers = Solvers(code, edges, calls, contexts, applied, hops)
 
     # ------------------------------------------------------------ public
 
-    def judge(self, layout: Layout) -> LayoutVerdict:
-        """Every stack of a layout."""
-        stacks = tuple(self._stack(layout, stack) for stack in layout.stacks)
-        return LayoutVerdict(layout, any(need.hypothetical for need in stacks), stacks)
+    def judge(self, layouts: Sequence[Layout]) -> list[LayoutVerdict]:
+        """Every stack of every layout. InputError for a layout with too many nested exceptions."""
+        for layout in layouts:
+            check_layout(layout)
+        for (
+            layout
+        ) in layouts:  # a bound may become tighter where chains are looked for: all before any is read
+            for stack in layout.stacks:
+                self._tighten(self.place(layout, stack))
+        verdicts = []
+        for layout in layouts:
+            stacks = tuple(self._stack(layout, stack) for stack in layout.stacks)
+            verdicts.append(LayoutVerdict(layout, any(need.hypothetical for need in stacks), stacks))
+        return verdicts
 
-    def context_needs(self, layout: Layout) -> list[ContextNeed]:
-        """The ladder of every context, on the stack where it starts in this layout."""
+    def context_needs(self, layout: Layout, chains: bool = False) -> list[ContextNeed]:
+        """The ladder of every context, on the stack where it starts in this layout.
+
+        `chains`: with the deepest direct chain of each, which also makes its bounds as tight as they get.
+        """
         needs: list[ContextNeed] = []
         for stack in layout.stacks:
-            exceptions = int(stack.nests.get("exception", 0))
-            for item in self._items(layout, stack):
-                needs.append(self._context_need(item, stack.name, exceptions))
-        placed = {(need.context.kind, need.context.name, need.context.abi) for need in needs}
+            placement = self.place(layout, stack)
+            for item in placement.items:
+                if chains:
+                    self.solvers.deepest((item,), placement.exceptions)
+                needs.append(self._context_need(item, stack.name, placement.exceptions, chains))
+        placed = {id(need.context) for need in needs}
         for context in self.contexts:
-            if context.open and (context.kind, context.name, context.abi) not in placed:
-                needs.append(_open_need(context, ""))
+            if context.open and id(context) not in placed:
+                needs.append(_open_need(context, "", context.open))
         return needs
 
-    # ------------------------------------------------------------ what starts where
-
-    def _items(self, layout: Layout, stack: Stack) -> list[_Item]:
-        items: list[_Item] = []
-        for context in self.contexts:
-            if not context.interrupt:
-                if context.kind in stack.runs:
-                    items.append(_Item(context, context.frame_user, context.starts, False))
-                continue
-            user = layout.target(context.interrupt, user=True)
-            kernel = layout.target(context.interrupt, user=False)
-            if kernel == stack.name:
-                if context.kind == "softirq":
-                    items.append(_Item(context, 0, context.starts, True))
-                elif context.switched and context.kind == "hardirq":
-                    items.append(_Item(context, 0, context.switched, True))
-                else:
-                    items.append(_Item(context, context.frame_kernel, context.starts, True))
-            if user == stack.name and user != kernel and context.kind != "softirq":
-                items.append(_Item(context, context.frame_user, context.starts, False))
-        return items
-
-    def _solver(self, item: _Item) -> Solver:
-        return self.kernel if item.interrupts else self.user
-
-    def _value(self, item: _Item, start: Start, hops: int, exceptions: int) -> int:
-        solver = self._solver(item)
-        below = int(solver.values[hops, min(exceptions, solver.exceptions)][start.entry])
-        own = start.bytes
-        return item.size + max(own, start.bytes + below)
-
-    def _worst(self, item: _Item, hops: int, exceptions: int) -> tuple[int, Start] | None:
-        best: tuple[int, Start] | None = None
-        for start in item.starts:
-            value = self._value(item, start, hops, exceptions)
-            if best is None or value > best[0]:
-                best = value, start
-        return best
+    def bound(self, function: int, exceptions: int = 0, hops: int = 0) -> Bound:
+        """The deepest chain below one function, as code that user mode or a thread started."""
+        return self.solvers.chain(
+            Item(Context("", "task", ()), 0, (), False), Start(function), exceptions, hops
+        )
 
     # ------------------------------------------------------------ one stack
 
+    def place(self, layout: Layout, stack: Stack) -> Placement:
+        """What can be on a stack at once."""
+        return place(layout, stack, self.contexts)
+
+    def _tighten(self, placement: Placement) -> None:
+        self.solvers.deepest(placement.items, placement.exceptions)
+        for nested in placement.nested:
+            self.solvers.deepest(nested.items, placement.exceptions)
+
     def _stack(self, layout: Layout, stack: Stack) -> StackNeed:
-        items = self._items(layout, stack)
-        known = [item for item in items if item.starts]
-        if not items:
+        placement = self.place(layout, stack)
+        if not placement.items:
             return _nothing(stack, "what runs on this stack is entry code that is not modelled")
-        exceptions = int(stack.nests.get("exception", 0))
-        nested = self._nested(layout, stack)
-        if not known:
-            reasons = Counter(item.context.open for item in items)
-            return _nothing(stack, "; ".join(reasons), OpenItems(tuple(sorted(reasons.items()))))
-        worst = max(known, key=lambda item: (self._worst(item, 0, exceptions) or (0, None))[0])
-        value, start = self._worst(worst, 0, exceptions) or (0, worst.starts[0])
-        parts = [
-            *(
-                Part(name, size, source=str(stack.sources.get(key, "")))
-                for name, key, size in (
-                    ("reserved at the base", "reserve_base", stack.reserve_base),
-                    ("reserved at the top", "reserve_top", stack.reserve_top),
-                )
-                if size
-            ),
-            Part(worst.context.title, value),
-            *(part for part, _ in nested),
-        ]
-        direct = sum(part.total for part in parts)
-        hops: list[int | None] = []
-        for hop in range(self.hops + 1):
-            base = max((self._worst(item, hop, exceptions) or (0, None))[0] for item in known)
-            extra = sum(part_value(hop) for _, part_value in nested)
-            hops.append(stack.reserve_base + stack.reserve_top + base + extra)
-        reach = self._reached(layout, stack, known)
-        open_items, unlisted = self._open_items(reach, [item.context.open for item in items if item.context.open])
-        need = self._context_need(worst, stack.name, exceptions)
-        chain = self._solver(worst).bound(start.entry)
-        found = direct - value + worst.size + start.bytes + chain.found
-        bound = None if unlisted else hops[-1]
-        hypothetical = self._hypothetical(layout, stack)
-        verdict, why = self._verdict(stack, worst, start, chain, bound, open_items, reach)
+        reasons = [item.open for item in placement.items if item.open]
+        best = self.solvers.deepest(placement.items, placement.exceptions)
+        if best is None:
+            items = OpenItems(tuple(sorted((reason, reasons.count(reason)) for reason in set(reasons))))
+            return _nothing(stack, "; ".join(dict.fromkeys(reasons)), items)
+        exceptions = placement.exceptions
+        chain = self.solvers.chain(best.item, best.start, exceptions)
+        nested = self.nested(layout, stack, placement, 0)
+        parts = (
+            *_reserves(stack),
+            Part(best.item.context.title, best.value, min(best.above + chain.found, best.value)),
+            *nested,
+        )
+        everything = (*placement.items, *(item for one in placement.nested for item in one.items))
+        below = self._reached(everything, exceptions)
+        opened = evidence.open_items(self.calls, self.applied, below, reasons)
+        endless = np.flatnonzero(below.unlisted)
+        hops = [self.need_at(layout, stack, placement, hop) for hop in range(self.hops + 1)]
+        bound, unbounded = self._bound(below.seen, hops) if not endless.size else (None, -1)
+        sure, sure_best = self._certain(stack, placement)
+        assumed = (
+            *evidence.assumed(self.calls, self.applied, below),
+            *self._hop_assumption(below.seen),
+            *evidence.layout_assumptions(layout, stack, below.hypothetical),
+        )
+        verdict, why = evidence.decide(stack.size, None, sure, bound, opened.total, len(assumed))
+        if verdict is Verdict.MAY_EXCEED and sure_best is not None:
+            best, chain = sure_best, self.solvers.chain(sure_best.item, sure_best.start, exceptions)
+        elif unbounded >= 0:
+            why = (
+                f"no finite bound: a cycle with indirect calls passes {self.code.functions.names[unbounded]}"
+            )
         return StackNeed(
             stack=stack,
-            parts=tuple(parts),
+            parts=parts,
             measured=None,
             composed=None,
-            direct=direct,
+            direct=sum(part.total for part in parts),
             bound=bound,
-            hops=tuple(None if unlisted else hop for hop in hops),
-            found=found,
-            open=open_items,
-            unlisted=unlisted,
-            assumed=self._assumed(reach),
-            hypothetical=hypothetical,
-            worst=need,
+            hops=tuple(None if endless.size else hop for hop in hops),
+            found=sum(part.found * part.times for part in parts),
+            open=opened,
+            unlisted=tuple(endless.tolist()),
+            assumed=assumed,
+            hypothetical=below.hypothetical,
+            worst=self._context_need(best.item, stack.name, exceptions, True, best),
             chain=chain,
             verdict=verdict,
             why=why,
         )
 
-    def _nested(self, layout: Layout, stack: Stack) -> list[tuple[Part, Callable[[int], int]]]:
-        """What the layout lets nest on this stack, exceptions left out (they are edges of the graph)."""
-        found: list[tuple[Part, Callable[[int], int]]] = []
-        for kind, times in sorted(stack.nests.items()):
-            if kind == "exception" or not times:
+    def nested(self, layout: Layout, stack: Stack, placement: Placement, hop: int) -> tuple[Part, ...]:
+        """What the layout lets nest on this stack; each context on top takes its own exceptions."""
+        parts = []
+        for nested in placement.nested:
+            best = self.solvers.best(nested.items, placement.exceptions, hop)
+            if best is None:
                 continue
-            items = [item for context in self.contexts if context.kind == kind for item in self._nesting(layout, stack, context)]
-            items = [item for item in items if item.starts]
-            if not items:
-                continue
-            worst = max(items, key=lambda item: (self._worst(item, 0, 0) or (0, None))[0])
-            value = (self._worst(worst, 0, 0) or (0, None))[0]
-            where = layout.target(worst.context.interrupt, user=False)
+            where = layout.target(best.item.context.interrupt, user=False)
             left = "runs here" if where in (INTERRUPTED, stack.name) else f"up to its switch to {where}"
-            part = Part(f"{worst.context.title}, nested ({left})", value, times, str(stack.sources.get(f"nests.{kind}", "")))
+            chain = self.solvers.chain(best.item, best.start, placement.exceptions)
+            parts.append(
+                Part(
+                    f"{best.item.context.title}, nested ({left})",
+                    best.value,
+                    min(best.above + chain.found, best.value),
+                    nested.times,
+                    str(stack.sources.get(f"nests.{nested.kind}", "")),
+                )
+            )
+        return tuple(parts)
 
-            def at(hop: int, items: list[_Item] = items, times: int = times) -> int:
-                return times * max((self._worst(item, hop, 0) or (0, None))[0] for item in items)
-
-            found.append((part, at))
-        return found
-
-    def _nesting(self, layout: Layout, stack: Stack, context: Context) -> list[_Item]:
-        """What of an interrupting context stays on `stack` when it hits there."""
-        where = layout.target(context.interrupt, user=False) if context.interrupt else INTERRUPTED
-        frame = 0 if context.kind == "softirq" else context.frame_kernel
-        if where == stack.name or where == INTERRUPTED:
-            starts = context.starts
-            if context.switched and where == INTERRUPTED:  # a switch that this layout does not have is a plain call
-                starts = (*context.interrupted, *self._unswitched(context)) or context.starts
-            return [_Item(context, frame, starts, True)]
-        if context.kind == "softirq":
-            return []
-        if context.kind in ("nmi", "exception") or (context.kind == "hardirq" and not context.switched and not context.interrupted):
-            # Switched by hardware (IST), or below the handler's own code (i386): the handler's plain part stays.
-            return [] if context.kind != "hardirq" else [_Item(context, frame, context.starts, True)]
-        handler = tuple(Start(start.entry, start.bytes, start.through) for start in context.interrupted)
-        return [_Item(context, frame, handler or context.starts, True)]
-
-    def _unswitched(self, context: Context) -> tuple[Start, ...]:
-        """The starts behind a switch as plain calls: their depth on the stack that would have been left."""
-        out = []
-        for start in context.switched:
-            function = start.through[-1][0] if start.through else -1
-            under = [
-                int(self.calls.under[site])
-                for site in np.flatnonzero(
-                    (self.calls.function == function) & (self.calls.kind == CallKind.STACK_SWITCH)
-                ).tolist()
-            ]
-            size = start.bytes + max(under, default=0)
-            out.append(Start(start.entry, size, ((function, size),)))
-        return tuple(out)
-
-    def _hypothetical(self, layout: Layout, stack: Stack) -> bool:
-        """Whether something runs here that the binary would have put on another stack."""
-        return any(
-            context.switched and layout.target(context.interrupt, user=False) == INTERRUPTED and int(stack.nests.get(context.kind, 0)) > 0
-            for context in self.contexts
-            if context.interrupt
-        ) or (
-            layout.target("softirq", user=False) == INTERRUPTED
-            and int(stack.nests.get("softirq", 0)) > 0
-            and bool((self.calls.kind == CallKind.STACK_SWITCH).any())
+    def need_at(self, layout: Layout, stack: Stack, placement: Placement, hop: int) -> int:
+        """Bytes that a stack needs with at most `hop` indirect calls on each chain, as bounded so far."""
+        best = self.solvers.best(placement.items, placement.exceptions, hop)
+        nested = self.nested(layout, stack, placement, hop)
+        return (
+            stack.reserve_base
+            + stack.reserve_top
+            + (best.value if best else 0)
+            + sum(part.total for part in nested)
         )
 
-    # ------------------------------------------------------------ evidence
+    def _bound(self, seen: NDArray[np.bool_], hops: Sequence[int]) -> tuple[int | None, int]:
+        """(bound under the assumed number of hops, -1) or (None, a function of a cycle with a hop in it)."""
+        if self.hop_limit is not None and self.hop_limit < len(hops):
+            return hops[self.hop_limit], -1
+        most, function = most_hops(self.edges, seen)
+        if most < 0:
+            return None, function
+        return (hops[most] if most < len(hops) else None), -1
 
-    def _reachable(self, entry: int, interrupts: bool) -> NDArray[np.bool_]:
-        key = (entry, interrupts)
-        if key not in self._reach:
-            solver = self.kernel if interrupts else self.user
-            self._reach[key] = solver.reachable(entry, hops=self.hops > 0)
-        return self._reach[key]
+    def _hop_assumption(self, seen: NDArray[np.bool_]) -> tuple[str, ...]:
+        if self.hop_limit is None or 0 <= most_hops(self.edges, seen)[0] <= self.hop_limit:
+            return ()
+        return (f"at most {self.hop_limit} hops (indirect calls) on a chain",)
 
-    def _reached(self, layout: Layout, stack: Stack, known: list[_Item]) -> NDArray[np.bool_]:
-        seen = np.zeros(len(self.code.functions), np.bool_)
-        nested = [
-            item
-            for context in self.contexts
-            if int(stack.nests.get(context.kind, 0)) and context.kind != "exception"
-            for item in self._nesting(layout, stack, context)
-        ]
-        for item in (*known, *nested):
-            for start in item.starts:
-                if not seen[start.entry]:
-                    seen |= self._reachable(start.entry, item.interrupts)
-        return seen
+    def _certain(self, stack: Stack, placement: Placement) -> tuple[int, Best | None]:
+        """The deepest found of the chains that could exceed the stack, down to their first assumption."""
+        reserves = stack.reserve_base + stack.reserve_top
+        most, chosen = 0, None
+        left = list(placement.items)
+        for _ in range(_CERTAIN_TRIES):
+            best = self.solvers.best(tuple(left), placement.exceptions)
+            if best is None or best.value + reserves <= stack.size:
+                break
+            chain = self.solvers.chain(best.item, best.start, placement.exceptions)
+            sure = reserves + best.above + evidence.certain(chain, self.calls, self.applied, self.frames)
+            if sure > most:
+                most, chosen = sure, best
+            if sure > stack.size:
+                break
+            left.remove(best.item)
+        return most, chosen
 
-    def _open_items(self, seen: NDArray[np.bool_], reasons: list[str]) -> tuple[OpenItems, tuple[int, ...]]:
-        counts: Counter[str] = Counter(reasons)
-        inside = seen[self._open_function] & (self.applied.limits.cut[self._open_function] < 0)
-        for reason, count in zip(*np.unique(self._open_reason[inside], return_counts=True), strict=True):
-            counts[Reason(int(reason)).label] += int(count)
-        unlisted = np.flatnonzero(seen & self.user.unlisted)
-        if unlisted.size:
-            counts[UNLISTED] += int(unlisted.size)
-        frames = int((seen & self.applied.limits.open_frame & (self.applied.limits.cut < 0)).sum())
-        if frames:
-            counts[OPEN_FRAME] += frames
-        return OpenItems(tuple(sorted(counts.items()))), tuple(unlisted.tolist())
+    # ------------------------------------------------------------ what is below
 
-    def _assumed(self, seen: NDArray[np.bool_]) -> tuple[str, ...]:
-        functions = np.flatnonzero(seen)
-        texts = [self.applied.by_function[index] for index in functions.tolist() if index in self.applied.by_function]
-        sites = seen[self.calls.function] & (self.calls.evidence == Evidence.ASSUMED)
-        kinds = Counter(int(rung) for rung in self.calls.rung[sites])
-        for rung, count in sorted(kinds.items()):
-            texts.append(f"{count} call sites: {RUNG_ASSUMPTIONS.get(Rung(rung), Rung(rung).label)}")
-        return tuple(dict.fromkeys(texts))
+    def _reached(self, items: Iterable[Item], exceptions: int) -> Below:
+        """What chains of these items can pass."""
+        none = np.zeros(len(self.code.functions), np.bool_)
+        groups: dict[tuple[bool, frozenset[str]], list[Item]] = {}
+        for item in items:
+            groups.setdefault((item.kernel, item.plain), []).append(item)
+        seen, unlisted = none.copy(), none.copy()
+        plain = np.zeros(len(self.calls), np.bool_)
+        for (_, kinds), members in groups.items():
+            mine = none.copy()
+            for item in members:
+                for start in item.starts:
+                    if not mine[start.entry]:
+                        mine |= self.solvers.reachable(item, start, exceptions)
+            if mine.any():
+                seen |= mine
+                unlisted |= mine & self.solvers.unlisted(members[0], exceptions)
+                plain |= np.isin(self.solvers.switches, sorted(kinds)) & mine[self.calls.function]
+        return Below(seen, unlisted, plain, any(kernel for kernel, _ in groups))
 
-    def _context_need(self, item: _Item, stack: str, exceptions: int) -> ContextNeed:
-        if not item.starts:
-            return _open_need(item.context, stack)
-        value, start = self._worst(item, 0, exceptions) or (0, item.starts[0])
-        seen = np.zeros(len(self.code.functions), np.bool_)
-        for one in item.starts:
-            if not seen[one.entry]:
-                seen |= self._reachable(one.entry, item.interrupts)
-        open_items, unlisted = self._open_items(seen, [])
-        hops = [(self._worst(item, hop, exceptions) or (0, None))[0] for hop in range(self.hops + 1)]
+    def _context_need(
+        self, item: Item, stack: str, exceptions: int, chains: bool, best: Best | None = None
+    ) -> ContextNeed:
+        best = best or self.solvers.best((item,), exceptions)
+        if best is None:
+            return _open_need(item.context, stack, item.open)
+        below = self._reached((item,), exceptions)
+        endless = int(below.unlisted.sum())
+        values = [self.solvers.best((item,), exceptions, hop) for hop in range(self.hops + 1)]
+        hops = [one.value for one in values if one is not None]
+        bound, _ = self._bound(below.seen, hops) if not endless else (None, -1)
+        chain = self.solvers.chain(best.item, best.start, exceptions) if chains else None
         return ContextNeed(
             context=item.context,
             stack=stack,
-            start=start,
-            entry_bytes=item.size + start.bytes,
-            direct=value,
-            hops=tuple(None if unlisted else hop for hop in hops),
+            start=best.start,
+            entry_bytes=best.above,
+            direct=best.value,
+            found=None if chain is None else min(best.above + chain.found, best.value),
+            hops=tuple(None if endless else hop for hop in hops),
+            bound=bound,
             measured=None,
             composed=None,
-            open=open_items,
-            unlisted=len(unlisted),
+            open=evidence.open_items(self.calls, self.applied, below),
+            unlisted=endless,
+            chain=chain,
         )
 
-    def _verdict(
-        self,
-        stack: Stack,
-        worst: _Item,
-        start: Start,
-        chain: Bound,
-        bound: int | None,
-        open_items: OpenItems,
-        seen: NDArray[np.bool_],
-    ) -> tuple[Verdict, str]:
-        certain = worst.size + start.bytes + self._certain(chain) + stack.reserve_base + stack.reserve_top
-        if certain > stack.size:
-            return Verdict.MAY_EXCEED, f"a chain of {certain} B without any assumption in it"
-        if bound is None or open_items:
-            return Verdict.UNKNOWN, "no finite bound" if bound is None else f"{open_items.total} open items"
-        if bound > stack.size:
-            return Verdict.UNKNOWN, "the bound is above the size, no single chain found is"
-        assumed = self._assumed(seen)
-        if assumed:
-            return Verdict.FITS_IF, f"{len(assumed)} assumptions"
-        return Verdict.FITS, "proved"
 
-    def _certain(self, chain: Bound) -> int:
-        """Bytes of the chain down to the first assumption in it."""
-        total = 0
-        for link in chain.chain:
-            if int(self.applied.limits.cut[link.function]) >= 0:
-                break
-            own = int(self.frames.frame[link.function]) if link.site < 0 else link.depth
-            total = link.total - link.depth + own
-            if link.site >= 0 and int(self.calls.evidence[link.site]) != Evidence.PROVED:
-                break
-        return total
+def _reserves(stack: Stack) -> tuple[Part, ...]:
+    wanted = (
+        ("reserved at the base", "reserve_base", stack.reserve_base),
+        ("reserved at the top", "reserve_top", stack.reserve_top),
+    )
+    return tuple(
+        Part(name, size, size, source=str(stack.sources.get(key, ""))) for name, key, size in wanted if size
+    )
 
 
-def _open_need(context: Context, stack: str) -> ContextNeed:
-    return ContextNeed(context, stack, None, 0, None, (), None, None, OpenItems(((context.open, 1),)), 0)
-
-
-def _nothing(stack: Stack, why: str, open_items: OpenItems | None = None) -> StackNeed:
-    return StackNeed(
-        stack=stack, parts=(), measured=None, composed=None, direct=None, bound=None, hops=(), found=None,
-        open=open_items or OpenItems(((why, 1),)), unlisted=(), assumed=(), hypothetical=False, worst=None,
-        chain=None, verdict=Verdict.NOT_ANALYSED, why=why,
+def _open_need(context: Context, stack: str, reason: str) -> ContextNeed:
+    return ContextNeed(
+        context, stack, None, 0, None, None, (), None, None, None, OpenItems(((reason, 1),)), 0, None
     )  # fmt: skip
 
 
-RUNG_ASSUMPTIONS = {
-    Rung.STATIC_CALL: "static calls keep their initial target (tracing off, preemption mode as built)",
-    Rung.PARAVIRT: "pv_ops hold native functions, as in the image: no hypervisor overrides them",
-    Rung.ANNOTATION: "candidates listed by an assumption file",
-}
+def _nothing(stack: Stack, why: str, opened: OpenItems | None = None) -> StackNeed:
+    """A stack of which no number is known: open contexts, or none at all."""
+    return StackNeed(
+        stack=stack, parts=(), measured=None, composed=None, direct=None, bound=None, hops=(), found=None,
+        open=opened or OpenItems(((why, 1),)), unlisted=(), assumed=(), hypothetical=False, worst=None,
+        chain=None, verdict=Verdict.UNKNOWN if opened else Verdict.NOT_ANALYSED, why=why,
+    )  # fmt: skip

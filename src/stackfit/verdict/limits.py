@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stackfit.assumptions import AssumptionSet
 from stackfit.bounds.model import Limits
@@ -26,7 +27,7 @@ class AppliedLimits:
 
     limits: Limits
     kernel: Limits
-    user_only: np.ndarray  # type: ignore[type-arg]  # bool by function
+    user_only: NDArray[np.bool_]  # functions that run only on the way back to user mode
     by_function: dict[int, str]  # function → the assumption that it carries, for people
 
 
@@ -45,8 +46,9 @@ def apply_assumptions(code: Code, frames: Frames, assumptions: AssumptionSet) ->
     user_only = np.zeros(count, np.bool_)
     by_function: dict[int, str] = {}
     open_frame = (frames.summary & (Summary.UNBOUNDED | Summary.GROWS | Summary.TOO_COMPLEX)) != 0
-    named = {entry.subject for entry in (*assumptions.budgets, *assumptions.cuts, *assumptions.dynamics) if entry.match == "exact"}
-    globs = any(entry.match != "exact" for entry in (*assumptions.budgets, *assumptions.cuts, *assumptions.dynamics))
+    entries = (*assumptions.budgets, *assumptions.cuts, *assumptions.dynamics)
+    named = {entry.subject for entry in entries if entry.match == "exact"}
+    globs = any(entry.match != "exact" for entry in entries)
     for index, (name, aliases) in enumerate(zip(functions.names, functions.aliases, strict=True)):
         clone = _CLONE.match(name) if "." in name else None
         candidates = (name, *aliases, clone["base"]) if clone else (name, *aliases)

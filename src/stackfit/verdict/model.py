@@ -45,12 +45,15 @@ class ContextNeed:
     stack: str  # where it starts
     start: Start | None
     entry_bytes: int  # hardware and entry code, and the functions before the start's entry
-    direct: int | None  # deepest chain over direct edges; None when nothing is known of the context
+    direct: int | None  # no chain over direct edges is deeper; None when nothing is known of the context
+    found: int | None  # the deepest concrete direct chain; None when none was looked for
     hops: tuple[int | None, ...]  # bound at 0, 1, 2 … hops
+    bound: int | None  # None: no finite bound (or nothing known)
     measured: int | None
     composed: int | None
     open: OpenItems
     unlisted: int  # recursive functions below it that have no budget
+    chain: Bound | None  # of `found`
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ class Part:
     """One contribution to a need: a reserve, the worst context, or one that nests on top of it."""
 
     name: str
-    bytes: int
+    bytes: int  # at most
+    found: int  # of a concrete chain
     times: int = 1
     source: str = ""
 
@@ -75,10 +79,12 @@ class StackNeed:
     parts: tuple[Part, ...]  # of `direct`; they add up to it
     measured: int | None
     composed: int | None
-    direct: int | None
+    direct: int | None  # no direct chain needs more, within the budgets
     bound: int | None  # None: no finite bound (or nothing known)
     hops: tuple[int | None, ...]
-    found: int | None  # like `direct`, with the deepest concrete chain instead of the upper bound
+    found: (
+        int | None
+    )  # like `direct`, of concrete chains: what is needed at least, as far as the layout holds
     open: OpenItems
     unlisted: tuple[int, ...]  # recursive functions without a budget below it
     assumed: tuple[str, ...]
@@ -100,9 +106,10 @@ class StackNeed:
 
     @property
     def fits_hops(self) -> int | None:
-        """The greatest number of hops at which the bound is within the size; None: not even without."""
-        fitting = [hops for hops, need in enumerate(self.hops) if need is not None and need <= self.stack.size]
-        return max(fitting) if fitting and 0 in fitting else None
+        """The greatest number of hops at which the bound is within the size; None: not even without any."""
+        size = self.stack.size
+        fitting = [hops for hops, need in enumerate(self.hops) if need is not None and need <= size]
+        return max(fitting, default=None)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,2 @@
+from stackfit.frames.constants cimport *
+from stackfit.isa.constants cimport *

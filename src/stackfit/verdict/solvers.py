@@ -1,0 +1,197 @@
+"""The solvers that verdicts need, each made when first asked for, and bounds as tight as they have got."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stackfit.bounds.model import Bound
+from stackfit.bounds.solve import Solver
+from stackfit.calls.model import CallKind, Calls, EdgeKind, Edges
+from stackfit.contexts.model import Context, Start
+from stackfit.isa.code import Code
+from stackfit.verdict.limits import AppliedLimits
+from stackfit.verdict.placement import Item
+
+__all__ = ["Best", "Solvers"]
+
+_TIGHTENINGS = 16  # times that the deepest start is looked for again after its bound has become tighter
+
+Key = tuple[bool, int, frozenset[str]]
+
+
+class Best:
+    """The deepest of some items: `value` bytes from the stack's top (entry frame in, reserves not)."""
+
+    __slots__ = ("item", "start", "value")
+
+    def __init__(self, item: Item, start: Start, value: int) -> None:
+        self.item = item
+        self.start = start
+        self.value = value
+
+    @property
+    def above(self) -> int:
+        """Bytes above the start's entry: the entry frame, and functions on the way."""
+        return self.item.frame + self.start.bytes
+
+
+class Solvers:
+    """Bounds of items on stacks.
+
+    Three things make a solver: whether the chain interrupts kernel code, how many exceptions may nest, and
+    which stack switches are plain calls. A bound may become tighter when a chain is looked for; `deepest`
+    looks until the deepest start is settled. `switches`: the context kind that each stack-switch site starts.
+    """
+
+    def __init__(
+        self,
+        code: Code,
+        edges: Edges,
+        calls: Calls,
+        contexts: list[Context],
+        applied: AppliedLimits,
+        hops: int,
+    ) -> None:
+        self.hops = hops
+        self._edges = edges
+        self._calls = calls
+        self._applied = applied
+        self.switches = _switch_kinds(code, edges, calls, contexts)
+        self._leading = {kind: self._leads_to(kind) for kind in ("hardirq", "softirq")}
+        self._solvers: dict[Key, Solver] = {}
+        self._chains: dict[tuple[Key, int, int], Bound] = {}
+        self._uppers: dict[Key, dict[tuple[int, int], int]] = {}
+        self._reach: dict[tuple[Key, int], NDArray[np.bool_]] = {}
+
+    def _solver(self, key: Key) -> Solver:
+        solver = self._solvers.get(key)
+        if solver is None:
+            kernel, exceptions, plain = key
+            limits = self._applied.kernel if kernel else self._applied.limits
+            user_only = None if kernel else self._applied.user_only
+            solver = Solver(self._edges_with(plain), limits, exceptions, self.hops, user_only)
+            self._solvers[key] = solver
+        return solver
+
+    def edges(self, item: Item) -> Edges:
+        """The edges as an item's chains follow them: stack switches that are plain calls there included."""
+        return self._edges_with(self._plain(item))
+
+    def _plain(self, item: Item) -> frozenset[str]:
+        """The item's plain switches that it can reach: the fewer differ, the fewer solvers there are."""
+        return frozenset(
+            kind for kind in item.plain if any(self._leading[kind][start.entry] for start in item.starts)
+        )
+
+    def _leads_to(self, kind: str) -> NDArray[np.bool_]:
+        """Functions from which some chain leads to a stack switch of a context kind: bool by function."""
+        edges = self._edges
+        leading = np.zeros(len(edges.first) - 1, np.bool_)
+        leading[self._calls.function[self.switches == kind]] = True
+        owner = np.repeat(np.arange(leading.size), np.diff(edges.first))
+        while leading.any():
+            before = int(leading.sum())
+            leading[owner[leading[edges.callee]]] = True
+            if int(leading.sum()) == before:
+                break
+        return leading
+
+    def _edges_with(self, plain: frozenset[str]) -> Edges:
+        """The edges with stack switches of these context kinds as plain calls."""
+        if not plain:
+            return self._edges
+        edges = self._edges
+        chosen = np.isin(self.switches[edges.site], sorted(plain))
+        kind, weight = edges.kind.copy(), edges.weight.copy()
+        kind[chosen] = EdgeKind.PLAIN
+        # What the caller uses of its own stack, and what lies on the other one when it calls.
+        weight[chosen] += self._calls.under[edges.site[chosen]]
+        return replace(edges, kind=kind, weight=weight)
+
+    def _key(self, item: Item, exceptions: int) -> Key:
+        return item.kernel, exceptions, self._plain(item)
+
+    def upper(self, item: Item, function: int, exceptions: int, hops: int = 0) -> int:
+        """Bytes that no chain of the item's kind exceeds below a function, as far as bounds have got."""
+        key = self._key(item, exceptions)
+        known = self._uppers.setdefault(key, {})
+        value = known.get((function, hops))
+        if value is None:
+            value = known[function, hops] = self._solver(key).upper(function, hops)
+        return value
+
+    def chain(self, item: Item, start: Start, exceptions: int, hops: int = 0) -> Bound:
+        """The deepest chain below a start; bounds of others may become tighter with it."""
+        key = self._key(item, exceptions)
+        found = self._chains.get((key, start.entry, hops))
+        if found is None:
+            before = self.upper(item, start.entry, exceptions, hops)
+            found = self._chains[key, start.entry, hops] = self._solver(key).bound(start.entry, hops)
+            if found.upper < before:
+                self._uppers[key].clear()
+        return found
+
+    def reachable(self, item: Item, start: Start, exceptions: int) -> NDArray[np.bool_]:
+        """Functions that chains below a start can pass: bool by function."""
+        key = self._key(item, exceptions)
+        found = self._reach.get((key, start.entry))
+        if found is None:
+            found = self._solver(key).reachable(start.entry, hops=self.hops > 0)
+            self._reach[key, start.entry] = found
+        return found
+
+    def unlisted(self, item: Item, exceptions: int) -> NDArray[np.bool_]:
+        """Recursive functions without a budget: bool by function."""
+        return self._solver(self._key(item, exceptions)).unlisted
+
+    def best(self, items: Iterable[Item], exceptions: int, hops: int = 0) -> Best | None:
+        """The deepest of all starts as bounded so far; the first of equals. None: nothing is known."""
+        best: Best | None = None
+        for item in items:
+            for start in item.starts:
+                value = item.frame + start.bytes + self.upper(item, start.entry, exceptions, hops)
+                if best is None or value > best.value:
+                    best = Best(item, start, value)
+        return best
+
+    def deepest(self, items: tuple[Item, ...], exceptions: int) -> Best | None:
+        """The deepest start, its own bound made as tight as it gets."""
+        best = self.best(items, exceptions)
+        for _ in range(_TIGHTENINGS):
+            if best is None:
+                return None
+            self.chain(best.item, best.start, exceptions)
+            again = self.best(items, exceptions)
+            assert again is not None
+            if again.value == best.value:
+                return again
+            best = again
+        return best
+
+
+def _switch_kinds(code: Code, edges: Edges, calls: Calls, contexts: list[Context]) -> NDArray[np.str_]:
+    """Context kind of what each stack-switch site starts; "" for other sites, and for switches of tasks."""
+    switchers = {function for context in contexts for function in context.switchers}
+    kinds = np.full(len(calls), "", "U7")
+    for site in np.flatnonzero(calls.kind == CallKind.STACK_SWITCH).tolist():
+        function = int(calls.function[site])
+        known = int(calls.candidates[site])
+        callees = calls.candidate_sets[known] if known >= 0 else ()
+        callers = np.unique(calls.function[edges.site[edges.callee == function]]).tolist()
+        if any(_does_softirqs(code, one) for one in (function, *callees)) or (
+            callers and all(_does_softirqs(code, one) for one in callers)
+        ):
+            kinds[site] = "softirq"
+        elif function in switchers:
+            kinds[site] = "hardirq"
+    return kinds
+
+
+def _does_softirqs(code: Code, function: int) -> bool:
+    """kernel/softirq.c: do_softirq(), do_softirq_own_stack(), __do_softirq(), handle_softirqs()."""
+    name = code.functions.names[function]
+    return "do_softirq" in name or name == "handle_softirqs"
