@@ -1,4 +1,4 @@
-"""A packed kernel gives the same functions, frames and direct edges as the same kernel with its symbol table."""
+"""A packed kernel gives the functions, frames and direct edges that its symbol table gives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ def frames(analysis: Analysis) -> dict[int, tuple[str, int, int]]:
     """entry address → (name, frame, summary)"""
     functions, table = analysis.code.functions, analysis.frames
     return {
-        int(functions.address[index]): (functions.names[index], int(table.frame[index]), int(table.summary[index]))
+        int(functions.address[index]): (
+            functions.names[index],
+            int(table.frame[index]),
+            int(table.summary[index]),
+        )
         for index in range(len(functions))
         if functions.parent[index] < 0 and not functions.piece[index]
     }
@@ -27,7 +31,9 @@ def edges(analysis: Analysis) -> dict[int, set[Edge]]:
     """entry address → {(site, callee's entry)} over direct, tail and static calls"""
     functions, calls = analysis.code.functions, analysis.calls
     found: dict[int, set[Edge]] = {}
-    chosen = np.isin(calls.kind, (CallKind.DIRECT, CallKind.TAIL, CallKind.STATIC_CALL)) & (calls.candidates >= 0)
+    chosen = np.isin(calls.kind, (CallKind.DIRECT, CallKind.TAIL, CallKind.STATIC_CALL)) & (
+        calls.candidates >= 0
+    )
     for site in np.flatnonzero(chosen).tolist():
         for callee in calls.candidate_sets[int(calls.candidates[site])]:
             caller = int(functions.address[int(calls.function[site])])
@@ -41,15 +47,18 @@ def compare(packed: Analysis, plain: Analysis, nameless: tuple[str, ...] = ()) -
     our_edges, their_edges = edges(packed), edges(plain)
     assert packed.program.images[0].build_id == plain.program.images[0].build_id
     different = []
-    spans = [range(one.address, one.end) for name in nameless if (one := plain.program.images[0].section(name))]
+    spans = [
+        range(one.address, one.end) for name in nameless if (one := plain.program.images[0].section(name))
+    ]
     for span in spans:  # still decoded, as code without a symbol
         assert span.start in ours and ours[span.start][0] == f"sub_{span.start:x}"
     for address, wanted in theirs.items():
         if any(address in span for span in spans):
             continue
         got = ours.get(address)
-        if got != wanted or our_edges.get(address, set()) != their_edges.get(address, set()):
-            different.append((hex(address), wanted, got, len(our_edges.get(address, ())), len(their_edges.get(address, ()))))
+        mine, other = our_edges.get(address, set()), their_edges.get(address, set())
+        if got != wanted or mine != other:
+            different.append((hex(address), wanted, got, sorted(mine ^ other)[:4]))
     extra = [(hex(address), name) for address, name in ours.items() if address not in theirs]
     assert len(different) + len(extra) <= len(theirs) * 0.001, (len(theirs), different[:50], extra[:50])
 

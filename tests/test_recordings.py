@@ -1,15 +1,16 @@
 """Chains of a running kernel, held against the static analysis of the same image.
 
-A row's size must equal the caller's depth at that return address. Named exceptions, and no others:
-row 0 (the tracer measures before that frame exists) · the entry rows, which hold pt_regs · the random kstack
-offset of do_syscall_64 · a frame realigned at run time, which takes at most its static worst · a stale copy of
-a return address on the stack, which the tracer finds first: the row is off by 8 or 16 bytes and another row of
-the chain makes up for it.
+A row's size must equal the caller's depth at that return address. Named exceptions, and no others: row 0 (the
+tracer measures before that frame exists) · the entry rows, which hold pt_regs · the random kstack offset of
+do_syscall_64 · a frame realigned at run time, which takes at most its static worst · a stale copy of a return
+address on the stack, which the tracer finds first: the row is off by a few words and another row of the chain
+makes up for it.
 """
 
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,8 @@ def chains() -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     with RECORDING.open() as file:
         for line in csv.DictReader(file):
-            row = Row(line["chain"], int(line["row"]), int(line["depth"]), int(line["size"]), line["symbol"], int(line["offset"]), line["module"])
+            numbers = (int(line[name]) for name in ("row", "depth", "size"))
+            row = Row(line["chain"], *numbers, line["symbol"], int(line["offset"]), line["module"])
             found.setdefault(row.chain, []).append(row)
     return found
 
@@ -50,7 +52,9 @@ def chains() -> dict[str, list[Row]]:
 def analysis(amd64_recorded_kernel) -> Iterator[Analysis]:  # type: ignore[no-untyped-def]
     result = analyse([amd64_recorded_kernel.vmlinuz], [amd64_recorded_kernel.modules])
     if result.program.images[0].build_id != BUILD_ID:
-        pytest.skip(f"the recording is of build-id {BUILD_ID}, this image is {result.program.images[0].build_id}")
+        pytest.skip(
+            f"the recording is of build-id {BUILD_ID}, this image is {result.program.images[0].build_id}"
+        )
     yield result
 
 
@@ -84,7 +88,8 @@ class Sites:
 
     def owner(self, row: Row) -> list[int]:
         """The functions that own the code of a row: a cold piece's parent for a cold piece."""
-        return [int(self.functions.parent[index]) if self.functions.parent[index] >= 0 else index for index in self.function(row)]
+        parent = self.functions.parent
+        return [int(parent[index]) if parent[index] >= 0 else index for index in self.function(row)]
 
 
 def is_entry(row: Row) -> bool:
@@ -105,7 +110,7 @@ def test_every_recorded_frame_size_is_the_static_depth(analysis: Analysis) -> No
             elif is_entry(row):
                 assert row.size == PT_REGS + 8
                 counts["entry"] += 1
-            elif row.symbol.startswith("asm_exc_") or (index > 0 and rows[index - 1].symbol.startswith("asm_exc_")):
+            elif any(one.symbol.startswith("asm_exc_") for one in rows[index - 1 : index + 1]):
                 counts["exception"] += 1  # the next test adds them up
             elif row.symbol == "do_syscall_64":
                 assert 24 <= row.size <= max(depths), "outside what the masked alloca allows"
@@ -120,8 +125,8 @@ def test_every_recorded_frame_size_is_the_static_depth(analysis: Analysis) -> No
                 off.append((row, row.size - depths[0]))
             else:
                 unexplained.append((row, depths))
-        # Stale copies: what one row has too much another has too little; the chain's end is known by do_syscall_64's
-        # own random size, so an error right above it cannot be told from the offset.
+        # Stale copies: what one row has too much another has too little; right above do_syscall_64 it is made
+        # up for by that row, whose random size hides it.
         total = sum(error for _, error in off)
         random = any(row.symbol == "do_syscall_64" for row in rows)
         if off and (total == 0 or random) and all(abs(error) in (8, 16, 24, 72) for _, error in off):
@@ -164,8 +169,12 @@ def test_the_chain_with_a_nested_page_fault_is_reproduced_end_to_end(analysis: A
     fault = next(index for index, row in enumerate(rows) if row.symbol == "asm_exc_page_fault")
     handler, interrupted = rows[fault - 1], rows[fault + 1]
     # The faulting instruction is an exception site whose handler is the row above the assembly stub.
-    address = [int(sites.functions.address[index]) + interrupted.offset for index in sites.function(interrupted)]
-    at = np.flatnonzero(np.isin(calls.address, np.array(address, np.uint64)) & (calls.kind == CallKind.EXCEPTION))
+    address = [
+        int(sites.functions.address[index]) + interrupted.offset for index in sites.function(interrupted)
+    ]
+    at = np.flatnonzero(
+        np.isin(calls.address, np.array(address, np.uint64)) & (calls.kind == CallKind.EXCEPTION)
+    )
     assert at.size == 1
     assert set(calls.candidate_sets[int(calls.candidates[at[0]])]) & set(sites.function(handler))
     # Its frame: the interrupted depth, aligned by the CPU, then pt_regs and the return address into the stub.
@@ -173,8 +182,9 @@ def test_the_chain_with_a_nested_page_fault_is_reproduced_end_to_end(analysis: A
     assert recorded - int(calls.depth[at[0]]) in (PT_REGS + 8 - 8, PT_REGS + 8)
     # Every other pair of neighbours is an edge of the graph, tail calls followed.
     missing = []
-    for above, below in zip(rows, rows[1:], strict=False):
-        if below.symbol.startswith(("asm_exc_", "entry_")) or above.symbol.startswith("asm_exc_") or above is handler:
+    for above, below in itertools.pairwise(rows):
+        entry = below.symbol.startswith(("asm_exc_", "entry_")) or above.symbol.startswith("asm_exc_")
+        if entry or above is handler:
             continue
         wanted = set(sites.owner(above))
         if not any(reaches(analysis, site, wanted) for site in sites.at(below)):

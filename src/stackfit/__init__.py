@@ -1,10 +1,10 @@
 """stackfit decides how big a stack has to be, with evidence.
 
-    import stackfit
-    analysis = stackfit.check("vmlinuz", modules=["/lib/modules/6.1.0"], layouts=["linux-x86_64"])
-    for layout in analysis.verdicts:
-        for need in layout.stacks:
-            print(layout.layout.name, need.stack.name, need.direct, need.verdict.value)
+import stackfit
+analysis = stackfit.check("vmlinuz", modules=["/lib/modules/6.1.0"], layouts=["linux-x86_64"])
+for layout in analysis.verdicts:
+    for need in layout.stacks:
+        print(layout.layout.name, need.stack.name, need.direct, need.verdict.value)
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +10,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stackfit.bounds import solve
+from stackfit.bounds import longest, solve
 from stackfit.bounds.model import Limits
 from stackfit.bounds.solve import Solver
 from stackfit.calls.model import EdgeKind, Edges
 
 PLAIN, EXCEPTION, HOP, SWITCH = EdgeKind.PLAIN, EdgeKind.EXCEPTION, EdgeKind.HOP, EdgeKind.SWITCH
+# Uncompiled, the same takes a hundred times as long.
+EXAMPLES = 150 if (longest.__file__ or "").endswith(".so") else 12
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _little_work() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(solve, "_SEARCH_STEPS", 4_000)
+        patch.setattr(solve, "_ROUNDS", 40)
+        yield
 
 
 @dataclass
@@ -127,13 +137,13 @@ def check(graph: Graph, start: int, exceptions: int, hops: int) -> int:
     return bound.upper - true
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=EXAMPLES)
 @given(graphs(), st.integers(0, 2), st.integers(0, 2))
 def test_small_programs_are_solved_exactly(graph: Graph, exceptions: int, hops: int) -> None:
     assert check(graph, 0, exceptions, hops) == 0
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=EXAMPLES)
 @given(graphs(), st.integers(0, 2), st.integers(0, 1))
 def test_bound_holds_when_states_are_too_many(graph: Graph, exceptions: int, hops: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -143,7 +153,7 @@ def test_bound_holds_when_states_are_too_many(graph: Graph, exceptions: int, hop
         check(graph, 0, exceptions, hops)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=EXAMPLES)
 @given(graphs(), st.integers(0, 1))
 def test_cycle_is_unlisted_exactly_where_no_budget_is_on_it(graph: Graph, exceptions: int) -> None:
     solver = graph.solver(exceptions, 0)

@@ -34,14 +34,14 @@ __all__ = ["Solver"]
 
 # Memory and time are bounded by these. Values held, all layers together (4 bytes each):
 _MOST_VALUES = 32_000_000
-_MOST_COMBINATIONS = 1 << 10  # states of the tracked functions of one group
+_MOST_COMBINATIONS = 1 << 6  # states of the tracked functions of one group
 _PART_BITS = 6  # a part is counted by function up to 1 << 6 states
 _PART_VALUE_BITS = 14  # … and 1 << 14 values
 _MOST_PASSES = 1 << 12  # budgets of a part counted by their sum
-_REFINEMENTS = 8  # times that a solver solves again with one more function tracked
-_ROUNDS = 150  # subgradient steps for one group
+_REFINEMENTS = 2  # times that a solver solves again with one more function tracked
+_ROUNDS = 12  # subgradient steps for one group
 _ROUND_WORK = 1 << 29  # … and edges looked at in all of them
-_SEARCH_STEPS = 1_000_000
+_SEARCH_STEPS = 200_000
 _LONGEST_CHAIN = 1 << 15  # functions on a chain
 
 # Columns of _Layout.info (longest.py)

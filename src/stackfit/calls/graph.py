@@ -20,6 +20,7 @@ from stackfit.isa.effects import ABSOLUTE, FLAG_MEMORY, FLAG_SEGMENT, NO_REGISTE
 __all__ = ["build_calls", "build_edges"]
 
 _STATIC_CALL_PREFIX = "__SCT__"  # include/linux/static_call_types.h
+_STATIC_CALL_TEXT = ".static_call.text"  # include/asm-generic/vmlinux.lds.h
 _PAGE_FAULT, _GENERAL_PROTECTION, _INVALID_OPCODE, _BREAKPOINT = 14, 13, 6, 3
 # arch/x86/include/asm/extable_fixup_types.h: these guard instructions that raise #GP, all others memory
 # accesses. Before 5.16 (type -1) nearly all entries are accesses.
@@ -106,9 +107,10 @@ def _transfer_sites(
     sites["kind"] = np.where(is_tail, CallKind.TAIL, CallKind.DIRECT)
     sites["rung"][known] = Rung.ENCODED
     static = np.zeros(len(functions), np.bool_)
-    static[[index for index in unique.tolist() if functions.names[index].startswith(_STATIC_CALL_PREFIX)]] = (
-        True
-    )
+    # A module's trampolines are known by their section too: a stripped one has no names for them.
+    trampoline = np.array([part.section.name == _STATIC_CALL_TEXT for part in code.sections], np.bool_)
+    static[unique] = trampoline[functions.section[unique]]
+    static[[index for index in unique.tolist() if functions.names[index].startswith(_STATIC_CALL_PREFIX)]] = True
     static_site = np.flatnonzero(known)[static[callee[known]]]
     sites["kind"][static_site] = CallKind.STATIC_CALL
     sites["rung"][static_site] = Rung.STATIC_CALL

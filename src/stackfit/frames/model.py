@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Frames", "SiteKind", "StackKind", "Summary"]
+__all__ = ["OPEN_FRAME", "Frames", "SiteKind", "StackKind", "Summary"]
 
 
 class StackKind(enum.IntEnum):
@@ -47,6 +47,10 @@ class Summary(enum.IntFlag):
     TOO_COMPLEX = 256  # gave up following branches
     LEAVES = 512  # returns by iret or sysret
     UNDECODED = 1024  # runs into bytes that are no instruction: what comes behind them is not known
+
+
+#: A function with any of these has a frame that is only a lower limit.
+OPEN_FRAME = Summary.UNBOUNDED | Summary.GROWS | Summary.TOO_COMPLEX | Summary.CONFLICT | Summary.UNDECODED
 
 
 @dataclass(frozen=True, eq=False)

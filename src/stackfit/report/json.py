@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stackfit.analysis import Analysis
 from stackfit.calls.model import CallKind, Evidence, Reason, Rung
-from stackfit.frames.model import Frames, Summary
+from stackfit.frames.model import OPEN_FRAME, Frames, Summary
 from stackfit.frames.witness import Witness
 from stackfit.report.rows import ChainRow, chain_rows, module_of
 from stackfit.report.terminal import smallest_size
@@ -58,7 +58,7 @@ def unreached_by_function(analysis: Analysis) -> NDArray[np.int64]:
 
 def _dynamic(frames: Frames, index: int) -> str | None:
     summary = int(frames.summary[index])
-    if summary & (Summary.UNBOUNDED | Summary.GROWS | Summary.TOO_COMPLEX):
+    if summary & OPEN_FRAME:
         return "open"
     if summary & Summary.BOUNDED:
         return "bounded"

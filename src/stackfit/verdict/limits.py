@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stackfit.assumptions import AssumptionSet
 from stackfit.bounds.model import Limits
 from stackfit.contexts.linux import USER_MODE_ONLY
-from stackfit.frames.model import Frames, Summary
+from stackfit.frames.model import OPEN_FRAME, Frames
 from stackfit.isa.code import Code
 
 __all__ = ["AppliedLimits", "apply_assumptions"]
@@ -45,7 +45,7 @@ def apply_assumptions(code: Code, frames: Frames, assumptions: AssumptionSet) ->
     shift = np.zeros(count, np.int32)
     user_only = np.zeros(count, np.bool_)
     by_function: dict[int, str] = {}
-    open_frame = (frames.summary & (Summary.UNBOUNDED | Summary.GROWS | Summary.TOO_COMPLEX)) != 0
+    open_frame = (frames.summary & OPEN_FRAME) != 0
     entries = (*assumptions.budgets, *assumptions.cuts, *assumptions.dynamics)
     named = {entry.subject for entry in entries if entry.match == "exact"}
     globs = any(entry.match != "exact" for entry in entries)
