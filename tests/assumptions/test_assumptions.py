@@ -64,7 +64,8 @@ def test_linux_on_debians_amd64_kernel() -> None:
     assert direct is not None and direct.times == 1
     frame = linux.dynamic("do_syscall_64")
     assert frame is not None and frame.bytes == 1056  # 24 + (0x3ff + 15 & 0x7f8), as in its machine code
-    assert linux.cut("__schedule") is not None
+    switch = linux.budget("__schedule")
+    assert switch is not None and switch.times == 1
     assert linux.cut("panic") is not None
     assert linux.dynamic("do_int80_syscall_32") is None
     assert linux.hops is None

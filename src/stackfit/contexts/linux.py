@@ -35,6 +35,7 @@ USER_MODE_ONLY = (
     "exit_to_user_mode_loop",
     "prepare_exit_to_usermode",
     "exit_to_usermode_loop",
+    "emulate_vsyscall",  # arch/x86/mm/fault.c: for a fetch from the vsyscall page, which only user mode makes
 )
 # C functions that the system call entries call (arch/x86/entry/common.c) and the ABI they serve.
 _SYSCALL_ENTRIES = {
