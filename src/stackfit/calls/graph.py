@@ -110,7 +110,9 @@ def _transfer_sites(
     # A module's trampolines are known by their section too: a stripped one has no names for them.
     trampoline = np.array([part.section.name == _STATIC_CALL_TEXT for part in code.sections], np.bool_)
     static[unique] = trampoline[functions.section[unique]]
-    static[[index for index in unique.tolist() if functions.names[index].startswith(_STATIC_CALL_PREFIX)]] = True
+    static[[index for index in unique.tolist() if functions.names[index].startswith(_STATIC_CALL_PREFIX)]] = (
+        True
+    )
     static_site = np.flatnonzero(known)[static[callee[known]]]
     sites["kind"][static_site] = CallKind.STATIC_CALL
     sites["rung"][static_site] = Rung.STATIC_CALL
