@@ -93,6 +93,7 @@ class Solver:
     ) -> None:
         self.edges = edges
         self.limits = limits
+        self._followed: dict[bool, NDArray[np.uint8]] = {}  # edges of a chain, with hops or without
         self.exceptions = exceptions
         self.hops = hops
         self.count = len(limits.frame)
@@ -397,11 +398,12 @@ class Solver:
         """Bytes that the prices of all permitted passes of these functions add up to."""
         return int((self._price.astype(np.int64) * np.where(reached, self._limit, 0)).sum())
 
-    def _priced(self, function: int, hops: int, reached: NDArray[np.bool_]) -> int:
+    def _priced(self, function: int, hops: int, reached: NDArray[np.bool_] | None) -> int:
         info = self._layout.info
         layer = hops * (self.exceptions + 1) + self.exceptions
         place = info[function, _OFFSET] + entry_state(info, function) * info[function, _SIZE]
-        return int(self._values[layer, place]) - int(self._price[function]) + self._slack(reached)
+        slack = 0 if reached is None else self._slack(reached)
+        return int(self._values[layer, place]) - int(self._price[function]) + slack
 
     def upper(self, function: int, hops: int = 0) -> int:
         """Bytes that no chain below a function exceeds, with at most `hops` indirect calls on it.
@@ -409,17 +411,19 @@ class Solver:
         As tight as what `bound` has tracked so far.
         """
         free = int(self._free[hops * (self.exceptions + 1) + self.exceptions, function])
-        if not self._price.any():
+        # What the prices of permitted passes add is never negative: without it the bound is at its least.
+        if not self._price.any() or self._priced(function, hops, None) >= free:
             return free
         return min(free, self._priced(function, hops, self.reachable(function, hops > 0)))
 
     def reachable(self, function: int, hops: bool = False) -> NDArray[np.bool_]:
         """Which functions a chain from this one can reach: bool by function."""
-        use = (self._kind > 0) & (hops | (self._kind != 3))
+        if hops not in self._followed:
+            self._followed[hops] = ((self._kind > 0) & (hops | (self._kind != 3))).astype(np.uint8)
         seen = np.zeros(self.count, np.uint8)
-        scratch = np.zeros(self.count + 1, np.int32)
-        reach(self.edges.first, self.edges.callee, use.astype(np.uint8), function, seen, scratch)
-        return seen.astype(np.bool_)
+        scratch = np.empty(self.count + 1, np.int32)
+        reach(self.edges.first, self.edges.callee, self._followed[hops], function, seen, scratch)
+        return seen.view(np.bool_)
 
     def recursive(self) -> NDArray[np.bool_]:
         """Functions on a cycle of plain edges."""
