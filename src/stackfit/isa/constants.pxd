@@ -44,7 +44,6 @@ cdef enum:
     NOP = 39
     BAD = 40
     COMPARE = 41
-    ALIGN = 42
 
 cdef enum:
     HAS_MODRM = 1

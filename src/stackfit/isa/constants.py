@@ -52,7 +52,6 @@ from stackfit.isa.effects import RIP as RIP_BASE
     NOP,
     BAD,
     COMPARE,
-    ALIGN,
 ) = map(int, Operation)
 
 # Attribute bits of an opcode in x86_decode.MAPS.

@@ -76,7 +76,6 @@ class Operation(enum.IntEnum):
     NOP = 39
     BAD = 40  # not an instruction
     COMPARE = 41
-    ALIGN = 42  # (other ISAs) reserved for a realignment instruction
 
 
 @dataclass(frozen=True, eq=False)
