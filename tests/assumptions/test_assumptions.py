@@ -97,6 +97,7 @@ def test_all_kinds_of_entries(tmp_path: Path) -> None:
         f"[hops]\nmost = 3\n{WHY}"
         f'[[budget]]\nfunction = "f"\ntimes = 2\n{WHY}'
         f'[[cut]]\nfunction = "panic*"\nmatch = "glob"\ncharge = 0\n{WHY}'
+        f'[[sleeps]]\nfunction = "schedule"\n{WHY}'
         f'[[dynamic]]\nfunction = "g"\nbytes = 512\nmachine = "i386"\nversions = ">=5.10,<6.2"\n{WHY}'
         f'[[candidates]]\nfield = "struct file_operations.read_iter"\nfunctions = ["a", "b"]\n{WHY}'
         f'[[candidates]]\nsite = "vfs_read+0x5a"\nfunctions = []\n{WHY}'
@@ -106,7 +107,8 @@ def test_all_kinds_of_entries(tmp_path: Path) -> None:
     assert (loaded.name, loaded.hops, loaded.hops_reason) == ("mine", 3, "because")
     assert loaded.budgets == (Budget(function="f", times=2, reason="because", source="kernel/x.c:f"),)
     assert loaded.dynamics[0].machine is Machine.I386
-    assert len(list(loaded.entries)) == 6
+    assert loaded.sleeping("schedule") is not None and loaded.sleeping("f") is None
+    assert len(list(loaded.entries)) == 7
     found = loaded.candidates_for(field="struct file_operations.read_iter", function="h")
     assert found is not None and found.functions == ("a", "b")
     at_site = loaded.candidates_for(site="vfs_read+0x5a", function="h")

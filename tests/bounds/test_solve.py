@@ -36,7 +36,7 @@ class Graph:
     edges: list[tuple[int, int, int, int]]
     times: list[int]
     cut: list[int]
-    user_only: list[bool]
+    first_only: list[bool]
 
     def solver(self, exceptions: int, hops: int) -> Solver:
         ordered = sorted(enumerate(self.edges), key=lambda item: (item[1][0], item[0]))
@@ -56,7 +56,7 @@ class Graph:
             open_frame=np.zeros(n, np.bool_),
             shift=np.zeros(n, np.int32),
         )
-        return Solver(edges, limits, exceptions, hops, np.array(self.user_only, np.bool_))
+        return Solver(edges, limits, exceptions, hops, np.array(self.first_only, np.bool_))
 
 
 def deepest(graph: Graph, start: int, limit: list[int], exceptions: int, hops: int) -> int | None:
@@ -79,7 +79,7 @@ def deepest(graph: Graph, start: int, limit: list[int], exceptions: int, hops: i
             now, hop = taken + (kind == EXCEPTION), hopped + (kind == HOP)
             if now > exceptions or hop > hops or (limit[callee] and used[callee] >= limit[callee]):
                 continue
-            if graph.user_only[callee] and now:
+            if graph.first_only[callee] and now:
                 continue
             often = tuple(count + (index == callee) for index, count in enumerate(used))
             stack.append((callee, before + weight, now, hop, often))
@@ -97,7 +97,7 @@ def graphs(draw: st.DrawFn) -> Graph:
         edges=draw(st.lists(edge, max_size=12)),
         times=draw(st.lists(st.sampled_from([0, 0, 1, 1, 2, 3]), min_size=n, max_size=n)),
         cut=draw(st.lists(st.sampled_from([-1, -1, -1, -1, -1, 70]), min_size=n, max_size=n)),
-        user_only=draw(st.lists(st.sampled_from([False, False, False, True]), min_size=n, max_size=n)),
+        first_only=draw(st.lists(st.sampled_from([False, False, False, True]), min_size=n, max_size=n)),
     )
 
 
@@ -122,7 +122,7 @@ def check(graph: Graph, start: int, exceptions: int, hops: int) -> int:
             assert kind != SWITCH
             now += kind == EXCEPTION
             hop += kind == HOP
-            assert not (now and graph.user_only[callee])
+            assert not (now and graph.first_only[callee])
     last = bound.chain[-1]
     assert last.site == -1
     cut = graph.cut[last.function]
@@ -178,7 +178,7 @@ def test_cycle_is_unlisted_exactly_where_no_budget_is_on_it(graph: Graph, except
 
 
 def graph_of(n: int, edges: Sequence[tuple[int, int, int, int]], **more: list[int]) -> Graph:
-    given = {"frame": [8] * n, "times": [0] * n, "cut": [-1] * n, "user_only": [0] * n, **more}
+    given = {"frame": [8] * n, "times": [0] * n, "cut": [-1] * n, "first_only": [0] * n, **more}
     return Graph(edges=list(edges), **given)  # type: ignore[arg-type]
 
 
@@ -205,7 +205,7 @@ def test_return_to_user_mode_does_not_happen_in_a_nested_exception() -> None:
     edges = [(0, 1, 10, EXCEPTION), (1, 2, 10, PLAIN), (0, 2, 5, PLAIN)]
     frame = [8, 8, 100]
     assert graph_of(3, edges, frame=frame).solver(1, 0).bound(0).upper == 120
-    assert graph_of(3, edges, frame=frame, user_only=[0, 0, 1]).solver(1, 0).bound(0).upper == 105
+    assert graph_of(3, edges, frame=frame, first_only=[0, 0, 1]).solver(1, 0).bound(0).upper == 105
 
 
 def test_cut_stands_for_all_below_it() -> None:

@@ -138,7 +138,9 @@ class Program:
         )
         code = cast(Any, SimpleNamespace(functions=functions))
         frames = cast(Any, SimpleNamespace(frame=self.frames))
-        applied = AppliedLimits(limits, kernel, self.user_only, self.assumed)
+        applied = AppliedLimits(
+            limits, kernel, self.user_only, np.zeros_like(self.user_only), self.assumed, {}
+        )
         return Composer(code, frames, calls, edges, list(contexts), applied, hops, hop_limit)
 
     def start(self, name: str, used: int = 0) -> Start:

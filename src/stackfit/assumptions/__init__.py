@@ -8,6 +8,7 @@ from stackfit.assumptions.model import (
     Cut,
     DynamicBound,
     Entry,
+    Sleeps,
     combine,
 )
 from stackfit.assumptions.versions import VersionRange, release_version
@@ -19,6 +20,7 @@ __all__ = [
     "Cut",
     "DynamicBound",
     "Entry",
+    "Sleeps",
     "VersionRange",
     "combine",
     "load_assumptions",

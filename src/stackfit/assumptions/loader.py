@@ -7,7 +7,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from stackfit.assumptions.model import AssumptionSet, Budget, Candidates, Cut, DynamicBound, Entry
+from stackfit.assumptions.model import (
+    AssumptionSet,
+    Budget,
+    Candidates,
+    Cut,
+    DynamicBound,
+    Entry,
+    Sleeps,
+)
 from stackfit.assumptions.versions import VersionRange
 from stackfit.image.model import Machine
 from stackfit.tomlfile import Table, find, names_in, quoted, read_toml
@@ -49,12 +57,14 @@ def _set(top: Table, path: Path) -> AssumptionSet:
         limit.done()
     budgets = tuple(_budget(table) for table in top.tables("budget"))
     cuts = tuple(_cut(table) for table in top.tables("cut"))
+    sleeps = tuple(_sleeps(table) for table in top.tables("sleeps"))
     dynamics = tuple(_dynamic(table) for table in top.tables("dynamic"))
     candidates = tuple(_candidates(table) for table in top.tables("candidates"))
     top.done()
     for kind, entries in (
         ("budget", budgets),
         ("cut", cuts),
+        ("sleeps", sleeps),
         ("dynamic", dynamics),
         ("candidates", candidates),
     ):
@@ -65,6 +75,7 @@ def _set(top: Table, path: Path) -> AssumptionSet:
         hops=hops,
         budgets=budgets,
         cuts=cuts,
+        sleeps=sleeps,
         dynamics=dynamics,
         candidates=candidates,
         description=description,
@@ -112,6 +123,13 @@ def _budget(table: Table) -> Budget:
 def _cut(table: Table) -> Cut:
     common = _common(table)
     entry = Cut(function=_function(table, common), charge=table.integer("charge", 0, MAX_BYTES), **common)
+    table.done()
+    return entry
+
+
+def _sleeps(table: Table) -> Sleeps:
+    common = _common(table)
+    entry = Sleeps(function=_function(table, common), **common)
     table.done()
     return entry
 

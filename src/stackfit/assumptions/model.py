@@ -21,6 +21,7 @@ __all__ = [
     "Cut",
     "DynamicBound",
     "Entry",
+    "Sleeps",
     "combine",
 ]
 
@@ -101,6 +102,18 @@ class Cut(Entry):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sleeps(Entry):
+    """`function` goes no deeper than its own frame in an interrupt: it checks and returns, or may not be
+    called there, because what it would go on to do may sleep."""
+
+    function: str
+
+    @property
+    def subject(self) -> str:
+        return self.function
+
+
+@dataclass(frozen=True, kw_only=True)
 class DynamicBound(Entry):
     """The frame of `function`, dynamic part and return address included, is at most `bytes`."""
 
@@ -173,6 +186,7 @@ class AssumptionSet:
     hops: int | None = None
     budgets: tuple[Budget, ...] = ()
     cuts: tuple[Cut, ...] = ()
+    sleeps: tuple[Sleeps, ...] = ()
     dynamics: tuple[DynamicBound, ...] = ()
     candidates: tuple[Candidates, ...] = ()
     description: str = ""
@@ -181,9 +195,10 @@ class AssumptionSet:
 
     @property
     def entries(self) -> Iterator[Entry]:
-        """All entries: budgets, cuts, dynamics, candidates."""
+        """All entries: budgets, cuts, sleeps, dynamics, candidates."""
         yield from self.budgets
         yield from self.cuts
+        yield from self.sleeps
         yield from self.dynamics
         yield from self.candidates
 
@@ -197,6 +212,7 @@ class AssumptionSet:
             self,
             budgets=tuple(filter(keep, self.budgets)),
             cuts=tuple(filter(keep, self.cuts)),
+            sleeps=tuple(filter(keep, self.sleeps)),
             dynamics=tuple(filter(keep, self.dynamics)),
             candidates=tuple(filter(keep, self.candidates)),
         )
@@ -208,6 +224,10 @@ class AssumptionSet:
     def cut(self, function: str) -> Cut | None:
         """The cut at that function, or None."""
         return self._cuts.find(function)
+
+    def sleeping(self, function: str) -> Sleeps | None:
+        """The entry that says the function may sleep, or None."""
+        return self._sleeps.find(function)
 
     def dynamic(self, function: str) -> DynamicBound | None:
         """The bound of that function's dynamic frame, or None."""
@@ -230,6 +250,10 @@ class AssumptionSet:
     @cached_property
     def _cuts(self) -> _Index[Cut]:
         return _Index(self.cuts)
+
+    @cached_property
+    def _sleeps(self) -> _Index[Sleeps]:
+        return _Index(self.sleeps)
 
     @cached_property
     def _dynamics(self) -> _Index[DynamicBound]:
@@ -268,6 +292,7 @@ def combine(*sets: AssumptionSet) -> AssumptionSet:
         hops=limit.hops,
         budgets=merged(lambda one: one.budgets),
         cuts=merged(lambda one: one.cuts),
+        sleeps=merged(lambda one: one.sleeps),
         dynamics=merged(lambda one: one.dynamics),
         candidates=merged(lambda one: one.candidates),
         hops_reason=limit.hops_reason,

@@ -76,9 +76,9 @@ class Solver:
     """Bounds for one program under one set of limits.
 
     `exceptions`: how many exceptions may nest on one chain; `hops`: the greatest number of indirect calls
-    on a chain. Edges of kind SWITCH leave the stack and are not followed. `user_only`: functions that run
-    only where the interrupted code was user mode (bool by function; default none): once an exception has
-    been taken on a chain, edges into them are not followed.
+    on a chain. Edges of kind SWITCH leave the stack and are not followed. `first_only`: functions that do
+    not run on top of an exception (bool by function; default none): once one has been taken on a chain,
+    edges into them are not followed.
 
     Memory: at most 128 MB of values next to arrays of the program's size.
     """
@@ -89,7 +89,7 @@ class Solver:
         limits: Limits,
         exceptions: int = 1,
         hops: int = 0,
-        user_only: NDArray[np.bool_] | None = None,
+        first_only: NDArray[np.bool_] | None = None,
     ) -> None:
         self.edges = edges
         self.limits = limits
@@ -97,7 +97,7 @@ class Solver:
         self.exceptions = exceptions
         self.hops = hops
         self.count = len(limits.frame)
-        self._user_only = np.zeros(self.count, np.bool_) if user_only is None else user_only
+        self._first_only = np.zeros(self.count, np.bool_) if first_only is None else first_only
         owner = np.repeat(np.arange(self.count), np.diff(edges.first))
         self._owner = owner
         self.weight = (edges.weight + limits.shift[owner]).astype(np.int32)
@@ -192,7 +192,7 @@ class Solver:
         info[:, _SIZE] = sizes[number]
         info[:, _STATES] = 1
         info[:, _TIMES] = self._times
-        info[:, _BLOCKED] = self._user_only
+        info[:, _BLOCKED] = self._first_only
         combinations = np.ones(self._group.max(initial=-1) + 1, np.int64)
         for function in tracked:
             info[function, _ROLE] = _TRACKED

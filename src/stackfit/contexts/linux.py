@@ -23,7 +23,7 @@ from stackfit.contexts.model import Context, Start
 from stackfit.image.model import Machine, Program
 from stackfit.isa.code import Code
 
-__all__ = ["USER_MODE_ONLY", "linux_contexts"]
+__all__ = ["EMPTY_PREEMPT_COUNT_ONLY", "USER_MODE_ONLY", "linux_contexts"]
 
 # kernel/entry/common.c (5.8 and later), arch/x86/entry/common.c before: they run only when the interrupted
 # registers are user mode's, so never on top of a kernel chain.
@@ -37,6 +37,9 @@ USER_MODE_ONLY = (
     "exit_to_usermode_loop",
     "emulate_vsyscall",  # arch/x86/mm/fault.c: for a fetch from the vsyscall page, which only user mode makes
 )
+# kernel/entry/common.c:raw_irqentry_exit_cond_resched preempts only where preempt_count is 0: never after an
+# exception that an interrupt's own code raised.
+EMPTY_PREEMPT_COUNT_ONLY = ("preempt_schedule_irq",)
 # C functions that the system call entries call (arch/x86/entry/common.c) and the ABI they serve.
 _SYSCALL_ENTRIES = {
     Machine.X86_64: (

@@ -24,6 +24,10 @@ USER_ONLY = (
     "functions on the way back to user mode do not run on top of interrupted kernel code"
     " (kernel/entry/common.c: they run when the interrupted registers are user mode's)"
 )
+NOT_PREEMPTED = (
+    "an exception raised in an interrupt ends without preemption: preempt_count is not 0 there"
+    " (kernel/entry/common.c:raw_irqentry_exit_cond_resched)"
+)
 RUNG_ASSUMPTIONS = {
     Rung.STATIC_CALL: "static calls keep their initial target (tracing off, preemption mode as built)",
     Rung.PARAVIRT: "pv_ops hold native functions, as in the image: no hypervisor overrides them",
@@ -64,6 +68,10 @@ def open_items(calls: Calls, applied: AppliedLimits, below: Below, reasons: Iter
 def assumed(calls: Calls, applied: AppliedLimits, below: Below) -> tuple[str, ...]:
     """Assumptions about the functions below."""
     texts = [text for function, text in sorted(applied.by_function.items()) if below.seen[function]]
+    if below.kernel:
+        texts += [text for function, text in sorted(applied.sleeps.items()) if below.seen[function]]
+        if (below.seen & applied.preempts).any():
+            texts.append(NOT_PREEMPTED)
     live = below.seen & (applied.limits.cut < 0)
     sites = live[calls.function] & (calls.evidence == Evidence.ASSUMED)
     for rung in np.unique(calls.rung[sites]).tolist():

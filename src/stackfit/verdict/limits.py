@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stackfit.assumptions import AssumptionSet
 from stackfit.bounds.model import Limits
-from stackfit.contexts.linux import USER_MODE_ONLY
+from stackfit.contexts.linux import EMPTY_PREEMPT_COUNT_ONLY, USER_MODE_ONLY
 from stackfit.frames.model import OPEN_FRAME, Frames
 from stackfit.isa.code import Code
 
@@ -23,12 +23,15 @@ _CLONE = re.compile(r"^(?P<base>[^.]+)(\.(isra|constprop|part)(\.\d+)?)+$")
 
 @dataclass(frozen=True, eq=False)
 class AppliedLimits:
-    """`limits` for chains from user mode and threads; `kernel` the same for what interrupts the kernel."""
+    """`limits` for chains from user mode and threads; `kernel` the same for what interrupts the kernel: it
+    neither returns to user mode nor sleeps."""
 
     limits: Limits
     kernel: Limits
     user_only: NDArray[np.bool_]  # functions that run only on the way back to user mode
+    preempts: NDArray[np.bool_]  # … only where what an exception interrupted is no interrupt
     by_function: dict[int, str]  # function → the assumption that it carries, for people
+    sleeps: dict[int, str]  # … and the one that it carries only where the kernel is interrupted
 
 
 def apply_assumptions(code: Code, frames: Frames, assumptions: AssumptionSet) -> AppliedLimits:
@@ -44,9 +47,12 @@ def apply_assumptions(code: Code, frames: Frames, assumptions: AssumptionSet) ->
     cut = np.full(count, -1, np.int32)
     shift = np.zeros(count, np.int32)
     user_only = np.zeros(count, np.bool_)
+    preempts = np.zeros(count, np.bool_)
+    sleeps = np.zeros(count, np.bool_)
     by_function: dict[int, str] = {}
+    asleep: dict[int, str] = {}
     open_frame = (frames.summary & OPEN_FRAME) != 0
-    entries = (*assumptions.budgets, *assumptions.cuts, *assumptions.dynamics)
+    entries = (*assumptions.budgets, *assumptions.cuts, *assumptions.sleeps, *assumptions.dynamics)
     named = {entry.subject for entry in entries if entry.match == "exact"}
     globs = any(entry.match != "exact" for entry in entries)
     for index, (name, aliases) in enumerate(zip(functions.names, functions.aliases, strict=True)):
@@ -55,6 +61,8 @@ def apply_assumptions(code: Code, frames: Frames, assumptions: AssumptionSet) ->
         for text in candidates:
             if text in USER_MODE_ONLY:
                 user_only[index] = True
+            if text in EMPTY_PREEMPT_COUNT_ONLY:
+                preempts[index] = True
             if not globs and text not in named:
                 continue
             budget = assumptions.budget(text)
@@ -65,17 +73,25 @@ def apply_assumptions(code: Code, frames: Frames, assumptions: AssumptionSet) ->
             if charge is not None and cut[index] < 0:
                 cut[index] = max(charge.charge, int(frame[index]))
                 by_function[index] = f"cut at {text}: {charge.charge} B — {charge.reason}"
+            sleeping = assumptions.sleeping(text)
+            if sleeping is not None:
+                sleeps[index] = True
+                asleep[index] = f"not below {text} in an interrupt: {sleeping.reason}"
             dynamic = assumptions.dynamic(text)
             if dynamic is not None and open_frame[index]:
                 shift[index] = max(dynamic.bytes - int(frame[index]), 0)
                 frame[index] = max(dynamic.bytes, int(frame[index]))
                 open_frame[index] = False
                 by_function[index] = f"frame of {text}: at most {dynamic.bytes} B — {dynamic.reason}"
-    kernel_cut = np.where(user_only, 0, cut).astype(np.int32)
+    # What may sleep ends with its own frame on top of interrupted code.
+    kernel_cut = np.where(sleeps & (cut < 0), frame, cut)
+    kernel_cut = np.where(user_only, 0, kernel_cut).astype(np.int32)
     kernel_frame = np.where(user_only, 0, frame).astype(np.int32)
     return AppliedLimits(
         Limits(frame, times, cut, open_frame, shift),
         Limits(kernel_frame, times, kernel_cut, open_frame & ~user_only, shift),
         user_only,
+        preempts,
         by_function,
+        asleep,
     )

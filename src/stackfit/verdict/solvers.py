@@ -72,8 +72,8 @@ class Solvers:
         if solver is None:
             kernel, exceptions, plain = key
             limits = self._applied.kernel if kernel else self._applied.limits
-            user_only = None if kernel else self._applied.user_only
-            solver = Solver(self._edges_with(plain), limits, exceptions, self.hops, user_only)
+            first_only = self._applied.preempts if kernel else self._applied.user_only
+            solver = Solver(self._edges_with(plain), limits, exceptions, self.hops, first_only)
             self._solvers[key] = solver
         return solver
 
