@@ -527,3 +527,16 @@ def test_an_assumption_that_settles_a_verdict_is_listed(charge: int, size: int) 
     assert before.verdict in (Verdict.UNKNOWN, Verdict.MAY_EXCEED)
     if after.verdict in (Verdict.FITS, Verdict.FITS_IF):
         assert after.verdict is Verdict.FITS_IF and "cut at walk" in after.assumed
+
+
+def test_how_many_contexts_fit_alone_and_with_what_nests_on_top() -> None:
+    program = Program(small=100, large=700, endless=100, handler=200).call("endless", "endless", 50)
+    interrupt = Context("irq", "nmi", (program.start("handler"),), interrupt="nmi")
+    contexts = [*syscalls(program, "small", "large", "endless"), interrupt]
+    counts = []
+    for times in (0, 1, 4):
+        process = stack("process", 900, runs=("syscall",), nests={"nmi": times})
+        fitting = need_of(program.composer(contexts), layout(process)).fitting
+        assert (fitting.contexts, fitting.alone) == (4, (3,))  # what interrupts user mode starts here too
+        counts.append(fitting.nested)
+    assert counts == [(3,), (2,), (0,)]

@@ -10,7 +10,7 @@ import numpy as np
 from stackfit.assumptions import AssumptionSet, Cut, Sleeps
 from stackfit.verdict.limits import AppliedLimits, apply_assumptions
 
-WHY = {"reason": "because", "source": "kernel/x.c:f"}
+WHY: dict[str, Any] = {"reason": "because", "source": "kernel/x.c:f"}
 NAMES = ["work", "schedule", "reclaim.constprop.0", "preempt_schedule_irq", "panic"]
 
 

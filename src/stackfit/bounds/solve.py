@@ -39,8 +39,8 @@ _PART_BITS = 6  # a part is counted by function up to 1 << 6 states
 _PART_VALUE_BITS = 14  # … and 1 << 14 values
 _MOST_PASSES = 1 << 12  # budgets of a part counted by their sum
 _REFINEMENTS = 2  # times that a solver solves again with one more function tracked
-_ROUNDS = 12  # subgradient steps for one group
-_ROUND_WORK = 1 << 29  # … and edges looked at in all of them
+_ROUNDS = 30  # subgradient steps for one group
+_ROUND_WORK = 1 << 25  # … and edges looked at in all of them
 _SEARCH_STEPS = 200_000
 _LONGEST_CHAIN = 1 << 15  # functions on a chain
 
@@ -94,6 +94,7 @@ class Solver:
         self.edges = edges
         self.limits = limits
         self._followed: dict[bool, NDArray[np.uint8]] = {}  # edges of a chain, with hops or without
+        self._reached: dict[tuple[int, bool], NDArray[np.bool_]] = {}
         self.exceptions = exceptions
         self.hops = hops
         self.count = len(limits.frame)
@@ -396,7 +397,9 @@ class Solver:
 
     def _slack(self, reached: NDArray[np.bool_]) -> int:
         """Bytes that the prices of all permitted passes of these functions add up to."""
-        return int((self._price.astype(np.int64) * np.where(reached, self._limit, 0)).sum())
+        priced = np.flatnonzero(self._price)
+        priced = priced[reached[priced]]
+        return int((self._price[priced].astype(np.int64) * self._limit[priced]).sum())
 
     def _priced(self, function: int, hops: int, reached: NDArray[np.bool_] | None) -> int:
         info = self._layout.info
@@ -417,13 +420,17 @@ class Solver:
         return min(free, self._priced(function, hops, self.reachable(function, hops > 0)))
 
     def reachable(self, function: int, hops: bool = False) -> NDArray[np.bool_]:
-        """Which functions a chain from this one can reach: bool by function."""
+        """Which functions a chain from this one can reach: bool by function (not to be changed)."""
+        known = self._reached.get((function, hops))
+        if known is not None:
+            return known
         if hops not in self._followed:
             self._followed[hops] = ((self._kind > 0) & (hops | (self._kind != 3))).astype(np.uint8)
         seen = np.zeros(self.count, np.uint8)
         scratch = np.empty(self.count + 1, np.int32)
         reach(self.edges.first, self.edges.callee, self._followed[hops], function, seen, scratch)
-        return seen.view(np.bool_)
+        found = self._reached[function, hops] = seen.view(np.bool_)
+        return found
 
     def recursive(self) -> NDArray[np.bool_]:
         """Functions on a cycle of plain edges."""

@@ -197,6 +197,11 @@ def _stack(analysis: Analysis, need: StackNeed) -> Json:
             "direct": smallest_size(need, need.direct),
             "hops": [smallest_size(need, value) for value in need.hops],
         },
+        "contexts_fitting": {
+            "contexts": need.fitting.contexts,
+            "alone": list(need.fitting.alone),
+            "nested": list(need.fitting.nested),
+        },
         "hypothetical": need.hypothetical,
         "verdict": need.verdict.value,
         "why": need.why,

@@ -183,6 +183,14 @@ def _print_stack(console: Console, analysis: Analysis, layout: str, need: StackN
     if smallest is not None:
         aside = " (open items aside)" if need.open else ""
         line(console, f"  smallest size sufficient at direct: {size_text(smallest)}{aside}")
+    fitting = need.fitting
+    if fitting.contexts > 1:
+        line(
+            console,
+            f"  of {number_text(fitting.contexts)} contexts that start here, each by its own direct bound:"
+            f" {number_text(fitting.alone[0])} fit alone,"
+            f" {number_text(fitting.nested[0])} with all that may nest on top",
+        )
     rows = chain_rows(analysis, need.worst, need.chain)
     if rows and need.worst is not None:
         of = "the chain above the size" if need.verdict is Verdict.MAY_EXCEED else "worst chain"

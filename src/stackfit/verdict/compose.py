@@ -23,7 +23,7 @@ from stackfit.verdict import evidence
 from stackfit.verdict.cycles import most_hops
 from stackfit.verdict.evidence import Below
 from stackfit.verdict.limits import AppliedLimits
-from stackfit.verdict.model import ContextNeed, LayoutVerdict, OpenItems, Part, StackNeed, Verdict
+from stackfit.verdict.model import ContextNeed, Fitting, LayoutVerdict, OpenItems, Part, StackNeed, Verdict
 from stackfit.verdict.placement import Item, Placement, check_layout, place
 from stackfit.verdict.solvers import Best, Solvers
 
@@ -161,6 +161,7 @@ class Composer:
             unlisted=tuple(endless.tolist()),
             assumed=assumed,
             hypothetical=below.hypothetical,
+            fitting=self._fitting(layout, stack, placement),
             worst=self._context_need(best.item, stack.name, exceptions, True, best),
             chain=chain,
             verdict=verdict,
@@ -198,6 +199,26 @@ class Composer:
             + (best.value if best else 0)
             + sum(part.total for part in nested)
         )
+
+    def _fitting(self, layout: Layout, stack: Stack, placement: Placement) -> Fitting:
+        """How many contexts fit, each by its own bound as tight as it has got."""
+        reserves = stack.reserve_base + stack.reserve_top
+        exceptions = placement.exceptions
+        known = [
+            item
+            for item in placement.items
+            if item.starts and not item.open and not self.solvers.is_endless(item, exceptions)
+        ]
+        alone, nested = [], []
+        for hop in range(self.hops + 1):
+            on_top = sum(part.total for part in self.nested(layout, stack, placement, hop))
+            values = []
+            for item in known:
+                best = self.solvers.best((item,), placement.exceptions, hop)
+                values.append(reserves + (best.value if best else 0))
+            alone.append(sum(value <= stack.size for value in values))
+            nested.append(sum(value + on_top <= stack.size for value in values))
+        return Fitting(len(placement.items), tuple(alone), tuple(nested))
 
     def _bound(self, seen: NDArray[np.bool_], hops: Sequence[int]) -> tuple[int | None, int]:
         """(bound under the assumed number of hops, -1) or (None, a function of a cycle with a hop in it)."""
@@ -302,6 +323,7 @@ def _nothing(stack: Stack, why: str, opened: OpenItems | None = None) -> StackNe
     """A stack of which no number is known: open contexts, or none at all."""
     return StackNeed(
         stack=stack, parts=(), measured=None, composed=None, direct=None, bound=None, hops=(), found=None,
-        open=opened or OpenItems(((why, 1),)), unlisted=(), assumed=(), hypothetical=False, worst=None,
+        open=opened or OpenItems(((why, 1),)), unlisted=(), assumed=(), hypothetical=False,
+        fitting=Fitting(0, (), ()), worst=None,
         chain=None, verdict=Verdict.UNKNOWN if opened else Verdict.NOT_ANALYSED, why=why,
     )  # fmt: skip

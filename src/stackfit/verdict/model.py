@@ -72,6 +72,18 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Fitting:
+    """How many contexts that start on a stack fit it, each by its own bound at 0 (direct), 1, 2 … hops.
+
+    A context of which nothing is known, or whose direct chains have no bound, fits nowhere.
+    """
+
+    contexts: int
+    alone: tuple[int, ...]  # with the stack's reserves
+    nested: tuple[int, ...]  # … and everything that the layout lets nest on top
+
+
+@dataclass(frozen=True)
 class StackNeed:
     """What one stack of a layout must hold, and whether it does."""
 
@@ -89,6 +101,7 @@ class StackNeed:
     unlisted: tuple[int, ...]  # recursive functions without a budget below it
     assumed: tuple[str, ...]
     hypothetical: bool  # the binary switches to a stack that this layout does not have
+    fitting: Fitting
     worst: ContextNeed | None
     chain: Bound | None
     verdict: Verdict

@@ -65,7 +65,6 @@ class Solvers:
         self._solvers: dict[Key, Solver] = {}
         self._chains: dict[tuple[Key, int, int], Bound] = {}
         self._uppers: dict[Key, dict[tuple[int, int], int]] = {}
-        self._reach: dict[tuple[Key, int], NDArray[np.bool_]] = {}
 
     def _solver(self, key: Key) -> Solver:
         solver = self._solvers.get(key)
@@ -137,16 +136,16 @@ class Solvers:
 
     def reachable(self, item: Item, start: Start, exceptions: int) -> NDArray[np.bool_]:
         """Functions that chains below a start can pass: bool by function."""
-        key = self._key(item, exceptions)
-        found = self._reach.get((key, start.entry))
-        if found is None:
-            found = self._solver(key).reachable(start.entry, hops=self.hops > 0)
-            self._reach[key, start.entry] = found
-        return found
+        return self._solver(self._key(item, exceptions)).reachable(start.entry, hops=self.hops > 0)
 
     def unlisted(self, item: Item, exceptions: int) -> NDArray[np.bool_]:
         """Recursive functions without a budget: bool by function."""
         return self._solver(self._key(item, exceptions)).unlisted
+
+    def is_endless(self, item: Item, exceptions: int) -> bool:
+        """Whether chains of an item can pass recursion without a budget."""
+        unlisted = np.flatnonzero(self.unlisted(item, exceptions))
+        return any(self.reachable(item, start, exceptions)[unlisted].any() for start in item.starts)
 
     def best(self, items: Iterable[Item], exceptions: int, hops: int = 0) -> Best | None:
         """The deepest of all starts as bounded so far; the first of equals. None: nothing is known."""
