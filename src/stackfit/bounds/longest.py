@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import cython
 
-__all__ = ["components", "descend", "entry_state", "reach", "search", "solve_layer"]
+__all__ = ["components", "descend", "entry_state", "reach", "search", "shortest", "solve_layer"]
 
 
 def components(
@@ -452,3 +452,32 @@ def reach(
                     queue[tail] = u
                     tail += 1
     return int(tail)
+
+
+def shortest(
+    first: cython.longlong[::1],
+    callee: cython.int[::1],
+    kind: cython.uchar[::1],
+    start: cython.int,
+    via: cython.longlong[::1],
+    queue: cython.int[::1],
+) -> None:
+    """For each node that plain edges (`kind` 1) lead to from `start`: the last edge of a shortest way there.
+
+    `via`: -1 by node, filled; `start` keeps -1. `queue`: scratch, one entry a node.
+    """
+    head: cython.Py_ssize_t = 0
+    tail: cython.Py_ssize_t = 1
+    e: cython.longlong
+    v: cython.int
+    u: cython.int
+    queue[0] = start
+    while head < tail:
+        v = queue[head]
+        head += 1
+        for e in range(first[v], first[v + 1]):
+            u = callee[e]
+            if kind[e] == 1 and u != start and via[u] < 0:
+                via[u] = e
+                queue[tail] = u
+                tail += 1

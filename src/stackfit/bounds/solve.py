@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stackfit.bounds.longest import components, descend, entry_state, reach, search, solve_layer
+from stackfit.bounds.longest import components, descend, entry_state, reach, search, shortest, solve_layer
 from stackfit.bounds.model import Bound, ChainLink, Limits
 from stackfit.calls.model import EdgeKind, Edges
 
@@ -42,6 +42,7 @@ _REFINEMENTS = 2  # times that a solver solves again with one more function trac
 _ROUNDS = 30  # subgradient steps for one group
 _ROUND_WORK = 1 << 25  # … and edges looked at in all of them
 _SEARCH_STEPS = 200_000
+_SPLICES = 16  # places at which a chain is continued as a known one, deepest first
 _LONGEST_CHAIN = 1 << 15  # functions on a chain
 
 # Columns of _Layout.info (longest.py)
@@ -480,36 +481,35 @@ class Solver:
 
     def _splice(self, chain: _Chain) -> _Chain:
         """A chain continued as the deepest one known below a hub, where the two meet and that is deeper."""
-        best = chain
-        for known in self._known.values():
+        deeper = []
+        for hub, known in self._known.items():
             where = {one[:1] + one[3:]: index for index, one in enumerate(known.passes)}
             for index, (function, _, before, taken, hopped) in enumerate(chain.passes):
                 other = where.get((function, taken, hopped))
-                if other is None or before + known.total - known.passes[other][2] <= best.total:
-                    continue
-                best = self._continued(chain.passes[: index + 1], known, other) or best
-        return best
+                if other is not None:
+                    total = before + known.total - known.passes[other][2]
+                    if total > chain.total:
+                        deeper.append((-total, hub, index, other))
+        for _, hub, index, other in sorted(deeper)[:_SPLICES]:
+            found = self._continued(chain.passes[: index + 1], self._known[hub], other)
+            if found is not None:
+                return found
+        return chain
 
     def _join(self, start: int, chain: _Chain) -> _Chain:
         """`chain`, or one that leads to a chain known below a hub by the fewest calls, if that is deeper."""
         edges = self.edges
-        via = {start: -1}
-        queue = [start]
-        for node in queue:
-            for edge in range(int(edges.first[node]), int(edges.first[node + 1])):
-                callee = int(edges.callee[edge])
-                if self._kind[edge] == 1 and callee not in via:
-                    via[callee] = edge
-                    queue.append(callee)
+        via = np.full(self.count, -1, np.int64)
+        shortest(edges.first, edges.callee, self._kind, start, via, np.empty(self.count + 1, np.int32))
         best = chain
         for known in self._known.values():
             for index, (function, _, _, taken, hopped) in enumerate(known.passes):
-                if taken or hopped or function not in via:
+                if taken or hopped or (via[function] < 0 and function != start):
                     continue
                 taken_edges = []
                 node = function
-                while via[node] >= 0:
-                    taken_edges.append(via[node])
+                while node != start:
+                    taken_edges.append(int(via[node]))
                     node = int(self._owner[via[node]])
                 passes = [(start, -1, 0, 0, 0)]
                 for edge in reversed(taken_edges):

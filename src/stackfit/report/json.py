@@ -24,8 +24,18 @@ Json = dict[str, Any]
 
 
 def dumps(document: Json) -> str:
-    """Deterministic text: same document, same bytes."""
-    return json.dumps(document, indent=1, ensure_ascii=True) + "\n"
+    """Deterministic text: same document, same bytes. A line for each key, and for each row of a list.
+
+    (The standard library's indentation is pure Python: 20 times slower on a kernel's 60 MB.)
+    """
+    keys = []
+    for key, value in document.items():
+        if isinstance(value, list) and value:
+            text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
+        else:
+            text = json.dumps(value)
+        keys.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(keys) + "\n}\n"
 
 
 def _image(analysis: Analysis) -> Json:
