@@ -4,8 +4,8 @@ Neither is used to compute a depth. Known differences, listed in every failure m
 that pushes and pops without a CFI directive (pushf; pop), code entered by other means than a call (ftrace and
 rethook trampolines, retpoline thunks, int3_selftest), and labels amid assembly that count as functions.
 
-i386 has no ORC, and its CFA is ebp-based behind each prologue: there the witness is that every return is
-found at the depth of the entry, which a push, pop or allocation that was missed would spoil.
+i386 has no ORC, and its CFA is ebp-based behind each prologue: there CFI is a witness of what ebp holds, and every
+return is found at the depth of the entry, which a push, pop or allocation that was missed would spoil.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def analysed(path: Path) -> Kernel:
     image = read_elf(str(path), np.memmap(path, np.uint8, "r").data)
     program = link([image])
     code = decode_program(program)
-    frames = analyse_frames(code, read_tables(program), code_pointers(program))
+    frames = analyse_frames(code, read_tables(program), code_pointers(program), frame_pointers=True)
     cfi = read_cfi(image)
     assert cfi is not None
     return Kernel(image, code, frames, cfi)
@@ -121,6 +121,27 @@ def test_depths_of_i386_are_those_of_the_debug_frame_where_it_knows_them(i386: K
     checked = np.unique(i386.code.function[rows[said >= 0]])
     spoiled = np.unique(i386.code.function[rows[(said >= 0) & (said != depth)]])
     assert len(checked) - len(spoiled) > 40_000
+
+
+@pytest.mark.parametrize(("arch", "least"), [("amd64", 35_000), ("i386", 35_000)])
+def test_whole_functions_are_as_the_debug_frame_has_them(
+    arch: str, least: int, request: pytest.FixtureRequest
+) -> None:
+    """Functions with CFI at every instruction, by esp or by ebp, and every row of it equal."""
+    kernel: Kernel = request.getfixturevalue(arch)
+    rows, depth = instructions(kernel)
+    address, function = kernel.code.address[rows], kernel.code.function[rows]
+    by_stack, by_frame = kernel.cfi.depth_at(address), kernel.cfi.frame_pointer_at(address)
+    stated = (by_stack >= 0) | (by_frame >= 0)
+    wrong = (by_stack >= 0) & (by_stack != depth)
+    wrong |= (by_frame >= 0) & (by_frame != kernel.frames.frame_pointer[rows])
+    count = len(kernel.code.functions)
+    instructions_of = np.bincount(function, minlength=count)
+    whole = (np.bincount(function[stated], minlength=count) == instructions_of) & (instructions_of > 0)
+    spoiled = whole & (np.bincount(function[wrong], minlength=count) > 0)
+    names = [kernel.code.functions.names[index] for index in np.flatnonzero(spoiled).tolist()]
+    assert whole.sum() - len(names) >= least, (int(whole.sum()), len(names))
+    assert len(names) <= whole.sum() // 1000, names
 
 
 @pytest.mark.parametrize("arch", ["amd64", "i386"])

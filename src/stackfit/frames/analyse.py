@@ -58,11 +58,13 @@ def function_roles(functions: Functions) -> NDArray[np.uint8]:
     return roles
 
 
-def analyse_frames(code: Code, tables: Tables, pointers: NDArray[np.uint64]) -> Frames:
+def analyse_frames(
+    code: Code, tables: Tables, pointers: NDArray[np.uint64], frame_pointers: bool = False
+) -> Frames:
     """Track every function of a program; see frames/track.py for the method.
 
     `pointers`: code addresses that stand in data (image/pointers.py); those inside a function are the
-    targets of its jump tables.
+    targets of its jump tables. `frame_pointers`: also note at every row what rbp or ebp holds.
 
     A function returns when a return, or a tail call to a function that returns, is reachable; what follows a
     call to one that does not is not executed. Starting from "all return", functions found not to are taken
@@ -70,7 +72,7 @@ def analyse_frames(code: Code, tables: Tables, pointers: NDArray[np.uint64]) -> 
     """
     functions = code.functions
     count = len(functions)
-    tracker = _Tracker(code, _special_rows(code, tables, pointers))
+    tracker = _Tracker(code, _special_rows(code, tables, pointers), frame_pointers)
     no_return = np.zeros(count, np.uint8)
     own = (functions.parent < 0) & ~functions.piece
     work = np.flatnonzero(own).astype(np.int32)
@@ -101,6 +103,7 @@ def analyse_frames(code: Code, tables: Tables, pointers: NDArray[np.uint64]) -> 
         depth=tracker.depth,
         stack=tracker.stack,
         visitor=tracker.visitor,
+        frame_pointer=tracker.frame_pointer,
         no_return=no_return.astype(np.bool_),
         **columns,
         **tracker.per_function,
@@ -134,11 +137,12 @@ class _SpecialRows:
 class _Tracker:
     """The compiled walk with its arrays; results gather in `depth`, `stack`, `visitor`, `per_function`."""
 
-    def __init__(self, code: Code, special: _SpecialRows) -> None:
+    def __init__(self, code: Code, special: _SpecialRows, frame_pointers: bool) -> None:
         functions, table, rows, count = code.functions, code.instructions, len(code), len(code.functions)
         self.depth = np.zeros(rows, np.int32)
         self.stack = np.zeros(rows, np.uint8)
         self.visitor = np.full(rows, -1, np.int32)
+        self.frame_pointer = np.full(rows if frame_pointers else 0, -1, np.int32)
         self.per_function: dict[str, Any] = {
             name: np.zeros(count, np.int32)
             for name in ("frame", "compiler_frame", "summary", "reached", "allocation")
@@ -169,7 +173,7 @@ class _Tracker:
             # As memoryviews, whose items are plain integers when the tracker runs uncompiled.
             arrays: list[NDArray[Any]] = [
                 *self._rows, *self._functions, no_return, *self._successors, self.visitor, self.depth,
-                self.stack, *self._scratch, sites, *self.per_function.values(),
+                self.stack, self.frame_pointer, *self._scratch, sites, *self.per_function.values(),
             ]  # fmt: skip
             made = track_functions(work.data, self._word, *[array.data for array in arrays])
             if made >= 0:

@@ -61,6 +61,7 @@ class Frames:
     depth: NDArray[np.int32]  # bytes before the instruction; meaningless where unreached
     stack: NDArray[np.uint8]  # StackKind
     visitor: NDArray[np.int32]  # function whose walk reached the row last, -1 = none
+    frame_pointer: NDArray[np.int32]  # depth that rbp or ebp holds, -1 = none; empty unless asked for
     # per function
     frame: NDArray[np.int32]  # greatest depth in the function's own code
     compiler_frame: NDArray[np.int32]  # the same without inline assembly's push/pop temporaries

@@ -29,6 +29,7 @@ MAXIMUM_SECTION = 32 << 20
 MAXIMUM_CIES = 1 << 17
 MAXIMUM_STATES = 256
 _STACK_POINTER = {Machine.I386: 4, Machine.X86_64: 7}
+_FRAME_POINTER = {Machine.I386: 5, Machine.X86_64: 6}
 # R_386_32; R_X86_64_64 and R_X86_64_32: relocation types that store S + A, and their bytes
 _ABSOLUTE = {Machine.I386: {1: 4}, Machine.X86_64: {1: 8, 10: 4}}
 _SHT_RELA, _SHT_REL = 4, 9
@@ -48,6 +49,7 @@ class CfiTable:
     start: NDArray[np.uint64]  # [f] first address of each FDE used, ascending, disjoint
     end: NDArray[np.uint64]  # [f] the address after its last
     stack_pointer: int  # DWARF number of esp or rsp
+    frame_pointer: int  # of ebp or rbp
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -63,11 +65,21 @@ class CfiTable:
         Depth = CFA - stack pointer, so the return address counts: 8 at entry on x86-64, 4 on i386.
         -1 where CFI gives no constant: no FDE, another base register, an expression, a signal frame.
         """
+        return self._offset_from(self.stack_pointer, addresses)
+
+    def frame_pointer_at(self, addresses: NDArray[np.uint64]) -> NDArray[np.int32]:
+        """Depth in bytes that the frame pointer holds at each of the n link addresses: i4[n].
+
+        CFA - frame pointer; -1 where CFI does not base the CFA on it.
+        """
+        return self._offset_from(self.frame_pointer, addresses)
+
+    def _offset_from(self, register: int, addresses: NDArray[np.uint64]) -> NDArray[np.int32]:
         depths = np.full(addresses.shape, -1, np.int32)
         if not self.address.size:
             return depths
         row = self.row_at(addresses)
-        defined = (row >= 0) & (self.register[row] == self.stack_pointer) & (self.offset[row] >= 0)
+        defined = (row >= 0) & (self.register[row] == register) & (self.offset[row] >= 0)
         depths[defined] = self.offset[row[defined]]
         return depths
 
@@ -534,6 +546,7 @@ def _table(image: Image, functions: _Functions, skipped: Counter[str]) -> CfiTab
         start=start,
         end=end + np.uint64(1),
         stack_pointer=_STACK_POINTER[image.machine],
+        frame_pointer=_FRAME_POINTER[image.machine],
         notes=tuple(f"{count} FDEs left out: {reason}" for reason, count in sorted(skipped.items())),
     )
 
