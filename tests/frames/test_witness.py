@@ -4,8 +4,8 @@ Neither is used to compute a depth. Known differences, listed in every failure m
 that pushes and pops without a CFI directive (pushf; pop), code entered by other means than a call (ftrace and
 rethook trampolines, retpoline thunks, int3_selftest), and labels amid assembly that count as functions.
 
-i386 has no ORC, and its CFA is ebp-based behind each prologue: there CFI is a witness of what ebp holds, and every
-return is found at the depth of the entry, which a push, pop or allocation that was missed would spoil.
+i386 has no ORC, and its CFA is ebp-based behind each prologue: there CFI is a witness of what ebp holds, and
+every return is found at the depth of the entry, which a push, pop or allocation that was missed would spoil.
 """
 
 from __future__ import annotations

@@ -337,8 +337,8 @@ def track_functions(
     first row), `parent`, `is_piece`, `synthetic`, `role`, `allocates` (it subtracts a register from the stack
     pointer: only there numbers are followed), `pops` (bytes of its arguments that it pops), `no_return`.
     Sorted by their first column: (`extra_row`, `extra_to`) further successors, (`next_row`, `next_to`) what
-    is executed next. Per row, out: `visitor`, `depth`, `stack_kind`, and unless it is empty `frame_pointer` (depth
-    that the frame pointer's register holds, -1: none). Scratch: `remembered` (per row), `state`
+    is executed next. Per row, out: `visitor`, `depth`, `stack_kind`, and unless it is empty `frame_pointer`
+    (depth that the frame pointer's register holds, -1: none). Scratch: `remembered` (per row), `state`
     (STATE_SIZE), `states` (STATE_LIMIT states), `waiting_states` and `waiting_rows` (WAITING_LIMIT). Per
     function, out: frame and compiler frame in bytes, summary bits, rows reached, depth of the allocation of
     unknown size.
