@@ -14,6 +14,7 @@ HOT_MODULES = (
     "stackfit.isa.x86_decode",
     "stackfit.frames.track",
     "stackfit.bounds.longest",
+    "stackfit.pages.replay_loop",
 )
 
 
