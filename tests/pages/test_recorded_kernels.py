@@ -14,7 +14,7 @@ RECORDINGS = Path(__file__).parents[2] / "fixtures" / "recordings"
 
 
 def test_a_recording_with_compaction_is_exact_at_every_snapshot() -> None:
-    recording = read_recording(RECORDINGS / "pagetrace-i386-compaction")
+    recording = read_recording(RECORDINGS / "pagetrace-qemu")
     result = replay(recording)
     assert [run.target for run in result.intervals] == [1, 2, 3, 4, 5, 6]
     for run in (*result.intervals, *result.through):
@@ -23,7 +23,7 @@ def test_a_recording_with_compaction_is_exact_at_every_snapshot() -> None:
 
 
 def test_a_block_recorded_one_order_too_small_is_noticed() -> None:
-    recording = read_recording(RECORDINGS / "pagetrace-i386-compaction")
+    recording = read_recording(RECORDINGS / "pagetrace-qemu")
     events = recording.trace.events.copy()
     first = recording.snapshots[0].mark.end
     large = np.flatnonzero(

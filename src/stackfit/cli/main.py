@@ -6,6 +6,7 @@ Commands are imported when they run, so that `stackfit --help` answers at once.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import io
 import os
@@ -20,6 +21,8 @@ _COMMANDS = {
     "frames": "how much stack each function's own code takes",
     "calls": "call sites: what each can reach, and what is open",
     "contexts": "system calls, exceptions, interrupts, threads, each with its ladder",
+    "simulate": "replay recorded page-allocator events against /proc/buddyinfo",
+    "measure": "what a running machine shows: free memory, fragmentation, how many more stacks fit",
 }
 
 
@@ -40,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     options = parser.parse_args(words)
+    gc.set_threshold(200_000, 20, 20)  # hundreds of thousands of names and symbols, next to no cycles
     for stream in (sys.stdout, sys.stderr):
         if isinstance(
             stream, io.TextIOWrapper
