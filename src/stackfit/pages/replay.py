@@ -388,25 +388,26 @@ class _State:
     def advance(self, stop: int) -> None:
         """Apply the events up to index `stop`."""
         cached, columns = self._recording.cached_order, self._columns
+        # As memoryviews, whose items are plain integers when the loop runs uncompiled.
         apply_events(
-            columns["kind"],
-            columns["order"],
-            columns["pfn"],
-            columns["end"],
-            columns["scanned"],
-            columns["taken"],
+            columns["kind"].data,
+            columns["order"].data,
+            columns["pfn"].data,
+            columns["end"].data,
+            columns["scanned"].data,
+            columns["taken"].data,
             self._at,
             stop,
             self._recording.orders,
             self._direct,
             -1 if cached is None else cached,
             self._scans,
-            self.head,
-            self._zone,
-            self.last,
-            self.compacted,
-            self._problems,
-            self._counters,
+            self.head.data,
+            self._zone.data,
+            self.last.data,
+            self.compacted.data,
+            self._problems.data,
+            self._counters.data,
         )
         self._done += stop - self._at
         self._at = stop
