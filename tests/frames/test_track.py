@@ -322,6 +322,22 @@ def test_what_follows_a_call_that_never_returns_is_not_executed(bits: int, tmp_p
 
 
 @MODES
+def test_rows_that_another_function_walked_in_error_are_not_lost(bits: int, tmp_path: Path) -> None:
+    found = assembled(
+        tmp_path, bits,
+        ("a", "push {bx}; .Linside: call g; pop {bx}; ret"),
+        ("halt", "1: jmp 1b"),
+        ("fail", "call halt; ret"),  # its ret is never reached
+        ("z", "call fail; jmp .Linside"),  # nor is the jump, which seems to be until fail is known
+    )  # fmt: skip
+    index = found.code.functions.named("a")[0]
+    rows = slice(int(found.code.first[index]), int(found.code.first[index + 1]))
+    reached = (found.frames.visitor[rows] == index) | found.code.padding()[rows]
+    assert reached.all()
+    assert not found.returns("z")
+
+
+@MODES
 def test_recursion_and_mutual_recursion_return(bits: int, tmp_path: Path) -> None:
     found = assembled(
         tmp_path,

@@ -49,6 +49,16 @@ WRITES = (
 )
 
 
+@given(
+    st.sets(st.integers(0, 400), max_size=60),
+    st.lists(st.integers(-40, 440) | st.sampled_from([-(1 << 40), 1 << 40]), max_size=60),
+)
+def test_rows_of_branch_targets_are_those_of_a_search(starts: set[int], targets: list[int]) -> None:
+    ordered = sorted(starts)
+    rows = x86.rows_at_offsets(np.array(ordered, np.uint32), np.array(targets, np.int64))
+    assert rows.tolist() == [ordered.index(at) if at in starts else -1 for at in targets]
+
+
 def cells(cases: list[bytes]) -> bytes:
     return b"".join(case.ljust(CELL, b"\x90")[:CELL] for case in cases)
 

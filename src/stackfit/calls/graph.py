@@ -99,7 +99,9 @@ def _transfer_sites(
 
     callee = frames.site_callee
     known = callee >= 0
-    unique = np.unique(callee[known])
+    called = np.zeros(len(functions), np.bool_)
+    called[callee[known]] = True
+    unique = np.flatnonzero(called)
     set_of = np.full(len(functions), -1, np.int32)
     for function in unique.tolist():
         set_of[function] = sets.add((function,))
@@ -163,13 +165,14 @@ def _resolve_certain(
         if register >= 0
     }
     paravirt = np.isin(code.address[row[indirect]], tables.paravirt)
+    operands = _Operands(program, code)
     for site, patched in zip(indirect.tolist(), paravirt.tolist(), strict=True):
         at = int(row[site])
         operation = int(instructions.operation[at])
         if operation in (Operation.CALL_INDIRECT, Operation.JUMP_INDIRECT):
             if int(instructions.flags[at]) & FLAG_MEMORY:
                 if patched:
-                    target = functions.at(_pointer_operand(program, code, at))
+                    target = operands.target(at)
                     if target >= 0:
                         sites["candidates"][site] = sets.add((target,))
                         sites["rung"][site] = Rung.PARAVIRT
@@ -218,25 +221,40 @@ def _thunk_register(code: Code, names: tuple[str, ...]) -> int:
     return -1
 
 
-def _pointer_operand(program: Program, code: Code, row: int) -> int:
-    """What the constant memory operand of an indirect call holds in the image (0 when it cannot be read)."""
-    table = code.instructions
-    if int(table.index[row]) != NO_REGISTER or int(table.flags[row]) & FLAG_SEGMENT:
-        return 0
-    base, displacement = int(table.base[row]), int(table.displacement[row])
-    if base == RIP:
-        address = (int(code.address[row]) + int(table.length[row]) + displacement) & 0xFFFF_FFFF_FFFF_FFFF
-    elif base == ABSOLUTE:
-        address = displacement & (0xFFFF_FFFF if code.machine is Machine.I386 else 0xFFFF_FFFF_FFFF_FFFF)
-    else:
-        return 0
-    word = code.machine.word
-    for image in program.images:
-        for section in image.sections:
+class _Operands:
+    """What constant memory operands hold in the image; each address is looked up once (pv_ops has few)."""
+
+    def __init__(self, program: Program, code: Code) -> None:
+        self._code = code
+        self._sections = [
+            section for image in program.images for section in image.sections if section.allocated
+        ]
+        self._functions: dict[int, int] = {}
+
+    def target(self, row: int) -> int:
+        """The function that an indirect call's memory operand points to, or -1."""
+        table, machine = self._code.instructions, self._code.machine
+        if int(table.index[row]) != NO_REGISTER or int(table.flags[row]) & FLAG_SEGMENT:
+            return -1
+        base, displacement = int(table.base[row]), int(table.displacement[row])
+        if base == RIP:
+            end = int(self._code.address[row]) + int(table.length[row])
+            address = (end + displacement) & 0xFFFF_FFFF_FFFF_FFFF
+        elif base == ABSOLUTE:
+            address = displacement & (0xFFFF_FFFF if machine is Machine.I386 else 0xFFFF_FFFF_FFFF_FFFF)
+        else:
+            return -1
+        if address not in self._functions:
+            self._functions[address] = self._code.functions.at(self._word(address, machine.word))
+        return self._functions[address]
+
+    def _word(self, address: int, word: int) -> int:
+        """The pointer at that address, 0 where the image has no data."""
+        for section in self._sections:
             offset = address - section.address
-            if section.allocated and 0 <= offset <= section.data.size - word:
+            if 0 <= offset <= section.data.size - word:
                 return int.from_bytes(section.data[offset : offset + word].tobytes(), "little")
-    return 0
+        return 0
 
 
 def _exception_sites(
@@ -341,13 +359,11 @@ def _merge_alternatives(code: Code, tables: Tables, sites: NDArray[np.void], set
         sites["return_address"][order][1:] == sites["return_address"][order][:-1]
     )
     drop = np.zeros(len(sites), np.bool_)
-    head = -1
-    for position, equal in enumerate(same.tolist(), start=1):
-        if not equal:
-            head = -1
-            continue
-        if head < 0:
+    head = previous = -1
+    for position in (np.flatnonzero(same) + 1).tolist():
+        if previous != position - 1:
             head = int(order[position - 1])
+        previous = position
         other = int(order[position])
         members = set[int]()
         for site in (head, other):

@@ -70,6 +70,8 @@ def find_vectors(code: Code) -> list[Vector]:
     vectors: list[Vector] = []
     for index, name in enumerate(functions.names):
         names = (name, *functions.aliases[index])
+        if len(names) == 1 and not name.startswith("asm_"):
+            continue
         stub_name = next(
             (
                 text

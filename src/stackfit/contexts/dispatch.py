@@ -17,6 +17,8 @@ __all__ = ["Dispatched", "dispatch_table", "dispatch_tree"]
 NUMBERS = 1024  # no x86 system call number is greater (x32 starts at 512)
 _STEPS = 400  # instructions followed for one number
 _NO_SUCH_NUMBER = 0xFFFF
+# What a tree is made of, as plain integers: an enumeration's members are slow to look up.
+_COMPARE_IMMEDIATE, _JUMP_CONDITIONAL = int(Operation.COMPARE_IMMEDIATE), int(Operation.JUMP_CONDITIONAL)
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,42 @@ class Dispatched:
     callee: int  # function
 
 
+_Row = tuple[int, int, int, int, int, int, int, int]
+
+
+class _Rows(dict[int, _Row]):
+    """Rows as plain integers, each read once: a tree is walked a thousand times.
+
+    Operation, target, register, base, flags, immediate, clobbers, function.
+    """
+
+    def __init__(self, code: Code) -> None:
+        super().__init__()
+        table = code.instructions
+        self._columns = (
+            table.operation, code.target, table.register, table.base, table.flags, table.immediate,
+            table.clobbers, code.function,
+        )  # fmt: skip
+
+    def __missing__(self, row: int) -> _Row:
+        operation, target, register, base, flags, immediate, clobbers, function = self._columns
+        found = self[row] = (
+            int(operation[row]), int(target[row]), int(register[row]), int(base[row]), int(flags[row]),
+            int(immediate[row]), int(clobbers[row]), int(function[row]),
+        )  # fmt: skip
+        return found
+
+
 def dispatch_tree(code: Code, dispatcher: int) -> list[Dispatched]:
     """Each number's function by a compare tree; numbers that the tree refuses are left out."""
     register = _number_register(code, dispatcher)
     if register < 0:
         return []
-    refused = _follow(code, dispatcher, register, _NO_SUCH_NUMBER)
+    rows = _Rows(code)
+    refused = _follow(code, rows, dispatcher, register, _NO_SUCH_NUMBER)
     found: list[Dispatched] = []
     for number in range(NUMBERS):
-        row = _follow(code, dispatcher, register, number)
+        row = _follow(code, rows, dispatcher, register, number)
         if row < 0:
             continue
         callee = int(code.function[int(code.target[row])])
@@ -56,23 +85,24 @@ def _number_register(code: Code, dispatcher: int) -> int:
     return -1
 
 
-def _follow(code: Code, dispatcher: int, register: int, number: int) -> int:
+def _follow(code: Code, rows: _Rows, dispatcher: int, register: int, number: int) -> int:
     """The row at which control leaves for that number's function; -1: it returns, or cannot be followed."""
-    table = code.instructions
-    row = int(code.first[dispatcher])
+    row, last = int(code.first[dispatcher]), len(code) - 1
     values = {register: number}
     flags: tuple[int, int] | None = None
     for _ in range(_STEPS):
-        operation, target = int(table.operation[row]), int(code.target[row])
-        subject = int(table.register[row])
-        if operation == Operation.JUMP_CONDITIONAL:
-            if flags is None:
+        operation, target, subject, base, bits, immediate, written, _ = rows[row]
+        if operation == _JUMP_CONDITIONAL:
+            if flags is None or subject > 15:  # loop, jcxz
                 return -1
-            row = target if _condition(int(table.register[row]), *flags) else row + 1
-            if row < 0:
+            row = target if _condition(subject, *flags) else row + 1
+            if not 0 <= row <= last:
                 return -1
             continue
-        if operation == Operation.JUMP:
+        if operation == _COMPARE_IMMEDIATE:
+            known = not bits & FLAG_MEMORY and subject in values
+            flags = (values[subject], immediate) if known else None
+        elif operation == Operation.JUMP:
             if target < 0:
                 return -1
             owner = int(code.function[target])
@@ -80,7 +110,7 @@ def _follow(code: Code, dispatcher: int, register: int, number: int) -> int:
                 row = target
                 continue
             return row if _is_entry(code, target) else -1
-        if operation == Operation.CALL:
+        elif operation == Operation.CALL:
             if target < 0 or not _is_entry(code, target):
                 return -1
             if code.functions.names[int(code.function[target])] != "__fentry__":
@@ -92,24 +122,20 @@ def _follow(code: Code, dispatcher: int, register: int, number: int) -> int:
             Operation.UNDEFINED,
         ):
             return -1
-        elif operation == Operation.COMPARE_IMMEDIATE:
-            known = not int(table.flags[row]) & FLAG_MEMORY and subject in values
-            flags = (values[subject], int(table.immediate[row])) if known else None
         elif operation == Operation.TEST:
-            same = subject in values and int(table.base[row]) == subject
+            same = subject in values and base == subject
             flags = (values[subject], 0) if same else None
-        elif operation == Operation.MOVE and int(table.base[row]) in values:
-            values[subject] = values[int(table.base[row])]
+        elif operation == Operation.MOVE and base in values:
+            values[subject] = values[base]
         elif operation == Operation.ADD_IMMEDIATE and subject in values:
-            change = int(table.immediate[row])
+            change = immediate
             flags = (values[subject], -change)
             values[subject] = (values[subject] + change) & 0xFFFF_FFFF
         else:
-            written = int(table.clobbers[row])
             for known_register in [one for one in values if written & (1 << one)]:
                 del values[known_register]
         row += 1
-        if row >= len(code) or int(code.function[row]) != dispatcher:
+        if row > last or rows[row][7] != dispatcher:
             return -1
     return -1
 
@@ -120,25 +146,27 @@ def _is_entry(code: Code, row: int) -> bool:
 
 def _condition(code: int, left: int, right: int) -> bool:
     """Whether the condition holds after a 32-bit `cmp right, left` (Intel SDM 1, appendix B)."""
-    unsigned_left, unsigned_right = left & 0xFFFF_FFFF, right & 0xFFFF_FFFF
-    signed_left = unsigned_left - (unsigned_left >> 31 << 32)
-    signed_right = unsigned_right - (unsigned_right >> 31 << 32)
-    difference = (unsigned_left - unsigned_right) & 0xFFFF_FFFF
-    holds = {
-        1: signed_left - signed_right not in range(-(1 << 31), 1 << 31),  # overflow
-        2: unsigned_left < unsigned_right,
-        4: unsigned_left == unsigned_right,
-        6: unsigned_left <= unsigned_right,
-        8: bool(difference >> 31),
-        10: bin(difference & 0xFF).count("1") % 2 == 0,
-        12: signed_left < signed_right,
-        14: signed_left <= signed_right,
-    }
-    if code == 0:
-        return holds[1]
-    if code == 1:
-        return not holds[1]
-    return holds[code & ~1] != bool(code & 1)
+    left, right = left & 0xFFFF_FFFF, right & 0xFFFF_FFFF
+    kind = code >> 1
+    if kind == 1:
+        holds = left < right
+    elif kind == 2:
+        holds = left == right
+    elif kind == 3:
+        holds = left <= right
+    elif kind == 4:
+        holds = bool((left - right) >> 31 & 1)
+    elif kind == 5:
+        holds = ((left - right) & 0xFF).bit_count() % 2 == 0
+    else:
+        signed_left, signed_right = left - (left >> 31 << 32), right - (right >> 31 << 32)
+        if kind == 6:
+            holds = signed_left < signed_right
+        elif kind == 7:
+            holds = signed_left <= signed_right
+        else:  # overflow
+            holds = not -(1 << 31) <= signed_left - signed_right < 1 << 31
+    return holds != bool(code & 1)
 
 
 def dispatch_table(program: Program, code: Code, function: int) -> list[Dispatched]:

@@ -46,9 +46,9 @@ def function_roles(functions: Functions) -> NDArray[np.uint8]:
     """Functions that stand for an instruction: 1 = a return, 2 = an indirect branch, 3 = nothing."""
     roles = np.zeros(len(functions), np.uint8)
     for index, (name, aliases) in enumerate(zip(functions.names, functions.aliases, strict=True)):
-        if not name.startswith("_") and not name.endswith(("mcount", "_stub")):
+        if name[:1] != "_" and not name.endswith(("mcount", "_stub")):
             continue
-        for text in (name, *aliases):
+        for text in (name, *aliases) if aliases else (name,):
             if text in _RETURN_THUNKS:
                 roles[index] = RETURN_THUNK
             elif text.startswith(_INDIRECT_THUNK_PREFIXES):
@@ -75,10 +75,19 @@ def analyse_frames(
     tracker = _Tracker(code, _special_rows(code, tables, pointers), frame_pointers)
     no_return = np.zeros(count, np.uint8)
     own = (functions.parent < 0) & ~functions.piece
-    work = np.flatnonzero(own).astype(np.int32)
     parts: list[NDArray[np.int32]] = []
+    # Most that do not return have no instruction that could: known beforehand, their callers are walked once.
+    work = np.flatnonzero(own & ~_has_way_out(code)).astype(np.int32)
     while work.size:
-        made = _unique_sites(tracker.walk(work, no_return))
+        tracker.walk(work, no_return)
+        tracker.forget(work)
+        found = work[tracker.per_function["summary"][work] & _MAY_RETURN == 0]
+        no_return[found] = 1
+        work = np.setdiff1d(work, found) if found.size else found
+    work = np.flatnonzero(own).astype(np.int32)
+    while work.size:
+        work, made = tracker.walk(work, no_return)
+        made = _unique_sites(made)
         redone = np.zeros(count, np.bool_)
         redone[work] = True
         parts = [part[~redone[part[:, _FUNCTION]]] for part in parts] + [made]
@@ -90,8 +99,7 @@ def analyse_frames(
         lost = np.zeros(count + 1, np.bool_)  # the last one for "no callee" (-1)
         lost[found] = True
         calls = lost[sites[:, _CALLEE]] & (sites[:, _KIND] <= SiteKind.TAIL)
-        work = np.unique(sites[calls, _FUNCTION])
-        tracker.forget(work)
+        work = tracker.forget(sites[calls, _FUNCTION])
     sites = np.concatenate(parts) if parts else np.empty((0, len(SITE_FIELDS)), np.int32)
     sites = sites[np.lexsort((sites[:, _KIND], sites[:, _ROW], sites[:, _FUNCTION]))]
     narrow = {"kind": np.uint8, "stack": np.uint8}
@@ -148,6 +156,7 @@ class _Tracker:
             for name in ("frame", "compiler_frame", "summary", "reached", "allocation")
         }
         self._word = code.machine.word
+        self._owner, self._parent, self._piece = code.function, functions.parent, functions.piece
         self._rows = (
             table.operation, table.width, table.register, table.base, table.index, table.flags,
             table.clobbers, table.displacement, table.immediate, code.address.view(np.int64), table.length,
@@ -166,8 +175,13 @@ class _Tracker:
         )  # fmt: skip
         self._capacity = 2 * int(np.isin(table.operation, _LEAVING).sum()) + 4096
 
-    def walk(self, work: NDArray[np.int32], no_return: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """Track the functions in `work` (ascending); the sites found: int32[n, len(SITE_FIELDS)]."""
+    def walk(
+        self, work: NDArray[np.int32], no_return: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Track the functions in `work` (ascending).
+
+        Returns the functions walked, and the sites found: int32[n, len(SITE_FIELDS)].
+        """
         while True:
             sites = np.empty((self._capacity, len(SITE_FIELDS)), np.int32)
             # As memoryviews, whose items are plain integers when the tracker runs uncompiled.
@@ -177,17 +191,30 @@ class _Tracker:
             ]  # fmt: skip
             made = track_functions(work.data, self._word, *[array.data for array in arrays])
             if made >= 0:
-                return sites[:made]
+                return work, sites[:made]
             self._capacity *= 2
-            self.forget(work)
+            work = self.forget(work)
 
-    def forget(self, work: NDArray[np.int32]) -> None:
-        """Let the rows of these functions be walked afresh: what was found there no longer holds."""
-        chosen = np.zeros(len(self.per_function["frame"]) + 1, np.bool_)  # the last one for "no visitor" (-1)
+    def forget(self, work: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Let the rows of these functions be walked afresh: what was found there no longer holds.
+
+        Returns these functions and those of which they had walked rows, which are to be walked again as well:
+        who runs on past a call that does not return runs into the next function.
+        """
+        parent, owner = self._parent, self._owner
+        chosen = np.zeros(parent.size + 1, np.bool_)  # the last one for "no visitor" (-1)
         chosen[work] = True
-        again = chosen[self.visitor]
-        self.visitor[again] = -1
-        self.stack[again] = 0
+        while True:
+            again = np.flatnonzero(chosen[self.visitor])
+            self.visitor[again] = -1
+            self.stack[again] = 0
+            lost = np.zeros(parent.size, np.bool_)
+            lost[owner[again]] = True
+            lost[parent[lost & (parent >= 0)]] = True
+            lost &= (parent < 0) & ~self._piece & ~chosen[:-1]
+            if not lost.any():
+                return np.flatnonzero(chosen).astype(np.int32)
+            chosen[:-1] |= lost
 
 
 def _allocates(code: Code) -> NDArray[np.uint8]:
@@ -198,6 +225,27 @@ def _allocates(code: Code) -> NDArray[np.uint8]:
     cold = np.flatnonzero((found == 1) & (parent >= 0))
     found[parent[cold]] = 1
     return found
+
+
+def _has_way_out(code: Code) -> NDArray[np.bool_]:
+    """Functions with an instruction, in their cold piece too, that may return or go on in another function.
+
+    A hint only: who has none may still return by falling into the next function.
+    """
+    operation, target = code.instructions.operation, code.target
+    rows = np.flatnonzero(_OUT[operation])
+    to = target[rows]
+    inside = (to >= 0) & (code.function[to] == code.function[rows])
+    rows = rows[~inside]
+    found = np.zeros(len(code.functions), np.bool_)
+    found[code.function[rows]] = True
+    cold = np.flatnonzero(found & (code.functions.parent >= 0))
+    found[code.functions.parent[cold]] = True
+    return found
+
+
+_OUT = np.zeros(256, np.bool_)
+_OUT[[Operation.RETURN, Operation.JUMP, Operation.JUMP_INDIRECT]] = True
 
 
 def _pops(code: Code) -> NDArray[np.int32]:
@@ -220,13 +268,24 @@ def _unique_sites(sites: NDArray[np.int32]) -> NDArray[np.int32]:
     an allocation of unknown size if it once was."""
     if not len(sites):
         return sites
-    sites = sites[np.lexsort((-sites[:, _DEPTH], sites[:, _CALLEE], sites[:, _ROW], sites[:, _FUNCTION]))]
-    new = np.ones(len(sites), np.bool_)
-    new[1:] = (sites[1:, : _CALLEE + 1] != sites[:-1, : _CALLEE + 1]).any(1)
-    below = np.logical_or.reduceat(sites[:, _STACK] == StackKind.BELOW_ALLOCATION, np.flatnonzero(new))
-    kept = sites[new]
+    place = sites[:, _FUNCTION].astype(np.int64) << 32 | sites[:, _ROW]
+    order = np.argsort(place, kind="stable")  # nearly in order already
+    place = place[order]
+    again = np.zeros(place.size, np.bool_)  # several records of one place
+    again[1:] = place[1:] == place[:-1]
+    again[:-1] |= again[1:]
+    if not again.any():
+        return sites[order]
+    several = sites[order[again]]
+    several = several[
+        np.lexsort((-several[:, _DEPTH], several[:, _CALLEE], several[:, _ROW], several[:, _FUNCTION]))
+    ]
+    new = np.ones(len(several), np.bool_)
+    new[1:] = (several[1:, : _CALLEE + 1] != several[:-1, : _CALLEE + 1]).any(1)
+    below = np.logical_or.reduceat(several[:, _STACK] == StackKind.BELOW_ALLOCATION, np.flatnonzero(new))
+    kept = several[new]
     kept[below, _STACK] = StackKind.BELOW_ALLOCATION
-    return kept
+    return np.concatenate([sites[order[~again]], kept])
 
 
 def _special_rows(code: Code, tables: Tables, pointers: NDArray[np.uint64]) -> _SpecialRows:

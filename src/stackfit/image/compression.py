@@ -70,12 +70,12 @@ def decompress(path: str, data: bytes | memoryview, cap: int = MAXIMUM_OUTPUT) -
     out, used = decompress_stream(path, data, cap)
     if bytes(data[used:]).strip(b"\0"):
         raise InputError(path, f"{len(data) - used} bytes follow the compressed data", used)
-    return out
+    return bytes(out)
 
 
 def decompress_stream(
     path: str, data: bytes | memoryview, cap: int = MAXIMUM_OUTPUT, base: int = 0
-) -> tuple[bytes, int]:
+) -> tuple[bytes | bytearray, int]:
     """(content, bytes of `data` that the stream takes): what follows the stream is the caller's to judge.
 
     A legacy lz4 frame has no end mark: it ends before the last 4 bytes of `data` or before what cannot be a
@@ -154,25 +154,23 @@ def _zstd_frame(data: memoryview, at: int, checksum: bool) -> int:
     return at
 
 
-def _lz4(data: memoryview, cap: int) -> tuple[bytes, int]:
+def _lz4(data: memoryview, cap: int) -> tuple[bytes | bytearray, int]:
     import lz4.block
 
-    pieces: list[bytes] = []
-    size, used = 0, 4
-    while len(data) - used >= 4 and size <= cap:
+    out, used = bytearray(), 4
+    while len(data) - used >= 4 and len(out) <= cap:
         length = int.from_bytes(data[used : used + 4], "little")
         if len(data) - used == 4 or length == 0 or length > _LZ4_BOUND:
             break
         block = data[used + 4 : used + 4 + length]
         if len(block) < length:
-            raise _Failure(f"truncated after {size} decompressed bytes")
+            raise _Failure(f"truncated after {len(out)} decompressed bytes")
         try:
-            pieces.append(lz4.block.decompress(block, uncompressed_size=_LZ4_BLOCK))
+            out += lz4.block.decompress(block, uncompressed_size=_LZ4_BLOCK)
         except lz4.block.LZ4BlockError as error:
             raise _Failure(f"corrupt data ({error})") from None
-        size += len(pieces[-1])
         used += 4 + length
-    return b"".join(pieces), used
+    return out, used
 
 
 class _Reader:
@@ -246,7 +244,7 @@ def _import_lzo() -> Any:
         raise _Failure("needs the Python module lzo (package python-lzo), which is not installed") from None
 
 
-_METHODS: dict[str, Callable[[memoryview, int], tuple[bytes, int]]] = {
+_METHODS: dict[str, Callable[[memoryview, int], tuple[bytes | bytearray, int]]] = {
     "gzip": _gzip,
     "xz": _xz,
     "zstd": _zstd,

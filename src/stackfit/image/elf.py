@@ -79,12 +79,12 @@ _REL_64 = np.dtype([("offset", "<u8"), ("info", "<u8")])
 _REL_32 = np.dtype([("offset", "<u4"), ("info", "<u4")])
 
 
-def is_elf(data: bytes | memoryview) -> bool:
+def is_elf(data: bytes | bytearray | memoryview) -> bool:
     """Whether the file starts with the ELF magic."""
     return bytes(data[:4]) == b"\x7fELF"
 
 
-def read_elf(path: str, data: bytes | memoryview, module: str | None = None) -> Image:
+def read_elf(path: str, data: bytes | bytearray | memoryview, module: str | None = None) -> Image:
     """Read one ELF file.
 
     `path` names the file in errors; `module` names a kernel module (else taken from `.modinfo` or the path).

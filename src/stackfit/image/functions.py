@@ -7,6 +7,7 @@ function, named `sub_ADDRESS`.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackfit.image.model import Image, InputError, Program, Section
+from stackfit.image.pointers import distinct
 
 __all__ = ["CodeSection", "Entries", "Functions", "code_sections", "find_functions", "symbol_entries"]
 
@@ -138,20 +140,32 @@ def symbol_entries(program: Program, sections: list[CodeSection]) -> Entries:
         found.extend((number, symbol) for symbol in kept)
     address = np.concatenate(parts)
     order = np.argsort(address, kind="stable")
-    groups: dict[int, list[tuple[int, int]]] = {}
-    for at, index in zip(address[order].tolist(), order.tolist(), strict=True):
-        groups.setdefault(at, []).append(found[index])
-    entries: dict[int, tuple[str, ...]] = {}
-    for at, group in groups.items():
-        image = program.images[group[0][0]]
-        symbols = [symbol for _, symbol in group]
-        if len(symbols) > 1:
-            symbols.sort(key=lambda symbol: _kallsyms_order(image, symbol))
-        names = [image.symbols.names[symbol] for symbol in symbols]
-        # A mark of the linker script amid code begins no function.
-        if not all(name[0] == "_" and _MARK.match(name) for name in names):
-            entries[at] = (names[0], *dict.fromkeys(names[1:]))
-    return Entries(np.array(list(entries), np.uint64), list(entries.values()))
+    address = address[order]
+    starting = np.append(True, address[1:] != address[:-1]) if address.size else np.empty(0, np.bool_)
+    bounds = [*np.flatnonzero(starting).tolist(), address.size]
+    entries: list[tuple[str, ...]] = []
+    marks: list[int] = []
+    members = order.tolist()
+    for group, (first, last) in enumerate(itertools.pairwise(bounds)):
+        number, symbol = found[members[first]]
+        all_names = program.images[number].symbols.names
+        if last - first == 1:
+            entries.append((all_names[symbol],))
+            if all_names[symbol][0] == "_" and _MARK.match(all_names[symbol]):
+                marks.append(group)
+            continue
+        symbols = [found[index][1] for index in members[first:last]]
+        symbols.sort(key=functools.partial(_kallsyms_order, program.images[number]))
+        names = [all_names[symbol] for symbol in symbols]
+        entries.append((names[0], *dict.fromkeys(names[1:])))
+        if all(name[0] == "_" and _MARK.match(name) for name in names):
+            marks.append(group)
+    distinct = address[starting]
+    if marks:  # a mark of the linker script amid code begins no function
+        distinct = np.delete(distinct, marks)
+        for group in reversed(marks):
+            del entries[group]
+    return Entries(distinct, entries)
 
 
 def _bounds(sections: list[CodeSection]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
@@ -164,7 +178,7 @@ def _bounds(sections: list[CodeSection]) -> tuple[NDArray[np.uint64], NDArray[np
 def find_functions(sections: list[CodeSection], entries: Entries, more: NDArray[np.uint64]) -> Functions:
     """The function table. `more`: entry addresses found otherwise, any order (none outside code counts)."""
     starts, ends = _bounds(sections)
-    found = np.unique(np.concatenate([starts if sections else starts[:0], entries.address, more]))
+    found = distinct(np.concatenate([starts if sections else starts[:0], entries.address, more]))
     section = np.searchsorted(starts, found, "right") - 1
     inside = (section >= 0) & (found < ends[section])
     found, section = found[inside], section[inside]

@@ -54,7 +54,7 @@ def load_image(path: str | Path) -> Image:
     if is_elf(head):
         return _named(read_elf(name, data))
     if is_bzimage(head):
-        unpacked = unpack(name, bytes(data))
+        unpacked = unpack(name, data)
         image = _named(read_elf(name, unpacked.elf))
         return replace(
             image,

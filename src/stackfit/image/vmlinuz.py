@@ -43,7 +43,7 @@ class Unpacked:
     All three are empty when the image has no table; `notes` then says so.
     """
 
-    elf: bytes
+    elf: memoryview
     compression: str
     release: str | None  # `uname -r`; None when the setup header names none
     relocations_64: NDArray[np.uint64]
@@ -95,7 +95,7 @@ def unpack(path: str, data: bytes | memoryview, cap: int = MAXIMUM_OUTPUT) -> Un
     end, bits64 = _elf_end(path, out, start)
     tables, note = _relocations(out, end, bits64)
     return Unpacked(
-        elf=out[:end],
+        elf=memoryview(out).toreadonly()[:end],
         compression=kind,
         release=_release(view, sectors),
         relocations_64=tables[0],
@@ -105,7 +105,7 @@ def unpack(path: str, data: bytes | memoryview, cap: int = MAXIMUM_OUTPUT) -> Un
     )
 
 
-def _number(data: bytes | memoryview, offset: int, size: int) -> int:
+def _number(data: bytes | bytearray | memoryview, offset: int, size: int) -> int:
     return int.from_bytes(data[offset : offset + size], "little")
 
 
@@ -119,7 +119,7 @@ def _release(data: memoryview, sectors: int) -> str | None:
     return word.decode("ascii") if re.fullmatch(rb"[\x21-\x7e]{1,64}", word) else None
 
 
-def _elf_end(path: str, data: bytes, place: int) -> tuple[int, bool]:
+def _elf_end(path: str, data: bytes | bytearray, place: int) -> tuple[int, bool]:
     """(bytes of the ELF file at the start of `data`, whether it is a 64-bit one)."""
     if not is_elf(data) or len(data) < 64:
         raise InputError(path, "the payload is not an ELF file", place)
@@ -141,7 +141,9 @@ def _elf_end(path: str, data: bytes, place: int) -> tuple[int, bool]:
     return end, bits64
 
 
-def _relocations(data: bytes, end: int, bits64: bool) -> tuple[list[NDArray[np.uint64]], str | None]:
+def _relocations(
+    data: bytes | bytearray, end: int, bits64: bool
+) -> tuple[list[NDArray[np.uint64]], str | None]:
     """([64-bit places, inverse places, 32-bit places], note) from the words behind the ELF file.
 
     Each group starts with a zero word. i386 has one (32-bit), x86-64 has 64-bit, inverse, 32-bit; the inverse

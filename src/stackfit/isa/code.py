@@ -21,9 +21,9 @@ from stackfit.image.functions import (
     symbol_entries,
 )
 from stackfit.image.model import Image, ImageKind, InputError, Machine, Program
-from stackfit.image.pointers import absolute_targets
+from stackfit.image.pointers import absolute_targets, distinct
 from stackfit.isa.effects import FLAG_LOCK_OR_REP, NO_REGISTER, Instructions, Operation
-from stackfit.isa.x86 import decode
+from stackfit.isa.x86 import decode, rows_at_offsets
 
 __all__ = ["Code", "decode_program"]
 
@@ -166,12 +166,27 @@ def _decode(program: Program, sections: list[CodeSection], functions: Functions)
     instructions.immediate[branch] = goal.astype(np.int64)
     address += instructions.offset
     target = np.full(len(address), -1, np.int32)
-    if len(address):
-        row = np.minimum(np.searchsorted(address, goal), len(address) - 1)
-        target[branch] = np.where(address[row] == goal, row, -1)
+    target[branch] = rows_at_offsets(instructions.offset, _offsets_in_text(goal, base, piece, sizes))
     return Code(
         program.machine, functions, sections, address, instructions, target, **_rows_of(functions, address)
     )
+
+
+def _offsets_in_text(
+    addresses: NDArray[np.uint64],
+    base: NDArray[np.uint64],
+    piece: NDArray[np.uint64],
+    size: NDArray[np.uint64],
+) -> NDArray[np.int64]:
+    """Where addresses lie in the sections' joined code, -1 outside.
+
+    Of each section, by ascending address: its address, offset in the joined code, and size.
+    """
+    if not base.size:
+        return np.full(addresses.shape, -1, np.int64)
+    section = np.searchsorted(base, addresses, "right") - 1  # -1: below all, far beyond the last one's size
+    within = addresses - base[section]
+    return np.where(within < size[section], (piece[section] + within).view(np.int64), -1)
 
 
 def _rows_of(functions: Functions, address: NDArray[np.uint64]) -> dict[str, Any]:
@@ -196,7 +211,7 @@ def _addresses_in_data(program: Program) -> NDArray[np.uint64]:
             if not image.sections[index].executable and not image.sections[index].name.startswith(_METADATA)
         ]
         if own:
-            parts.append(_outside_sized_functions(image, np.unique(np.concatenate(own))))
+            parts.append(_outside_sized_functions(image, distinct(np.concatenate(own))))
     return np.concatenate(parts)
 
 
@@ -255,7 +270,7 @@ def _addresses_taken_by_code(program: Program) -> NDArray[np.uint64]:
         for index in image.relocations
         if image.sections[index].executable
     ]
-    return np.unique(np.concatenate([np.empty(0, np.uint64), *parts]))
+    return distinct(np.concatenate([np.empty(0, np.uint64), *parts]))
 
 
 def _entries_by_call(code: Code, sized: tuple[NDArray[np.uint64], NDArray[np.uint64]]) -> NDArray[np.uint64]:
@@ -286,7 +301,7 @@ def _entries_by_call(code: Code, sized: tuple[NDArray[np.uint64], NDArray[np.uin
     wild = functions.piece[
         code.function[call]
     ]  # replacement code: its displacement is relative to the patched place
-    return np.unique(target[inside & ~known & ~short & ~wild])
+    return distinct(target[inside & ~known & ~short & ~wild])
 
 
 def _entries_by_immediate(code: Code, taken: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -369,7 +384,7 @@ def _cold_parents(code: Code, entered: NDArray[np.uint64]) -> NDArray[np.int32]:
     wanted = {
         index: name
         for index, text in enumerate(functions.names)
-        if (name := cold_parent_name(text)) is not None
+        if ".cold" in text and (name := cold_parent_name(text)) is not None
     }
     if not wanted:
         return parent

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackfit.isa.effects import Instructions
-from stackfit.isa.x86_decode import MAPS, decode_into
+from stackfit.isa.x86_decode import MAPS, decode_into, find_starts
 
-__all__ = ["decode"]
+__all__ = ["decode", "rows_at_offsets"]
 
 # Fields of `Instructions` in the order in which decode_into() takes their arrays.
 _FIELDS: tuple[tuple[str, type[np.generic]], ...] = (
@@ -49,3 +49,11 @@ def decode(code: NDArray[np.uint8], bits64: bool, starts: NDArray[np.uint32]) ->
                 name: np.concatenate([array, np.empty(more, array.dtype)]) for name, array in arrays.items()
             }
     return Instructions(**{name: array[:count] for name, array in arrays.items()})
+
+
+def rows_at_offsets(starts: NDArray[np.uint32], offsets: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Rows of the instructions that start at these offsets (bytes), -1 where none does; `starts` ascend."""
+    rows = np.empty(offsets.size, np.int32)
+    blocks = np.empty((int(starts[-1]) >> 4) + 1 if starts.size else 0, np.int32)
+    find_starts(starts.data, offsets.data, blocks.data, rows.data)
+    return rows

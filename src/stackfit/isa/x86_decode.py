@@ -10,7 +10,7 @@ from __future__ import annotations
 import cython
 import numpy as np
 
-__all__ = ["MAPS", "decode_into"]
+__all__ = ["MAPS", "decode_into", "find_starts"]
 
 if not cython.compiled:
     from stackfit.isa.constants import (
@@ -1062,3 +1062,37 @@ def decode_into(
         count += 1
         position = p
     return position, count
+
+
+def find_starts(
+    starts: cython.const[cython.uint][::1],
+    offsets: cython.const[cython.longlong][::1],
+    blocks: cython.int[::1],
+    rows: cython.int[::1],
+) -> None:
+    """Write to `rows` the index in `starts` (ascending) of each offset, -1 where it is not among them.
+
+    `blocks`: scratch, one entry for every 16 bytes up to the last start: branch targets are in no order, and
+    a binary search would miss the cache at each of its steps.
+    """
+    n: cython.int = cython.cast(cython.int, starts.shape[0])
+    filled: cython.Py_ssize_t = 0
+    block: cython.Py_ssize_t
+    i: cython.Py_ssize_t
+    row: cython.int
+    offset: cython.longlong
+    for row in range(n):
+        block = starts[row] >> 4
+        while filled <= block:
+            blocks[filled] = row
+            filled += 1
+    for i in range(offsets.shape[0]):
+        offset = offsets[i]
+        rows[i] = -1
+        if offset < 0 or offset >> 4 >= filled:
+            continue
+        row = blocks[offset >> 4]
+        while row < n and starts[row] < offset:
+            row += 1
+        if row < n and starts[row] == offset:
+            rows[i] = row
