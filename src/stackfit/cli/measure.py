@@ -94,6 +94,8 @@ def _locate(places: list[Path], unread: list[tuple[str, str]]) -> dict[str, Path
         kind = next((name for name in _FILES if place.name.startswith(name)), None)
         if kind is None:
             raise InputError(str(place), f"its name does not say what it is ({', '.join(_FILES)})")
+        if not place.exists():
+            raise InputError(str(place), "No such file or directory")
         _add(found, kind, place)
     unread.extend((name, "not given or not there") for name in _FILES if name not in found)
     return found
