@@ -17,8 +17,6 @@ from stackfit.report.json import calls_json, dumps
 from stackfit.report.terminal import make_console, print_table
 from stackfit.report.text import number_text
 
-HELP = "call sites: what each can reach, and what is open"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_options(parser)

@@ -14,8 +14,6 @@ from stackfit.report.terminal import make_console, print_check
 from stackfit.report.through import print_through
 from stackfit.verdict.model import Verdict
 
-HELP = "does it fit? verdicts for each stack of each layout"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_options(parser, images="*")

@@ -9,8 +9,6 @@ from stackfit.report.json import contexts_json, dumps
 from stackfit.report.terminal import make_console, print_table
 from stackfit.report.text import bytes_text, clean, number_text
 
-HELP = "contexts: system calls, exceptions, interrupts, threads, each with its ladder"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_options(parser)

@@ -9,8 +9,6 @@ from stackfit.report.json import dumps, frames_json
 from stackfit.report.terminal import make_console, print_table
 from stackfit.report.text import clean, number_text
 
-HELP = "frames: how much stack each function's own code takes"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_options(parser)

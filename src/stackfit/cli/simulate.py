@@ -13,8 +13,6 @@ from stackfit.report.json import dumps
 from stackfit.report.pages import print_replay, replay_json
 from stackfit.report.terminal import make_console
 
-HELP = "replay recorded page-allocator events against /proc/buddyinfo"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     # One of these says what to do; a scenario, as a positional word, joins this group.

@@ -160,12 +160,12 @@ def symbol_entries(program: Program, sections: list[CodeSection]) -> Entries:
         entries.append((names[0], *dict.fromkeys(names[1:])))
         if all(name[0] == "_" and _MARK.match(name) for name in names):
             marks.append(group)
-    distinct = address[starting]
+    places = address[starting]
     if marks:  # a mark of the linker script amid code begins no function
-        distinct = np.delete(distinct, marks)
+        places = np.delete(places, marks)
         for group in reversed(marks):
             del entries[group]
-    return Entries(distinct, entries)
+    return Entries(places, entries)
 
 
 def _bounds(sections: list[CodeSection]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
