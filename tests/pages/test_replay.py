@@ -78,8 +78,20 @@ def test_what_is_missing_are_frees_past_the_per_cpu_list(plain: Recording, resul
 
 def test_with_probes_every_page_frame_is_right_and_nothing_is_impossible(probed: Recording) -> None:
     replayed = replay(probed)
+    assert [run.target for run in replayed.intervals] == [1, 2, 3, 4, 5, 6]
     for run in (*replayed.intervals, *replayed.through):
-        assert run.exact and run.wrong_pages == 0 and not run.causes
+        assert run.exact and np.array_equal(run.model, run.recorded)
+        assert run.differences == () and run.wrong_pages == 0
+        assert run.problems == () and not run.causes
+
+
+def test_a_block_recorded_one_order_too_small_is_noticed(probed: Recording) -> None:
+    events = probed.trace.events.copy()
+    first = probed.snapshots[0].mark.end
+    large = np.flatnonzero((events["kind"] == Kind.TAKE) & (events["order"] > 0))
+    events["order"][large[large > first][0]] -= 1
+    changed = replay(until(probed, len(probed.snapshots), events))
+    assert not all(run.exact and not run.problems for run in changed.through)
 
 
 def test_without_the_isolation_events_the_same_recording_is_not_exact(probed: Recording) -> None:

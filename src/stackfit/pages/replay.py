@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from stackfit.image.model import InputError
 from stackfit.pages import replay_constants as constants
+from stackfit.pages.indices import free_pages
 from stackfit.pages.procfs import (
     MAX_PAGES,
     Buddyinfo,
@@ -196,7 +197,7 @@ class Replay:
 
 
 def _pages(counts: NDArray[np.int64]) -> int:
-    return int((counts << np.arange(counts.shape[1], dtype=np.int64)).sum())
+    return sum(free_pages(zone) for zone in counts)
 
 
 def _named(directory: Path, name: str) -> Path | None:

@@ -30,7 +30,7 @@ _MAX_ORDER = 31
 
 
 class Kind(enum.IntEnum):
-    """What an event says. The values are those of replay_loop.pxd."""
+    """What an event says. The values are those of replay_constants.pxd."""
 
     ALLOC = 1  # mm_page_alloc: a caller got these pages, from wherever
     FREE = 2  # mm_page_free: a caller gave them up; they go to a per-CPU list or to the free lists

@@ -5,45 +5,23 @@ Documents: stackfit.replay/1 and stackfit.pages/1 in docs/schemas.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from stackfit.pages.indices import (
-    NOT_FRAGMENTED,
-    extfrag_indices,
-    free_pages,
-    stack_fit,
-    unusable_indices,
-)
-from stackfit.pages.procfs import Buddyinfo, Pagetypeinfo, Zone, ZoneKey
+from stackfit.pages.free import STACK_ORDERS, FreeMemory, zone_stacks
+from stackfit.pages.indices import NOT_FRAGMENTED, extfrag_indices, free_pages, unusable_indices
+from stackfit.pages.procfs import ZoneKey
 from stackfit.pages.replay import Replay, Run
 from stackfit.report.terminal import line, print_table
 from stackfit.report.text import number_text
 
-__all__ = ["STACK_ORDERS", "FreeMemory", "pages_json", "print_pages", "print_replay", "replay_json"]
+__all__ = ["pages_json", "print_pages", "print_replay", "replay_json"]
 
 Json = dict[str, Any]
-STACK_ORDERS = (0, 1, 2)  # 4, 8 and 16 KiB
 _RUNS_SHOWN = 4  # runs of page frames of one difference, in the terminal
-_BARRED = ("HighAtomic", "CMA", "Isolate")  # migratetypes whose free blocks GFP_KERNEL does not get
-_NO_STACKS = ("HighMem", "Movable", "Device")  # zones that GFP_KERNEL does not use
-
-
-@dataclass(frozen=True)
-class FreeMemory:
-    """What could be read of one machine's free memory. `unread`: (file, why) of what could not."""
-
-    source: str
-    buddyinfo: Buddyinfo
-    pagetypeinfo: Pagetypeinfo | None
-    zones: tuple[Zone, ...] | None
-    vmstat: dict[str, int] | None
-    meminfo: dict[str, int] | None
-    unread: tuple[tuple[str, str], ...]
 
 
 def _indices(counts: NDArray[np.int64]) -> Json:
@@ -226,47 +204,13 @@ def _zone_name(zone: ZoneKey) -> str:
     return f"node {zone[0]} {zone[1]}"
 
 
-def _zone_parts(memory: FreeMemory, key: ZoneKey) -> tuple[Zone | None, NDArray[np.int64] | None, int, str]:
-    """Zoneinfo of a zone, free blocks barred to GFP_KERNEL, pages withheld by the watermark check,
-    and the evidence of the latter two."""
-    zone = next((one for one in memory.zones or () if one.key == key), None)
-    types = memory.pagetypeinfo
-    if types is None or key not in types.zones:
-        # Without pagetypeinfo highatomic pageblocks cannot be seen; most machines have none.
-        return zone, None, (zone.free_cma or 0) if zone else 0, "assumed"
-    at = types.zones.index(key)
-    barred = np.zeros(types.free.shape[2], np.int64)
-    withheld = 0
-    for number, name in enumerate(types.types):
-        if name in _BARRED:
-            barred += types.free[at, number]
-            if name == "HighAtomic":
-                withheld += int(types.blocks[at, number]) << types.pageblock_order
-            else:
-                withheld += free_pages(types.free[at, number])
-    evidence = "assumed" if bool(types.capped[at].any()) else "measured"
-    return zone, barred, withheld, evidence
-
-
-def _highest(memory: FreeMemory, node: int) -> int | None:
-    """Index of the highest zone of a node that GFP_KERNEL may use: Normal, also when it is empty."""
-    found = [zone.index for zone in memory.zones or () if zone.node == node and zone.name not in _NO_STACKS]
-    return max(found, default=None)
-
-
 def pages_json(memory: FreeMemory) -> Json:
     """stackfit.pages/1."""
     rows = []
     for index, key in enumerate(memory.buddyinfo.zones):
         counts = memory.buddyinfo.counts[index]
-        zone, barred, withheld, evidence = _zone_parts(memory, key)
-        if barred is not None and len(barred) != len(counts):
-            barred, evidence = None, "assumed"
-        fits = [
-            stack_fit(counts, order, zone, barred, withheld, _highest(memory, key[0]))
-            for order in STACK_ORDERS
-        ]
-        usable = key[1] not in _NO_STACKS
+        stacks = zone_stacks(memory, index)
+        zone = stacks.zone
         rows.append(
             {
                 "node": key[0],
@@ -287,12 +231,10 @@ def pages_json(memory: FreeMemory) -> Json:
                         "split": fit.split,
                         "above_min": fit.above_min,
                         "reserve": fit.reserve,
-                        "evidence": evidence,
+                        "evidence": stacks.evidence,
                     }
-                    for fit in fits
-                ]
-                if usable
-                else [],
+                    for fit in stacks.fits
+                ],
             }
         )
     return {
