@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Record and check a page trace of a stock Debian i386 kernel (pagetrace_init.c).
+"""Record a page trace of a stock Debian i386 kernel (pagetrace_init.c).
 
 Usage: pagetrace.py [--lab DIR] [--kernel DIR] [--symbols VMLINUX] [--no-boot]
 
 --kernel is the unpacked image package (boot/vmlinuz-*, lib/modules/*), --symbols the
 vmlinux with symbols that names the callers.  Output in DIR/pagetrace: events.csv.xz
-and the snapshots; `check` then replays the free lists and compares buddyinfo.
+and the snapshots: a recording for `stackfit simulate --replay`.
 """
 
 import argparse
@@ -15,10 +15,8 @@ import lzma
 import re
 import struct
 import subprocess
-import sys
 import tarfile
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +31,6 @@ MODULES = (
     "virtio/virtio", "virtio/virtio_ring", "virtio/virtio_pci_legacy_dev",
     "virtio/virtio_pci_modern_dev", "virtio/virtio_pci", "block/virtio_blk",
 )  # fmt: skip
-MAX_ORDER = 11
-BUDDY = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -249,117 +245,6 @@ def boot(lab: Path, kernel: Path, vmlinux: Path) -> Path:
     return disk
 
 
-class FreeLists:
-    """Free blocks by first page frame; the orders come from the replay."""
-
-    def __init__(self) -> None:
-        self.order: dict[int, int] = {}
-
-    def add(self, pfn: int, order: int) -> None:
-        """Return a block and merge it with its buddies, as mm/page_alloc.c:__free_one_page."""
-        while order < MAX_ORDER - 1 and self.order.get(pfn ^ (1 << order)) == order:
-            if self.zone(pfn) != self.zone(pfn ^ (1 << order)):
-                break
-            del self.order[pfn ^ (1 << order)]
-            pfn &= ~(1 << order)
-            order += 1
-        self.order[pfn] = order
-
-    def take(self, pfn: int, order: int) -> bool:
-        """Remove a block, splitting the free block that holds it; False when none does."""
-        for high in range(order, MAX_ORDER):
-            start = pfn & ~((1 << high) - 1)
-            if self.order.get(start, -1) == high:
-                del self.order[start]
-                while high > order:
-                    high -= 1
-                    half = start + (1 << high)
-                    if pfn < half:
-                        self.order[half] = high
-                    else:
-                        self.order[start] = high
-                        start = half
-                return True
-        return False
-
-    @staticmethod
-    def zone(pfn: int) -> int:
-        return int(pfn >= 4096)  # ZONE_DMA ends at 16 MiB
-
-    def counts(self) -> list[list[int]]:
-        rows = [[0] * MAX_ORDER, [0] * MAX_ORDER]
-        for pfn, order in self.order.items():
-            rows[self.zone(pfn)][order] += 1
-        return rows
-
-
-def free_from_flags(path: Path) -> FreeLists:
-    """Free blocks of a kpageflags snapshot.
-
-    Every page of a free block carries BUDDY (fs/proc/page.c:stable_page_flags).  Two free
-    buddies are always merged, so the largest aligned blocks of a run are the blocks.
-    """
-    content = gzip.decompress(path.read_bytes())
-    free = [value & BUDDY != 0 for value in struct.unpack(f"<{len(content) // 8}Q", content)]
-    lists = FreeLists()
-    pfn = 0
-    while pfn < len(free):
-        if not free[pfn]:
-            pfn += 1
-            continue
-        order = 0
-        while order < MAX_ORDER - 1 and pfn % (2 << order) == 0 and all(free[pfn : pfn + (2 << order)]):
-            order += 1
-        lists.order[pfn] = order
-        pfn += 1 << order
-    return lists
-
-
-def buddyinfo(text: str) -> list[list[int]]:
-    return [[int(word) for word in m.split()] for m in re.findall(r"zone +(?:DMA|Normal) +([\d ]+)", text)]
-
-
-def check(out: Path) -> bool:
-    """Replay all events from snapshot 0's kpageflags on; compare with every buddyinfo."""
-    good = True
-    lists: FreeLists | None = None
-    tally: Counter[str] = Counter()
-    callers: Counter[str] = Counter()
-    missing = 0
-    with lzma.open(out / "events.csv.xz", "rt") as csv:
-        for line in csv:
-            _, _, name, rest = line.rstrip("\n").split(",", 3)
-            tally[name] += 1
-            if name == "print":
-                _, number, edge = rest.split()
-                want = buddyinfo((out / f"buddyinfo-{number}{'b' if edge == 'end' else ''}").read_text())
-                if lists is None and edge == "end":
-                    lists = free_from_flags(out / f"kpageflags-{number}.gz")
-                if lists is not None:
-                    same = lists.counts() == want and not missing
-                    good &= same
-                    verdict = "exact" if same else "differs"
-                    print(f"snapshot {number} {edge}: {verdict}, {missing} blocks not found free")
-                    if not same:
-                        print("  replay ", lists.counts(), "\n  kernel ", want)
-                if lists is not None and edge == "end":
-                    flagged = free_from_flags(out / f"kpageflags-{number}.gz").order
-                    print(f"  kpageflags: {'the same blocks' if flagged == lists.order else 'other blocks'}")
-                continue
-            if lists is None:
-                continue
-            cells = dict(cell.split("=") for cell in rest.split(","))
-            isolated = name == "isolate_free_page" and cells["isolated"] != "0"
-            if name == "mm_page_alloc_zone_locked" or isolated:
-                missing += not lists.take(int(cells["pfn"]), int(cells["order"]))
-            elif name in ("mm_page_pcpu_drain", "free_one_page"):
-                lists.add(int(cells["pfn"]), int(cells["order"]))
-                callers[cells.get("caller", "free_pcppages_bulk")] += 1
-    print(dict(tally))
-    print("blocks returned to the free lists, by caller:", dict(callers))
-    return good
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -370,16 +255,14 @@ def main() -> None:
     )
     parser.add_argument("--symbols", type=Path, required=True)
     parser.add_argument("--no-boot", action="store_true")
-    parser.add_argument("--check-only", action="store_true")
     arguments = parser.parse_args()
     out = arguments.lab / "pagetrace"
     out.mkdir(parents=True, exist_ok=True)
-    if not arguments.check_only:
-        disk = arguments.lab / "build" / "pagetrace.disk"
-        if not arguments.no_boot:
-            disk = boot(arguments.lab, arguments.kernel, arguments.symbols)
-        convert(disk, out, arguments.symbols)
-    sys.exit(0 if check(out) else 1)
+    disk = arguments.lab / "build" / "pagetrace.disk"
+    if not arguments.no_boot:
+        disk = boot(arguments.lab, arguments.kernel, arguments.symbols)
+    convert(disk, out, arguments.symbols)
+    print(f"recorded; to compare: stackfit simulate --replay {out}")
 
 
 if __name__ == "__main__":
