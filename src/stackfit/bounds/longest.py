@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import cython
 
-__all__ = ["components", "descend", "entry_state", "reach", "search", "shortest", "solve_layer"]
+__all__ = ["components", "descend", "entry_state", "reach", "search", "solve_layer"]
 
 
 def components(
@@ -430,41 +430,13 @@ def reach(
     callee: cython.int[::1],
     use: cython.uchar[::1],
     start: cython.int,
-    seen: cython.uchar[::1],
-    queue: cython.int[::1],
-) -> int:
-    """Mark all nodes that can be reached from `start` over the edges with `use` set; returns how many."""
-    head: cython.longlong = 0
-    tail: cython.longlong = 1
-    e: cython.longlong
-    v: cython.int
-    u: cython.int
-    queue[0] = start
-    seen[start] = 1
-    while head < tail:
-        v = queue[head]
-        head += 1
-        for e in range(first[v], first[v + 1]):
-            if use[e]:
-                u = callee[e]
-                if not seen[u]:
-                    seen[u] = 1
-                    queue[tail] = u
-                    tail += 1
-    return int(tail)
-
-
-def shortest(
-    first: cython.longlong[::1],
-    callee: cython.int[::1],
-    kind: cython.uchar[::1],
-    start: cython.int,
-    via: cython.longlong[::1],
+    via: cython.int[::1],
     queue: cython.int[::1],
 ) -> None:
-    """For each node that plain edges (`kind` 1) lead to from `start`: the last edge of a shortest way there.
+    """For each node that edges with `use` set lead to from `start`: the last edge of a shortest way there.
 
-    `via`: -1 by node, filled; `start` keeps -1. `queue`: scratch, one entry a node.
+    `via`: result, one entry a node, filled with -1, which `start` and what is not reached keep. `queue`:
+    scratch, one entry a node.
     """
     head: cython.Py_ssize_t = 0
     tail: cython.Py_ssize_t = 1
@@ -476,8 +448,9 @@ def shortest(
         v = queue[head]
         head += 1
         for e in range(first[v], first[v + 1]):
-            u = callee[e]
-            if kind[e] == 1 and u != start and via[u] < 0:
-                via[u] = e
-                queue[tail] = u
-                tail += 1
+            if use[e]:
+                u = callee[e]
+                if via[u] < 0 and u != start:
+                    via[u] = cython.cast(cython.int, e)
+                    queue[tail] = u
+                    tail += 1

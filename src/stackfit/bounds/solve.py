@@ -26,14 +26,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stackfit.bounds.longest import components, descend, entry_state, reach, search, shortest, solve_layer
+from stackfit.bounds.longest import components, descend, entry_state, reach, search, solve_layer
 from stackfit.bounds.model import Bound, ChainLink, Limits
 from stackfit.calls.model import EdgeKind, Edges
 
 __all__ = ["Solver"]
 
-# Memory and time are bounded by these. Values held, all layers together (4 bytes each):
-_MOST_VALUES = 32_000_000
+# Memory and time are bounded by these. Those about time were set by trying them on the two 6.1 kernels of the
+# tests: more work tightens bounds, less loosens them, neither makes one wrong.
+_MOST_VALUES = 32_000_000  # held, all layers together (4 bytes each)
 _MOST_COMBINATIONS = 1 << 6  # states of the tracked functions of one group
 _PART_BITS = 6  # a part is counted by function up to 1 << 6 states
 _PART_VALUE_BITS = 14  # … and 1 << 14 values
@@ -81,7 +82,8 @@ class Solver:
     not run on top of an exception (bool by function; default none): once one has been taken on a chain,
     edges into them are not followed.
 
-    Memory: at most 128 MB of values next to arrays of the program's size.
+    Memory: at most 128 MB of values, arrays of the program's size, and a byte a function for each function
+    that `upper`, `bound` or `reachable` was asked about.
     """
 
     def __init__(
@@ -427,11 +429,15 @@ class Solver:
             return known
         if hops not in self._followed:
             self._followed[hops] = ((self._kind > 0) & (hops | (self._kind != 3))).astype(np.uint8)
-        seen = np.zeros(self.count, np.uint8)
-        scratch = np.empty(self.count + 1, np.int32)
-        reach(self.edges.first, self.edges.callee, self._followed[hops], function, seen, scratch)
-        found = self._reached[function, hops] = seen.view(np.bool_)
+        found = self._reached[function, hops] = self._ways(function, self._followed[hops]) >= 0
+        found[function] = True
         return found
+
+    def _ways(self, start: int, use: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """The last edge of a shortest way from `start` to each function, -1 where none leads."""
+        via = np.full(self.count, -1, np.int32)
+        reach(self.edges.first, self.edges.callee, use, start, via, np.empty(self.count, np.int32))
+        return via
 
     def recursive(self) -> NDArray[np.bool_]:
         """Functions on a cycle of plain edges."""
@@ -499,8 +505,7 @@ class Solver:
     def _join(self, start: int, chain: _Chain) -> _Chain:
         """`chain`, or one that leads to a chain known below a hub by the fewest calls, if that is deeper."""
         edges = self.edges
-        via = np.full(self.count, -1, np.int64)
-        shortest(edges.first, edges.callee, self._kind, start, via, np.empty(self.count + 1, np.int32))
+        via = self._ways(start, (self._kind == 1).astype(np.uint8))
         best = chain
         for known in self._known.values():
             for index, (function, _, _, taken, hopped) in enumerate(known.passes):

@@ -84,9 +84,14 @@ class Stack:
     sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def reserved(self) -> int:
+        """Bytes of both reserves."""
+        return self.reserve_base + self.reserve_top
+
+    @property
     def usable(self) -> int:
         """Bytes that frames can take: the size without both reserves."""
-        return self.size - self.reserve_base - self.reserve_top
+        return self.size - self.reserved
 
     @property
     def pages(self) -> int:

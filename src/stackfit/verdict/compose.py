@@ -193,16 +193,10 @@ class Composer:
         """Bytes that a stack needs with at most `hop` indirect calls on each chain, as bounded so far."""
         best = self.solvers.best(placement.items, placement.exceptions, hop)
         nested = self.nested(layout, stack, placement, hop)
-        return (
-            stack.reserve_base
-            + stack.reserve_top
-            + (best.value if best else 0)
-            + sum(part.total for part in nested)
-        )
+        return stack.reserved + (best.value if best else 0) + sum(part.total for part in nested)
 
     def _fitting(self, layout: Layout, stack: Stack, placement: Placement) -> Fitting:
         """How many contexts fit, each by its own bound as tight as it has got."""
-        reserves = stack.reserve_base + stack.reserve_top
         exceptions = placement.exceptions
         known = [
             item
@@ -212,12 +206,10 @@ class Composer:
         alone, nested = [], []
         for hop in range(self.hops + 1):
             on_top = sum(part.total for part in self.nested(layout, stack, placement, hop))
-            values = []
-            for item in known:
-                best = self.solvers.best((item,), placement.exceptions, hop)
-                values.append(reserves + (best.value if best else 0))
-            alone.append(sum(value <= stack.size for value in values))
-            nested.append(sum(value + on_top <= stack.size for value in values))
+            bests = [self.solvers.best((item,), exceptions, hop) for item in known]
+            values = [best.value for best in bests if best is not None]
+            alone.append(sum(value <= stack.usable for value in values))
+            nested.append(sum(value + on_top <= stack.usable for value in values))
         return Fitting(len(placement.items), tuple(alone), tuple(nested))
 
     def _bound(self, seen: NDArray[np.bool_], hops: Sequence[int]) -> tuple[int | None, int]:
@@ -236,15 +228,16 @@ class Composer:
 
     def _certain(self, stack: Stack, placement: Placement) -> tuple[int, Best | None]:
         """The deepest found of the chains that could exceed the stack, down to their first assumption."""
-        reserves = stack.reserve_base + stack.reserve_top
         most, chosen = 0, None
         left = list(placement.items)
         for _ in range(_CERTAIN_TRIES):
             best = self.solvers.best(tuple(left), placement.exceptions)
-            if best is None or best.value + reserves <= stack.size:
+            if best is None or best.value <= stack.usable:
                 break
             chain = self.solvers.chain(best.item, best.start, placement.exceptions)
-            sure = reserves + best.above + evidence.certain(chain, self.calls, self.applied, self.frames)
+            sure = (
+                stack.reserved + best.above + evidence.certain(chain, self.calls, self.applied, self.frames)
+            )
             if sure > most:
                 most, chosen = sure, best
             if sure > stack.size:

@@ -48,9 +48,8 @@ def apply_assumptions(code: Code, frames: Frames, assumptions: AssumptionSet) ->
     shift = np.zeros(count, np.int32)
     user_only = np.zeros(count, np.bool_)
     preempts = np.zeros(count, np.bool_)
-    sleeps = np.zeros(count, np.bool_)
     by_function: dict[int, str] = {}
-    asleep: dict[int, str] = {}
+    sleeps: dict[int, str] = {}
     open_frame = (frames.summary & OPEN_FRAME) != 0
     entries = (*assumptions.budgets, *assumptions.cuts, *assumptions.sleeps, *assumptions.dynamics)
     named = {entry.subject for entry in entries if entry.match == "exact"}
@@ -75,8 +74,7 @@ def apply_assumptions(code: Code, frames: Frames, assumptions: AssumptionSet) ->
                 by_function[index] = f"cut at {text}: {charge.charge} B — {charge.reason}"
             sleeping = assumptions.sleeping(text)
             if sleeping is not None:
-                sleeps[index] = True
-                asleep[index] = f"not below {text} in an interrupt: {sleeping.reason}"
+                sleeps[index] = f"not below {text} in an interrupt: {sleeping.reason}"
             dynamic = assumptions.dynamic(text)
             if dynamic is not None and open_frame[index]:
                 shift[index] = max(dynamic.bytes - int(frame[index]), 0)
@@ -84,8 +82,10 @@ def apply_assumptions(code: Code, frames: Frames, assumptions: AssumptionSet) ->
                 open_frame[index] = False
                 by_function[index] = f"frame of {text}: at most {dynamic.bytes} B — {dynamic.reason}"
     # What may sleep ends with its own frame on top of interrupted code.
-    kernel_cut = np.where(sleeps & (cut < 0), frame, cut)
-    kernel_cut = np.where(user_only, 0, kernel_cut).astype(np.int32)
+    kernel_cut = cut.copy()
+    asleep = [index for index in sleeps if cut[index] < 0]
+    kernel_cut[asleep] = frame[asleep]
+    kernel_cut[user_only] = 0
     kernel_frame = np.where(user_only, 0, frame).astype(np.int32)
     return AppliedLimits(
         Limits(frame, times, cut, open_frame, shift),
@@ -93,5 +93,5 @@ def apply_assumptions(code: Code, frames: Frames, assumptions: AssumptionSet) ->
         user_only,
         preempts,
         by_function,
-        asleep,
+        sleeps,
     )

@@ -75,7 +75,8 @@ class Part:
 class Fitting:
     """How many contexts that start on a stack fit it, each by its own bound at 0 (direct), 1, 2 … hops.
 
-    A context of which nothing is known, or whose direct chains have no bound, fits nowhere.
+    A context of which nothing is known, or whose direct chains have no bound, fits nowhere; the others may
+    have open items below them, as their bounds may.
     """
 
     contexts: int

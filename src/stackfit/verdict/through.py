@@ -119,7 +119,7 @@ class _Search:
         if not any(item.starts for item in self.placement.items):
             return None
         nested = self.composer.nested(self.layout, stack, self.placement, self.composer.hops)
-        others = stack.reserve_base + stack.reserve_top
+        others = stack.reserved
         found_others = others + sum(part.found * part.times for part in nested)
         others += sum(part.total for part in nested)
         best: tuple[int, int, Context, tuple[int, ...]] | None = None
