@@ -18,7 +18,12 @@ from typing import Any
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-HOT_MODULES = ("stackfit.isa.x86_decode", "stackfit.frames.track", "stackfit.bounds.longest")
+HOT_MODULES = (
+    "stackfit.isa.x86_decode",
+    "stackfit.frames.track",
+    "stackfit.bounds.longest",
+    "stackfit.pages.replay_loop",
+)
 
 
 def load_script(name: str) -> ModuleType:

@@ -180,14 +180,15 @@ def _print_stack(console: Console, analysis: Analysis, layout: str, need: StackN
     for part in need.parts:
         line(console, _part_text(part))
     smallest = smallest_size(need, need.direct)
+    aside = " (open items aside)" if need.open else ""
     if smallest is not None:
-        aside = " (open items aside)" if need.open else ""
         line(console, f"  smallest size sufficient at direct: {size_text(smallest)}{aside}")
     fitting = need.fitting
     if fitting.contexts > 1:
         line(
             console,
-            f"  of {number_text(fitting.contexts)} contexts that start here, each by its own direct bound:"
+            f"  of {number_text(fitting.contexts)} contexts that start here,"
+            f" each by its own direct bound{aside}:"
             f" {number_text(fitting.alone[0])} fit alone,"
             f" {number_text(fitting.nested[0])} with all that may nest on top",
         )
