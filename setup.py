@@ -15,6 +15,11 @@ HOT_MODULES = (
     "stackfit.frames.track",
     "stackfit.bounds.longest",
     "stackfit.pages.replay_loop",
+    "stackfit.pages.buddy",
+    "stackfit.pages.zone",
+    "stackfit.pages.reclaim",
+    "stackfit.pages.compaction",
+    "stackfit.machine.interrupts_loop",
 )
 
 

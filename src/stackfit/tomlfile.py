@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import stat
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,10 @@ class Table:
         self._known.add(key)
         return key in self._data
 
+    def __iter__(self) -> Iterator[str]:
+        """Every key of the table, in file order."""
+        return iter(self._data)
+
     def keys(self) -> tuple[str, ...]:
         """Every key of the table, in file order."""
         return tuple(self._data)
@@ -149,6 +153,33 @@ class Table:
             raise self.error(key, f"{shown} is not between {least} and {most}")
         return value
 
+    def flag(self, key: str, default: bool) -> bool:
+        """true or false."""
+        if key not in self:
+            return default
+        value = self._data[key]
+        if not isinstance(value, bool):
+            raise self.error(key, "must be true or false")
+        return value
+
+    def integers(self, key: str, count: int | None, least: int, most: int) -> tuple[int, ...]:
+        """A list of `count` (None: some) whole numbers from `least` to `most`."""
+        kind = f"a list of {count if count is not None else 'some'} whole numbers between {least} and {most}"
+        values = self._take(key, kind, list)
+        wrong = len(values) != count if count is not None else not 0 < len(values) <= MAX_ITEMS
+        if wrong or not all(type(value) is int and least <= value <= most for value in values):
+            raise self.error(key, f"must be {kind}")
+        return tuple(values)
+
+    def number(self, key: str, least: float, most: float, default: float | None = None) -> float:
+        """A number from `least` to `most`, whole or not."""
+        if default is not None and key not in self:
+            return default
+        value = self._take(key, "a number", (int, float))
+        if not least <= value <= most:  # also refuses nan
+            raise self.error(key, f"must be a number between {least} and {most}")
+        return float(value)
+
     def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
         """A list of texts that are not blank."""
         if default is not None and key not in self:
@@ -164,6 +195,17 @@ class Table:
                 raise self.error(key, f"an item is longer than {MAX_TEXT} characters")
             folded.append(" ".join(value.split()))
         return tuple(folded)
+
+    def items(self, key: str, kind: str) -> list[Any]:
+        """A list of anything, which the caller checks; `kind` says of what."""
+        values: list[Any] = self._take(key, kind, list)
+        if not 0 < len(values) <= MAX_ITEMS:
+            raise self.error(key, f"must be {kind}, at most {MAX_ITEMS} of them")
+        return values
+
+    def is_text(self, key: str) -> bool:
+        """Whether the key is there and a text, for keys that may also be something else."""
+        return key in self and isinstance(self._data[key], str)
 
     def table(self, key: str) -> Table | None:
         """The sub-table, or None when absent."""

@@ -1,0 +1,1 @@
+"""Processes, CPUs and interrupts on pages and layouts: what a layout buys."""

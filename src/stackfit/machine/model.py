@@ -1,0 +1,82 @@
+"""What a run of the machine gives. Pages are 4 KiB; times are microseconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stackfit.machine.interrupts import StormResult
+
+__all__ = ["Compaction", "Contiguous", "Latency", "Reclaim", "Run"]
+
+
+@dataclass(frozen=True)
+class Reclaim:
+    """Pages looked at and freed, by requests themselves and by kswapd; `stalls`: requests that reclaimed."""
+
+    scanned: int
+    stolen: int
+    stalls: int
+    swapped: int
+    kswapd_scanned: int
+    kswapd_stolen: int
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """`runs`: direct compactions begun; `deferred`: zones passed over; the rest are pages."""
+
+    runs: int
+    deferred: int
+    scanned: int
+    free_scanned: int
+    migrated: int
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Of one fork; None where none was made. From counted events and assumed costs of each."""
+
+    p50: float | None
+    p99: float | None
+
+
+@dataclass(frozen=True)
+class Contiguous:
+    """An allocation of order > 0 that a fork makes: `per_child` on average (a slab is shared by objects)."""
+
+    what: str
+    order: int
+    per_child: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """One layout, one seed.
+
+    `processes`: children alive at the end. `stopped_by`: "oom" (the OOM killer was called), "threads-max",
+    "limit" (the scenario wanted no more), "end" (of the scenario). `failed_order`, `failed_what`: the
+    allocation that could not be met. `buddyinfo`: free blocks by order at the end, all zones. `before`: the
+    same, and MemFree, when the first child was made. `stack_bytes`: of the children's stacks. `storm`: what
+    interrupts did to the layout's stacks; None: the scenario has none.
+    """
+
+    layout: str
+    seed: int
+    mode: str
+    processes: int
+    stopped_by: str
+    failed_order: int | None
+    failed_what: str | None
+    free_pages: int
+    buddyinfo: tuple[int, ...]
+    before_free_pages: int
+    before_buddyinfo: tuple[int, ...]
+    reclaim: Reclaim
+    compaction: Compaction
+    fork_latency: Latency
+    forks: int
+    stack_bytes: int
+    contiguous: tuple[Contiguous, ...]
+    storm: StormResult | None
+    evidence: str
+    assumptions: tuple[str, ...]

@@ -1,0 +1,423 @@
+"""Memory of one machine: zones, and what a request goes through before it fails.
+
+Fast path, kswapd, direct compaction, direct reclaim, the OOM rule. What that costs in time is counted in
+events (pages scanned, migrated, written to swap); `Costs` turns them into microseconds.
+
+Sources: mm/page_alloc.c of Linux 6.1 (__alloc_pages_slowpath, should_reclaim_retry, __setup_per_zone_wmarks),
+mm/vmscan.c (shrink_node, balance_pgdat), mm/compaction.c (try_to_compact_pages, defer_compaction).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import isqrt
+from typing import Any
+
+import numpy as np
+
+from stackfit.pages import allocator_constants as c
+from stackfit.pages.compaction import compact
+from stackfit.pages.era import Era
+from stackfit.pages.reclaim import deactivate, shrink
+from stackfit.pages.zone import Zone
+
+__all__ = ["Events", "Handle", "Memory", "OutOfMemory", "Place", "Settings", "ZoneSpec"]
+
+_SWAP_CLUSTER_MAX = 32  # pages that one direct reclaim wants (include/linux/swap.h)
+_COSTLY_ORDER = 3  # PAGE_ALLOC_COSTLY_ORDER
+_MAX_COMPACT_RETRIES = 16
+_COMPACT_MAX_DEFER_SHIFT = 6
+_DEF_PRIORITY = 12  # mm/vmscan.c: the first pass looks at 1/4096 of a list
+_LEAST_MIN_KB, _MOST_MIN_KB = 128, 262144  # mm/page_alloc.c:calculate_min_free_kbytes
+_PRIORITY_LISTS = ((c.INACTIVE_FILE, c.ACTIVE_FILE), (c.INACTIVE_ANONYMOUS, c.ACTIVE_ANONYMOUS))
+
+
+@dataclass(frozen=True)
+class ZoneSpec:
+    """`pages`: the zone's end, counted from a place aligned to the largest block; `first`: where it begins.
+    `managed`: pages that boot gave to the allocator."""
+
+    name: str
+    pages: int
+    managed: int
+    first: int = 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a kernel's configuration and its sysctls say. `min_free_kb` None: by the kernel's formula."""
+
+    block_order: int
+    compaction: bool = True
+    boost: bool = True
+    pinned_may_move: bool = True  # vm.compact_unevictable_allowed
+    min_free_kb: int | None = None
+    swap_pages: int = 0
+    swappiness: int = 60
+    cpus: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A block of the kernel's own: zone by index, first page, order."""
+
+    zone: int
+    page: int
+    order: int
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """A page that may be moved or taken: zone by index, handle."""
+
+    zone: int
+    handle: int
+
+
+@dataclass
+class Events:
+    """What requests have gone through so far. All but the counts of calls are pages."""
+
+    stalls: int = 0  # requests that had to reclaim themselves (allocstall)
+    compactions: int = 0  # runs of direct compaction (compact_stall)
+    compactions_deferred: int = 0
+    kswapd_runs: int = 0
+    kswapd: list[int] = field(default_factory=lambda: [0] * c.COUNTERS)
+    direct: list[int] = field(default_factory=lambda: [0] * c.COUNTERS)
+
+    def total(self, counter: int) -> int:
+        """Of both kswapd and the requests themselves; `counter` as in allocator_constants."""
+        return self.kswapd[counter] + self.direct[counter]
+
+
+class OutOfMemory(Exception):
+    """A request that calls the OOM killer (order ≤ 3) or fails (above, or atomic)."""
+
+    def __init__(self, order: int, what: str) -> None:
+        super().__init__(f"order {order}: {what}")
+        self.order = order
+        self.what = what
+
+
+class Memory:
+    """Zones in address order under one era's rules; pages are given by zone index and page."""
+
+    def __init__(self, zones: Sequence[ZoneSpec], era: Era, settings: Settings) -> None:
+        self.era = era
+        self.settings = settings
+        self.events = Events()
+        self.swap_used = 0
+        self.zones = [
+            Zone(
+                spec.name,
+                spec.first,
+                spec.pages,
+                settings.block_order,
+                era.steal_rule,
+                era.tail_hint,
+                [0] * len(zones),
+            )
+            for spec in zones
+        ]
+        for zone, spec in zip(self.zones, zones, strict=True):
+            zone.managed = spec.managed
+            zone.mobility = era.mobility
+            zone.watermark_rule = era.watermark_rule
+        self._set_protection()
+        self._set_watermarks()
+        self._set_per_cpu_lists()
+        self._cursors = [np.array([0, zone.pages], np.int64) for zone in self.zones]
+        self._targets = np.zeros(1 << settings.block_order, np.int32)
+        self._defer = [[0, 0, -1] for _ in self.zones]  # considered, shift, failed order
+
+    # set up as the kernel does at boot
+
+    def _set_watermarks(self) -> None:
+        usable = [zone for zone in self.zones if zone.name != "HighMem"]
+        lowmem = sum(zone.managed for zone in usable)
+        kb = self.settings.min_free_kb
+        if kb is None:
+            kb = min(max(isqrt(lowmem * 4 * 16), _LEAST_MIN_KB), _MOST_MIN_KB)
+        for zone in usable:
+            zone.minimum = kb // 4 * zone.managed // max(lowmem, 1)
+            if self.era.low_above_min == "scaled":
+                step = max(zone.minimum // 4, zone.managed * 10 // 10000)
+                zone.low, zone.high = zone.minimum + step, zone.minimum + 2 * step
+            elif self.era.low_above_min == "quarters":
+                zone.low, zone.high = zone.minimum * 5 // 4, zone.minimum * 3 // 2
+            else:
+                zone.low, zone.high = zone.minimum * 2, zone.minimum * 3
+            if self.era.boost and self.settings.boost and 4 << zone.block_order <= zone.managed:
+                zone.boost_most = max(zone.high * 15000 // 10000, 1 << zone.block_order)
+
+    def _set_protection(self) -> None:
+        """lowmem_reserve: what a zone keeps from requests that could use higher ones."""
+        for index, zone in enumerate(self.zones):
+            ratio = self.era.reserve_ratio.get(zone.name, 0)
+            above, reserve = 0, [0] * len(self.zones)
+            for highest in range(index + 1, len(self.zones)):
+                above += self.zones[highest].managed
+                reserve[highest] = above // ratio if ratio else 0
+            zone.set_protection(reserve)
+
+    def _set_per_cpu_lists(self) -> None:
+        for zone in self.zones:
+            batch = min(zone.managed >> 10, 256) // 4 or 1  # zone_batchsize: at most 1 MiB
+            batch = max((1 << ((batch + batch // 2).bit_length() - 1)) - 1, 1)
+            zone.per_cpu_batch = batch
+            zone.per_cpu_orders = self.era.per_cpu_orders
+            zone.per_cpu_scaled = self.era.per_cpu_scaled
+            if self.era.per_cpu_high == "low-watermark":
+                zone.per_cpu_high = max(zone.low // self.settings.cpus, batch * 4)
+            else:
+                zone.per_cpu_high = batch * 6
+
+    # requests
+
+    @property
+    def free(self) -> int:
+        """MemFree, pages: what is on free lists (the per-CPU lists are not)."""
+        return sum(zone.free for zone in self.zones)
+
+    def counts(self) -> list[int]:
+        """Free blocks by order over all zones."""
+        return [sum(column) for column in zip(*(zone.counts() for zone in self.zones), strict=True)]
+
+    def allocate(
+        self, order: int, migratetype: int, highest: int | None = None, atomic: bool = False
+    ) -> Place:
+        """A block for GFP_KERNEL (`atomic`: GFP_ATOMIC). OutOfMemory: all that Linux tries was in vain."""
+        top = len(self.zones) - 1 if highest is None else highest
+        place = self._try(order, migratetype, top, "low", atomic)
+        if place is not None:
+            return place
+        return self._slow(order, migratetype, top, atomic)
+
+    def allocate_page(self, state: int, migratetype: int, highest: int | None = None) -> Handle:
+        """One page that goes to an LRU list: ANONYMOUS, FILE, PINNED or SLAB. OutOfMemory as above."""
+        place = self.allocate(0, migratetype, highest)
+        which = {
+            c.ANONYMOUS: c.INACTIVE_ANONYMOUS,
+            c.FILE: c.INACTIVE_FILE,
+            c.PINNED: c.UNEVICTABLE,
+            c.SLAB: c.SLABS,
+        }[state]
+        return Handle(place.zone, self.zones[place.zone].adopt(place.page, state, which))
+
+    def release(self, place: Place) -> None:
+        self.zones[place.zone].release(place.page, place.order)
+
+    def release_page(self, handle: Handle) -> None:
+        """Free a handle; a page in swap gives its place there back."""
+        zone = self.zones[handle.zone]
+        if zone.page(handle.handle) == c.SWAPPED_OUT:
+            self.swap_used -= 1
+        zone.release_handle(handle.handle)
+
+    def page(self, handle: Handle) -> int:
+        """Where a handle's page is in its zone; EVICTED or SWAPPED_OUT when reclaim took it."""
+        return int(self.zones[handle.zone].page(handle.handle))
+
+    def reference(self, handle: Handle) -> None:
+        """The page was used: reclaim spares it once."""
+        self.zones[handle.zone].reference(handle.handle)
+
+    def pin(self, handle: Handle) -> None:
+        """Make a page unevictable (mlock); ValueError: reclaim took it."""
+        self.zones[handle.zone].pin(handle.handle)
+
+    def _try(self, order: int, migratetype: int, highest: int, mark: str, atomic: bool) -> Place | None:
+        for index in range(highest, -1, -1):
+            zone = self.zones[index]
+            pages = getattr(zone, "minimum" if mark == "min" else mark) + zone.boost
+            page = zone.allocate(order, migratetype, pages, highest, atomic)
+            if page >= 0:
+                return Place(index, page, order)
+        return None
+
+    def _slow(self, order: int, migratetype: int, highest: int, atomic: bool) -> Place:
+        self.balance(order, highest)
+        place = self._try(order, migratetype, highest, "min", atomic)
+        if place is not None:
+            return place
+        if atomic:
+            raise OutOfMemory(order, "an atomic request fails at once")
+        can_compact = self.era.compaction and self.settings.compaction and order > 0
+        if can_compact and migratetype != c.MOVABLE:
+            place = self._compact_and_try(order, migratetype, highest, whole=False)
+            if place is not None:
+                return place
+        idle = compact_retries = 0
+        while True:
+            progress = self._direct_reclaim(order, highest)
+            if progress:
+                place = self._try(order, migratetype, highest, "min", False)
+                if place is None:
+                    for zone in self.zones:
+                        zone.drain()
+                    place = self._try(order, migratetype, highest, "min", False)
+                if place is not None:
+                    return place
+            if can_compact:
+                place = self._compact_and_try(order, migratetype, highest, whole=True)
+                if place is not None:
+                    return place
+            if self.era.retry == "progress":  # order ≤ 3 goes round for as long as anything is freed
+                if progress and order <= _COSTLY_ORDER:
+                    continue
+                break
+            idle = 0 if progress and order <= _COSTLY_ORDER else idle + 1
+            if idle > self.era.reclaim_retries:
+                if any(zone.unreserve_highatomic(migratetype) for zone in self.zones):
+                    continue
+            elif self._reclaim_could_help(order, highest):
+                continue
+            if progress and can_compact and compact_retries < _MAX_COMPACT_RETRIES:
+                compact_retries += 1
+                continue
+            break
+        place = self._try(order, migratetype, highest, "high", False)
+        if place is not None:
+            return place
+        raise OutOfMemory(order, "the OOM killer is called" if order <= _COSTLY_ORDER else "it fails")
+
+    # reclaim
+
+    def _shrink(
+        self, zone: Zone, priority: int, wanted: int, order: int, counters: np.ndarray[Any, Any]
+    ) -> int:
+        """One pass over a zone's lists at a priority (shrink_node); pages freed."""
+        freed = 0
+        swap = self.settings.swap_pages - self.swap_used
+        for inactive, active in _PRIORITY_LISTS:
+            anonymous = inactive == c.INACTIVE_ANONYMOUS
+            if anonymous and (swap <= 0 or not self.settings.swappiness):
+                continue
+            share = self.settings.swappiness if anonymous else 200 - self.settings.swappiness
+            if zone.pages_on(active) > zone.pages_on(inactive):  # inactive_is_low, for small memory
+                deactivate(zone, active, max(zone.pages_on(active) >> priority, _SWAP_CLUSTER_MAX), counters)
+            scan = (zone.pages_on(inactive) >> priority) * share // 100
+            if not scan and priority == 0:
+                scan = zone.pages_on(inactive)
+            if scan and freed < wanted:
+                before = int(counters[c.SWAPPED])
+                freed += shrink(
+                    zone, inactive, scan, wanted - freed, before + swap, order, self.era.lumpy, counters
+                )
+                swap -= int(counters[c.SWAPPED]) - before
+        scan = zone.pages_on(c.SLABS) >> priority
+        if scan and freed < wanted:
+            freed += shrink(zone, c.SLABS, scan, wanted - freed, 0, 0, False, counters)
+        self.swap_used = self.settings.swap_pages - swap if self.settings.swap_pages else 0
+        return freed
+
+    def _direct_reclaim(self, order: int, highest: int) -> int:
+        """The request reclaims itself (do_try_to_free_pages); pages freed."""
+        counters = np.zeros(c.COUNTERS, np.int64)
+        self.events.stalls += 1
+        freed = 0
+        for priority in range(_DEF_PRIORITY, -1, -1):
+            for zone in self.zones[highest::-1]:
+                freed += self._shrink(zone, priority, _SWAP_CLUSTER_MAX - freed, order, counters)
+                if freed >= _SWAP_CLUSTER_MAX:
+                    break
+            if freed >= _SWAP_CLUSTER_MAX:
+                break
+        _add(self.events.direct, counters)
+        return freed
+
+    def balance(self, order: int, highest: int) -> None:
+        """kswapd, run to its end: every zone to its high watermark, for `order` as far as the era tries."""
+        zones = self.zones[: highest + 1]
+        boosted = [zone.boost for zone in zones]
+        if not any(boosted) and self._balanced(order, highest):
+            return
+        counters = np.zeros(c.COUNTERS, np.int64)
+        self.events.kswapd_runs += 1
+        priority, total = _DEF_PRIORITY, 0
+        while priority > 0 and not self._balanced(order, highest):
+            freed = 0
+            for zone in zones:
+                if not zone.watermark_ok(order, zone.high + zone.boost, highest, False):
+                    wanted = max(zone.high, _SWAP_CLUSTER_MAX)
+                    freed += self._shrink(zone, priority, wanted, order, counters)
+            total += freed
+            if order and self.era.compaction and total >= 2 << order:
+                order = 0  # enough for compaction to work with (compact_gap)
+            if not freed:
+                priority -= 1
+        for zone, boost in zip(zones, boosted, strict=True):
+            zone.boost -= min(zone.boost, boost)
+        _add(self.events.kswapd, counters)
+
+    def _balanced(self, order: int, highest: int) -> bool:
+        tests = (
+            zone.watermark_ok(order, zone.high + zone.boost, highest, False)
+            for zone in self.zones[: highest + 1]
+            if zone.managed
+        )
+        # One zone that can serve is enough since 4.6 (pgdat_balanced); before, all had to.
+        return any(tests) if self.era.retry == "reclaimable" else all(tests)
+
+    def _reclaimable(self, zone: Zone) -> int:
+        pages = zone.pages_on(c.INACTIVE_FILE) + zone.pages_on(c.ACTIVE_FILE)
+        if self.swap_used < self.settings.swap_pages:
+            pages += zone.pages_on(c.INACTIVE_ANONYMOUS) + zone.pages_on(c.ACTIVE_ANONYMOUS)
+        return pages
+
+    def _reclaim_could_help(self, order: int, highest: int) -> bool:
+        """should_reclaim_retry: with everything reclaimable freed, would a zone pass?"""
+        for zone in self.zones[: highest + 1]:
+            mark = zone.minimum + zone.boost - self._reclaimable(zone)
+            if zone.watermark_ok(order, mark, highest, False):
+                return True
+        return False
+
+    # compaction
+
+    def _compact_and_try(self, order: int, migratetype: int, highest: int, whole: bool) -> Place | None:
+        """Direct compaction zone by zone (try_to_compact_pages), and the request again after each."""
+        self.events.compactions += 1
+        kind = migratetype if self.era.mobility else c.UNMOVABLE
+        for index in range(highest, -1, -1):
+            zone, defer = self.zones[index], self._defer[index]
+            if not zone.managed or self._deferred(defer, order):
+                continue
+            mark = zone.minimum + zone.boost
+            if not zone.watermark_ok(0, mark + (2 << order), highest, False):
+                continue  # too little free memory to work with
+            counters = np.zeros(c.COUNTERS, np.int64)
+            cursor = self._cursors[index]
+            result = compact(
+                zone, order, kind, whole, self.settings.pinned_may_move, cursor.data, counters.data,
+                self._targets.data,
+            )  # fmt: skip
+            _add(self.events.direct, counters)
+            if result == c.COMPACT_COMPLETE or cursor[0] >= cursor[1]:
+                cursor[:] = 0, zone.pages
+            page = zone.allocate(order, migratetype, mark, highest, False)
+            if page >= 0:
+                defer[:] = 0, 0, max(defer[2], order + 1)
+                return Place(index, page, order)
+            if whole and result == c.COMPACT_COMPLETE:
+                failed = order if defer[2] < 0 else min(defer[2], order)
+                defer[:] = 0, min(defer[1] + 1, _COMPACT_MAX_DEFER_SHIFT), failed
+        return None
+
+    def _deferred(self, defer: list[int], order: int) -> bool:
+        """compaction_deferred: after failures every 2nd, 4th … 64th attempt only."""
+        considered, shift, failed = defer
+        if failed < 0 or order < failed:
+            return False
+        if considered + 1 >= 1 << shift:
+            defer[0] = 1 << shift
+            return False
+        defer[0] += 1
+        self.events.compactions_deferred += 1
+        return True
+
+
+def _add(total: list[int], counters: np.ndarray[Any, Any]) -> None:
+    for index in range(c.COUNTERS):
+        total[index] += int(counters[index])

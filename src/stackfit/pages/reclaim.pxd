@@ -1,0 +1,2 @@
+from stackfit.pages.allocator_constants cimport *
+from stackfit.pages.zone cimport Zone
