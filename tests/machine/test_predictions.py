@@ -1,4 +1,4 @@
-"""The model against the experiment: children until memory gives out, on kernels that differ in their stack."""
+"""The model against the experiment: children until memory gives out, on kernels with two stack sizes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 from conftest import load_script
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

@@ -30,9 +30,10 @@
     until_free_kb = 1024               until so much is free; or kb = 4096: so much
     file_slabs = [12, 32]              each page is a file of its own: objects a slab of its inode, dentry …
     [[step]]
-    do = "punch"                       free every second page of a kind, in the order in which they were taken
+    do = "punch"                       free every second page of a kind
     kind = "anonymous"
     every = 2
+    by = "address"                     in the order of their addresses; default "age": as they were taken
     until_free_kb = 11904              only so many that so much is free, per-CPU lists half full: the
                                        first are spared; default: all
     [[step]]
@@ -84,7 +85,17 @@ from stackfit.pages.memory import Settings, ZoneSpec
 from stackfit.pages.placement import types_after_boot
 from stackfit.tomlfile import Table, find, names_in, read_toml
 
-__all__ = ["KINDS", "SCENARIOS", "Memory", "Scenario", "Step", "TimeCosts", "ZoneState", "load_scenario"]
+__all__ = [
+    "KINDS",
+    "SCENARIOS",
+    "Memory",
+    "Scenario",
+    "Step",
+    "TimeCosts",
+    "ZoneState",
+    "load_scenario",
+    "parse_scenario",
+]
 
 _DIRECTORY = Path(__file__).parent / "scenarios"
 SCENARIOS = names_in(_DIRECTORY)
@@ -95,7 +106,7 @@ _MOST_KB = _MOST_PAGES * _PAGE_KB
 _MOST_COUNT = 10_000_000
 _STEPS = {
     "fill": ("kind", "until_free_kb", "kb", "file_slabs"),
-    "punch": ("kind", "every", "until_free_kb"),
+    "punch": ("kind", "every", "by", "until_free_kb"),
     "pin": ("kind",),
     "churn": ("kind", "rounds", "pages"),
     "children": ("mode", "number"),
@@ -154,6 +165,7 @@ class Step:
     kind: str = ""
     mode: str = ""
     every: int = 2
+    by: str = "age"
     until_free_kb: int | None = None
     kb: int | None = None
     rounds: int = 0
@@ -290,6 +302,7 @@ def _depths(table: Table, key: str) -> tuple[tuple[int, float], ...]:
 
 _READERS: Mapping[str, Callable[[Table, str], object]] = {
     "kind": lambda table, key: table.choice(key, KINDS),
+    "by": lambda table, key: table.choice(key, ("age", "address")),
     "mode": lambda table, key: table.choice(key, (PROCESS, THREAD)),
     "every": lambda table, key: table.integer(key, 2, 1 << 20),  # 1 would free everything
     "until_free_kb": lambda table, key: table.integer(key, 0, _MOST_KB),

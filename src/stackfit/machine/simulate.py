@@ -118,6 +118,8 @@ class _Machine:
         if until is not None:
             there = memory.free + memory.zones[-1].per_cpu_count
             spared = max(holes - max(until + half - there, 0), 0)
+        if step.by == "address":
+            held.sort(key=lambda handle: (handle.zone, memory.page(handle)))
         kept: list[Handle] = []
         for index, handle in enumerate(held):
             if index % step.every == step.every - 1 and index // step.every >= spared:

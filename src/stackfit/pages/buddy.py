@@ -36,8 +36,9 @@ __all__ = ["Buddy"]
 
 class Buddy:
     """The zone spans pages `begin` to `pages`; arrays are rounded up to a multiple of the largest block.
-    Every page starts as ABSENT. Of a pageblock that the zone does not span from its start, stealing moves what lies
-    above the stolen block; one that it does not span to its end it never moves (move_freepages_block).
+    Every page starts as ABSENT. Of a pageblock that the zone does not span from its start, stealing moves
+    what lies above the stolen block; one that it does not span to its end it never moves
+    (move_freepages_block).
 
     `block_order`: pageblock_order. `steal`: STEAL_*. `tail_hint`: blocks whose merged buddy is free too go
     to the list's end (2.6.34 and later).
@@ -273,7 +274,7 @@ class Buddy:
         self._enlist(page, order, migratetype, True)
 
     def move_blocks(self, page: cython.int, end: cython.int, migratetype: cython.int) -> cython.int:
-        """Put the free blocks from `page` to `end` on the lists of `migratetype`; how many pages were moved."""
+        """Put the free blocks from `page` to `end` on the lists of `migratetype`; pages moved."""
         moved: cython.int = 0
         order: cython.int
         while page < end:

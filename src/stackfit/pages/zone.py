@@ -42,9 +42,9 @@ __all__ = ["Zone"]
 
 
 class Zone(Buddy):
-    """`begin`, `pages`, `block_order`, `steal`, `tail_hint`: see Buddy. `protection`: pages kept from requests
-    that could have used the zone with that index (lowmem_reserve). Watermarks, `per_cpu_*` and the rest are set
-    by whoever makes the zone; until then nothing is withheld and there are no per-CPU lists.
+    """`begin`, `pages`, `block_order`, `steal`, `tail_hint`: see Buddy. `protection`: pages kept from
+    requests that could have used the zone with that index (lowmem_reserve). Watermarks, `per_cpu_*` and the
+    rest are set by whoever makes the zone; until then nothing is withheld and there are no per-CPU lists.
     """
 
     def __init__(
