@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from stackfit.analysis import MOST_HOPS, UNLIMITED, Analysis, Step, analyse
 from stackfit.image.model import InputError
 
-__all__ = ["add_image_options", "output", "run_analysis"]
+__all__ = ["add_image_options", "output", "progress", "run_analysis"]
 
 
 def add_image_options(parser: argparse.ArgumentParser, images: str = "+") -> None:
@@ -59,7 +59,7 @@ def _hops(text: str) -> int:
 
 def run_analysis(options: argparse.Namespace, images: list[str] | None = None) -> Analysis:
     """Load and analyse what the options name, with progress on a terminal."""
-    with _progress() as report:
+    with progress() as report:
         return analyse(
             images if images is not None else options.images,
             options.modules,
@@ -72,7 +72,8 @@ def run_analysis(options: argparse.Namespace, images: list[str] | None = None) -
 
 
 @contextmanager
-def _progress() -> Iterator[Step]:
+def progress() -> Iterator[Step]:
+    """What is being done and the share done, on a terminal; nothing in a pipe."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda step, share: None

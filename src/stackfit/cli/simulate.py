@@ -1,22 +1,31 @@
-"""stackfit simulate: recorded page-allocator events replayed."""
+"""stackfit simulate: a scenario on layouts, or recorded page-allocator events replayed."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from stackfit.cli.options import output
+from stackfit.cli.options import output, progress
 from stackfit.image.model import InputError
+from stackfit.layouts import load_layout
+from stackfit.machine.model import Run
+from stackfit.machine.scenario import SCENARIOS, Scenario, load_scenario
+from stackfit.machine.simulate import simulate
 from stackfit.pages.replay import read_recording, replay
 from stackfit.pages.trace import read_trace, write_csv
 from stackfit.report.json import dumps
+from stackfit.report.machine import print_simulation, simulation_json
 from stackfit.report.pages import print_replay, replay_json
 from stackfit.report.terminal import make_console
 
+_MOST_SEEDS = 10_000
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    # One of these says what to do; a scenario, as a positional word, joins this group.
     what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "scenario", nargs="?", metavar="SCENARIO", help=f"a TOML file, or one of {', '.join(SCENARIOS)}"
+    )
     what.add_argument(
         "--replay",
         metavar="DIR|EVENTS",
@@ -29,19 +38,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write what the replay uses of a trace (CSV, or text of trace-cmd, tracefs, perf) as CSV; "
         "- is standard output",
     )
+    parser.add_argument(
+        "--layout",
+        metavar="NAME|FILE",
+        action="append",
+        default=[],
+        help="stack layout: a preset or a TOML file (repeatable); default: the scenario's own",
+    )
+    parser.add_argument(
+        "--seeds", type=_seeds, metavar="N", help="runs of each layout, seeds 0 to N-1 (default 1)"
+    )
     parser.add_argument("--json", metavar="FILE", help="write JSON there; - is standard output")
 
 
+def _seeds(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= _MOST_SEEDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {_MOST_SEEDS}")
+    return int(text)
+
+
 def run(options: argparse.Namespace) -> int:
+    if options.scenario is None and (options.layout or options.seeds):
+        raise InputError("--layout, --seeds", "go with a scenario")
     if options.convert is not None:
         if options.json:
             raise InputError("--json", "does not go with --convert, which writes CSV")
         source, target = options.convert
         output(target, write_csv(read_trace(Path(source))))
         return 0
-    result = replay(read_recording(Path(options.replay)))
+    if options.replay is not None:
+        result = replay(read_recording(Path(options.replay)))
+        if options.json:
+            output(options.json, dumps(replay_json(result)))
+        if options.json != "-":
+            print_replay(make_console(), result)
+        return 0
+    scenario = load_scenario(options.scenario)
+    runs = run_scenario(scenario, options.layout or scenario.layouts, options.seeds or 1)
     if options.json:
-        output(options.json, dumps(replay_json(result)))
+        output(options.json, dumps(simulation_json(scenario, runs)))
     if options.json != "-":
-        print_replay(make_console(), result)
+        print_simulation(make_console(), scenario, runs)
     return 0
+
+
+def run_scenario(scenario: Scenario, names: list[str] | tuple[str, ...], seeds: int) -> list[Run]:
+    """Every layout with every seed, with progress on a terminal."""
+    layouts = [load_layout(name) for name in names]
+    runs: list[Run] = []
+    with progress() as report:
+        for layout in layouts:
+            for seed in range(seeds):
+                done = len(runs)
+                title = f"{scenario.name} on {layout.name}"
+
+                def step(share: float, done: int = done, title: str = title) -> None:
+                    report(title, (done + share) / (len(layouts) * seeds))
+
+                step(0.0)
+                runs.append(simulate(scenario, layout, seed, step))
+    return runs

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stackfit.machine.interrupts import StormResult
+from stackfit.machine.overflow import Chance
 
 __all__ = ["Compaction", "Contiguous", "Latency", "Reclaim", "Run"]
 
@@ -57,7 +58,7 @@ class Run:
     "limit" (the scenario wanted no more), "end" (of the scenario). `failed_order`, `failed_what`: the
     allocation that could not be met. `buddyinfo`: free blocks by order at the end, all zones. `before`: the
     same, and MemFree, when the first child was made. `stack_bytes`: of the children's stacks. `storm`: what
-    interrupts did to the layout's stacks; None: the scenario has none.
+    interrupts did to the layout's stacks, `chance`: of an overflow per hour; None: the scenario has none.
     """
 
     layout: str
@@ -78,5 +79,6 @@ class Run:
     stack_bytes: int
     contiguous: tuple[Contiguous, ...]
     storm: StormResult | None
+    chance: Chance | None
     evidence: str
     assumptions: tuple[str, ...]

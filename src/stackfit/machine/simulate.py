@@ -13,6 +13,7 @@ from stackfit.layouts.model import PAGE, Layout
 from stackfit.machine.children import Child, Children, Failure
 from stackfit.machine.costs import PROCESS
 from stackfit.machine.model import Compaction, Contiguous, Latency, Reclaim, Run
+from stackfit.machine.overflow import Chance, chance_of_overflow
 from stackfit.machine.scenario import Memory as MemoryState
 from stackfit.machine.scenario import Scenario, Step
 from stackfit.machine.storm import StormResult, run_storm
@@ -52,11 +53,14 @@ def start_memory(state: MemoryState, scenario: Scenario) -> Memory:
 def simulate(scenario: Scenario, layout: Layout, seed: int, progress: Progress = lambda share: None) -> Run:
     """One run; the same seed gives the same run. InputError: the layout has no stack to allocate, or memory
     runs out before the first child."""
-    storm = run_storm(scenario.storm, layout, seed) if scenario.storm is not None else None
+    storm = chance = None
+    if scenario.storm is not None:
+        storm = run_storm(scenario.storm, layout, seed)
+        chance = chance_of_overflow(scenario.storm, layout, seed, storm)
     machine = _Machine(scenario, layout, seed, progress)
     if scenario.memory is not None:
         machine.go()
-    return machine.result(storm)
+    return machine.result(storm, chance)
 
 
 @dataclass
@@ -258,7 +262,7 @@ class _Machine:
 
     # the result
 
-    def result(self, storm: StormResult | None) -> Run:
+    def result(self, storm: StormResult | None = None, chance: Chance | None = None) -> Run:
         memory, children, events = self.memory, self.children, self.memory.events if self.memory else None
         direct = events.direct if events else [0] * c.COUNTERS
         kswapd = events.kswapd if events else [0] * c.COUNTERS
@@ -288,8 +292,9 @@ class _Machine:
             stack_bytes=children.stack_pages * PAGE if children else 0,
             contiguous=self._contiguous(),
             storm=storm,
+            chance=chance,
             evidence="assumed",
-            assumptions=self._assumptions(storm),
+            assumptions=self._assumptions(storm, chance),
         )  # fmt: skip
 
     def _contiguous(self) -> tuple[Contiguous, ...]:
@@ -299,7 +304,7 @@ class _Machine:
         own = (Contiguous("stack", stack.order, 1.0),) if stack.order else ()
         return own + self.children.cost.contiguous(self.mode)
 
-    def _assumptions(self, storm: StormResult | None) -> tuple[str, ...]:
+    def _assumptions(self, storm: StormResult | None, chance: Chance | None) -> tuple[str, ...]:
         scenario, said = self.scenario, list[str]()
         if scenario.era.assumption:
             said.append(scenario.era.assumption)
@@ -312,6 +317,8 @@ class _Machine:
             said.append("times: assumed costs of counted events")
         if storm is not None:
             said.extend(storm.assumptions)
+        if chance is not None:
+            said.extend(one for one in chance.assumptions if one not in said)
         return tuple(said)
 
     def _memory(self) -> Memory:
