@@ -76,7 +76,7 @@ def describe(
             {"do": "punch", "kind": kind, "until_free_kb": holes["free_kb"]},
         ]
         if kind == "ramfs":
-            steps[0]["file_slabs"] = kernel["file_slabs"]
+            steps[0]["slabs"] = kernel["file_slabs"]
         else:
             steps.append({"do": "pin", "kind": kind})
     steps.append({"do": "children", "mode": mode})

@@ -5,9 +5,10 @@
  * every system call it uses is visible here.
  *
  * Words on the kernel command line (the kernel hands them over as environment):
- *   state=fresh|anon|ramfs   memory before the first child (default fresh)
+ *   state=fresh|anon|ramfs|locked   memory before the first child (default fresh)
  *   kind=process|thread|none children: fork, or clone with CLONE_VM|FS|FILES|SIGHAND
  *   leave=KB                 free memory at which filling stops before holes are made (1024)
+ *   touch=KB                 state=locked: so much is touched, every second page freed, the rest locked
  *   ballast=KB               first take memory until no more than KB are free (0: do not)
  *   every=N                  print meminfo, slabinfo and buddyinfo every N children (50)
  *   limit=N                  stop after N children (0: when memory gives out)
@@ -29,7 +30,7 @@ typedef unsigned long long u64;
 enum {
 	SYS_read = 3, SYS_write = 4, SYS_open = 5, SYS_close = 6, SYS_unlink = 10, SYS_lseek = 19,
 	SYS_mount = 21, SYS_pause = 29, SYS_reboot = 88, SYS_munmap = 91, SYS_sysinfo = 116,
-	SYS_clone = 120, SYS_nanosleep = 162, SYS_mmap2 = 192, SYS_madvise = 219,
+	SYS_clone = 120, SYS_mlock = 150, SYS_nanosleep = 162, SYS_mmap2 = 192, SYS_madvise = 219,
 };
 
 enum { PAGE = 4096, BUFFER = 8 * PAGE, RDONLY = 0, WRONLY = 1, RDWR = 2, CREAT = 0100 };
@@ -255,6 +256,21 @@ static void anonymous_holes(ulong leave)
 		call3(SYS_madvise, memory + i * PAGE, PAGE, DONTNEED);
 }
 
+/* As anonymous_holes, of a given size, and out of reclaim's and compaction's reach. */
+static void locked_holes(ulong pages)
+{
+	char *memory = unshared(pages * PAGE);
+
+	set("/proc/sys/vm/compact_unevictable_allowed", "0");
+	for (ulong i = 0; i < pages; i++)
+		memory[i * PAGE] = 1;
+	for (ulong i = 0; i < pages; i++)
+		if (i % 2)
+			call3(SYS_madvise, memory + i * PAGE, PAGE, DONTNEED);
+		else
+			call2(SYS_mlock, memory + i * PAGE, PAGE);
+}
+
 static void ramfs_holes(ulong leave, char *buffer)
 {
 	long kept, removed;
@@ -351,6 +367,8 @@ __attribute__((used)) static void start(long *stack)
 		take(unshared(512ul << 20), number("ballast", 0));
 	if (*state == 'a')
 		anonymous_holes(leave);
+	else if (*state == 'l')
+		locked_holes(number("touch", 0) * 1024 / PAGE);
 	else if (*state == 'r')
 		ramfs_holes(leave, buffer);
 	snapshot("before", 0, buffer, 1);

@@ -35,28 +35,37 @@ class Failure(Exception):
 @dataclass
 class _Slab:
     place: Place | None  # None: of a time before this run; it never goes back
+    objects: int
     used: int
 
 
 @dataclass
 class _Cache:
-    """Slabs of one kind of object; those with room are at the end of `partial`."""
+    """Slabs of one kind of object: `partial`, those with room."""
 
-    objects: int
-    order: int
+    kind: Allocation
     partial: list[_Slab] = field(default_factory=list)
 
     def take(self, memory: Memory) -> _Slab:
         if not self.partial:
-            self.partial.append(_Slab(memory.allocate(self.order, UNMOVABLE), 0))
+            self.partial.append(self._new(memory))
         slab = self.partial[-1]
         slab.used += 1
-        if slab.used == self.objects:
+        if slab.used == slab.objects:
             self.partial.pop()
         return slab
 
+    def _new(self, memory: Memory) -> _Slab:
+        kind = self.kind
+        if kind.order > kind.least_order:
+            place = memory.try_allocate(kind.order, UNMOVABLE)
+            if place is None:
+                return _Slab(memory.allocate(kind.least_order, UNMOVABLE), kind.least_objects, 0)
+            return _Slab(place, kind.objects, 0)
+        return _Slab(memory.allocate(kind.order, UNMOVABLE), kind.objects, 0)
+
     def give(self, memory: Memory, slab: _Slab) -> None:
-        if slab.used == self.objects:
+        if slab.used == slab.objects:
             self.partial.append(slab)
         slab.used -= 1
         if not slab.used and slab.place is not None:
@@ -85,11 +94,12 @@ class Children:
         self.cost = cost
         self.stack = process_stack(layout)
         self.stack_pages = 0
-        self._caches = [_Cache(one.objects, one.order) for one in cost.allocations]
+        self._caches = [_Cache(one) for one in cost.allocations]
         for cache in self._caches:  # the slab in use when the run begins has been filled to some level
-            used = int(random.integers(1, cache.objects + 1)) if cache.objects else 0
-            if used < cache.objects:
-                cache.partial.append(_Slab(None, used))
+            objects = cache.kind.objects
+            used = int(random.integers(1, objects + 1)) if objects else 0
+            if used < objects:
+                cache.partial.append(_Slab(None, objects, used))
 
     def create(self, mode: str) -> Child:
         """Fork (mode "process") or clone (mode "thread"). Failure: an allocation could not be met; what the

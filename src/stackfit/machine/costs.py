@@ -7,7 +7,8 @@
     page_table_maps = 1024           pages that one page table maps (512 with 8-byte entries)
     [[allocation]]
     what = "task_struct"
-    slab = { objects = 2, order = 0 }  an object of a slab of 2^order pages that holds so many
+    slab = { objects = 2, order = 0 }  an object of a slab of 2^order pages that holds so many; SLUB, which
+                                       falls back to its least order: least_objects, least_order besides
     per_process = 1                    how many a process takes (default 0)
     per_thread = 1                     … and a thread that shares its parent's memory (default 0)
     [[allocation]]
@@ -39,7 +40,9 @@ _MOST_ORDER = 10
 
 @dataclass(frozen=True)
 class Allocation:
-    """`objects`: of a slab, or 0 for a block of its own; `order`: of the slab or block (the stack's: 0)."""
+    """`objects`: of a slab, or 0 for a block of its own; `order`: of the slab or block (the stack's: 0).
+    `least_objects`, `least_order`: of the slab taken where there is no block of `order` (mm/slub.c:
+    allocate_slab); the same numbers where there is no such way out."""
 
     what: str
     order: int
@@ -48,6 +51,8 @@ class Allocation:
     per_thread: int
     movable: bool
     stack: bool
+    least_objects: int
+    least_order: int
 
     def number(self, mode: str) -> int:
         return self.per_thread if mode == THREAD else self.per_process
@@ -98,9 +103,16 @@ def _allocation(table: Table) -> Allocation:
     objects = order = 0
     if slab is not None:
         objects, order = slab.integer("objects", 1, 4096), slab.integer("order", 0, _MOST_ORDER)
+        least = (
+            slab.integer("least_objects", 1, objects, objects),
+            slab.integer("least_order", 0, order, order),
+        )
         slab.done()
     elif not stack:
         order = table.integer("order", 0, _MOST_ORDER)
+        least = 0, order
+    else:
+        least = 0, 0
     if movable and (order or objects or stack):
         raise table.error("movable", "only a single page is")
     per_process = table.integer("per_process", 0, 100_000, 0)
@@ -108,4 +120,4 @@ def _allocation(table: Table) -> Allocation:
     if stack and (per_process, per_thread) != (1, 1):
         raise table.error("", "every child has one stack")
     table.done()
-    return Allocation(what, order, objects, per_process, per_thread, movable, stack)
+    return Allocation(what, order, objects, per_process, per_thread, movable, stack, *least)

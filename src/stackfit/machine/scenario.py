@@ -28,7 +28,8 @@
     do = "fill"                        take single pages
     kind = "anonymous"                 "file" (clean page cache), "ramfs", "slab" (reclaimable)
     until_free_kb = 1024               until so much is free; or kb = 4096: so much
-    file_slabs = [12, 32]              each page is a file of its own: objects a slab of its inode, dentry …
+    slabs = [12, 32]                   each page brings objects with it (a file of its own: its inode, its
+                                       dentry): how many of each a slab of one page holds
     [[step]]
     do = "punch"                       free every second page of a kind
     kind = "anonymous"
@@ -39,6 +40,7 @@
     [[step]]
     do = "pin"                         what is left of the kind can no longer be reclaimed (mlock)
     kind = "anonymous"
+    slabs = [28, 72]                   as above, of the kernel's own (mappings split by mlock)
     [[step]]
     do = "churn"                       take and free pages of a kind at random: rounds × pages
     kind = "file"
@@ -105,9 +107,9 @@ _MOST_PAGES = 1 << 26  # 256 GiB: beyond, the arrays take more memory than this 
 _MOST_KB = _MOST_PAGES * _PAGE_KB
 _MOST_COUNT = 10_000_000
 _STEPS = {
-    "fill": ("kind", "until_free_kb", "kb", "file_slabs"),
+    "fill": ("kind", "until_free_kb", "kb", "slabs"),
     "punch": ("kind", "every", "by", "until_free_kb"),
-    "pin": ("kind",),
+    "pin": ("kind", "slabs"),
     "churn": ("kind", "rounds", "pages"),
     "children": ("mode", "number"),
     "cycle": ("mode", "alive", "forks", "touch"),
@@ -175,7 +177,7 @@ class Step:
     forks: int = 0
     touch: int = 0
     depths: tuple[tuple[int, float], ...] = ()
-    file_slabs: tuple[int, ...] = ()
+    slabs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -309,7 +311,7 @@ _READERS: Mapping[str, Callable[[Table, str], object]] = {
     "kb": lambda table, key: table.integer(key, 1, _MOST_KB),
     "touch": lambda table, key: table.integer(key, 0, _MOST_COUNT),
     "depths": _depths,
-    "file_slabs": lambda table, key: table.integers(key, None, 1, 4096),
+    "slabs": lambda table, key: table.integers(key, None, 1, 4096),
     **{
         key: lambda table, key: table.integer(key, 1, _MOST_COUNT)
         for key in ("rounds", "pages", "number", "alive", "forks")

@@ -104,7 +104,7 @@ class _Machine:
         until = (step.until_free_kb or 0) * 1024 // PAGE
         made = 0
         while made < number if number is not None else memory.free > until:
-            for _ in range(sum(made % objects == 0 for objects in step.file_slabs)):
+            for _ in range(sum(made % objects == 0 for objects in step.slabs)):
                 if step.kind == "ramfs":  # fs/ramfs pins inodes and dentries; a slab of them stays
                     memory.allocate(0, c.RECLAIMABLE)
                 else:
@@ -150,7 +150,9 @@ class _Machine:
 
     def _pin(self, step: Step) -> None:
         memory = self._memory()
-        for handle in self.held[step.kind]:
+        for at, handle in enumerate(self.held[step.kind]):
+            for _ in range(sum(at % objects == 0 for objects in step.slabs)):
+                memory.allocate(0, c.UNMOVABLE)
             if memory.page(handle) >= 0:
                 memory.pin(handle)
 

@@ -9,6 +9,8 @@ cdef class Buddy:
     cdef readonly int steal
     cdef readonly bint tail_hint
     cdef readonly long long free
+    cdef public long long boost
+    cdef public long long boost_most
     cdef readonly long long stolen_blocks
     cdef readonly long long claimed_blocks
     cdef int[::1] after

@@ -40,6 +40,7 @@ class Buddy:
     what lies above the stolen block; one that it does not span to its end it never moves
     (move_freepages_block).
 
+    `boost`: pages that watermarks are raised by after stealing, up to `boost_most` (boost_watermark).
     `block_order`: pageblock_order. `steal`: STEAL_*. `tail_hint`: blocks whose merged buddy is free too go
     to the list's end (2.6.34 and later).
     """
@@ -57,6 +58,7 @@ class Buddy:
         self.steal = steal
         self.tail_hint = tail_hint
         self.free = 0
+        self.boost = self.boost_most = 0
         self.stolen_blocks = 0
         self.claimed_blocks = 0
         nodes = np.arange(pages + LISTS, dtype=np.int32)
@@ -249,6 +251,8 @@ class Buddy:
         i: cython.int
         moved: cython.int
         alike: cython.int = 0
+        if self.boost_most and order < self.block_order and old != HIGHATOMIC:
+            self.boost = min(self.boost + size, self.boost_most)
         if order >= self.block_order:
             for i in range(1 << (order - self.block_order)):
                 self.block_type[block + i] = migratetype

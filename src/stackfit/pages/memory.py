@@ -27,6 +27,7 @@ __all__ = ["Events", "Handle", "Memory", "OutOfMemory", "Place", "Settings", "Zo
 _SWAP_CLUSTER_MAX = 32  # pages that one direct reclaim wants (include/linux/swap.h)
 _COSTLY_ORDER = 3  # PAGE_ALLOC_COSTLY_ORDER
 _MAX_COMPACT_RETRIES = 16
+_MAX_RECLAIM_RETRIES = 16  # runs without success after which kswapd gives up (mm/internal.h)
 _COMPACT_MAX_DEFER_SHIFT = 6
 _DEF_PRIORITY = 12  # mm/vmscan.c: the first pass looks at 1/4096 of a list
 _LEAST_MIN_KB, _MOST_MIN_KB = 128, 262144  # mm/page_alloc.c:calculate_min_free_kbytes
@@ -108,6 +109,7 @@ class Memory:
         self.settings = settings
         self.events = Events()
         self.swap_used = 0
+        self._kswapd_failures = 0
         self.zones = [
             Zone(
                 spec.name,
@@ -193,6 +195,13 @@ class Memory:
         if place is not None:
             return place
         return self._slow(order, migratetype, top, atomic)
+
+    def try_allocate(self, order: int, migratetype: int) -> Place | None:
+        """A block for a request that neither reclaims nor wakes kswapd; None: there is none."""
+        top = len(self.zones) - 1
+        return self._try(order, migratetype, top, "low", False) or self._try(
+            order, migratetype, top, "min", False
+        )
 
     def allocate_page(self, state: int, migratetype: int, highest: int | None = None) -> Handle:
         """One page that goes to an LRU list: ANONYMOUS, FILE, PINNED or SLAB. OutOfMemory as above."""
@@ -325,6 +334,8 @@ class Memory:
             if freed >= _SWAP_CLUSTER_MAX:
                 break
         _add(self.events.direct, counters)
+        if freed:
+            self._kswapd_failures = 0
         return freed
 
     def balance(self, order: int, highest: int) -> None:
@@ -333,6 +344,8 @@ class Memory:
         boosted = [zone.boost for zone in zones]
         if not any(boosted) and self._balanced(order, highest):
             return
+        if self._kswapd_failures >= _MAX_RECLAIM_RETRIES:
+            return  # hopeless: it sleeps until somebody else reclaims something, and a boost stays
         counters = np.zeros(c.COUNTERS, np.int64)
         self.events.kswapd_runs += 1
         priority, total = _DEF_PRIORITY, 0
@@ -347,6 +360,7 @@ class Memory:
                 order = 0  # enough for compaction to work with (compact_gap)
             if not freed:
                 priority -= 1
+        self._kswapd_failures = 0 if total else self._kswapd_failures + 1
         for zone, boost in zip(zones, boosted, strict=True):
             zone.boost -= min(zone.boost, boost)
         _add(self.events.kswapd, counters)

@@ -7,8 +7,6 @@ cdef class Zone(Buddy):
     cdef public long long minimum
     cdef public long long low
     cdef public long long high
-    cdef public long long boost
-    cdef public long long boost_most
     cdef public int watermark_rule
     cdef public bint mobility
     cdef public int per_cpu_orders

@@ -62,7 +62,6 @@ class Zone(Buddy):
         self.name = name
         self.managed = 0
         self.minimum = self.low = self.high = 0
-        self.boost = self.boost_most = 0
         self.watermark_rule = 0
         self.mobility = True
         self.per_cpu_orders = 0
