@@ -159,9 +159,8 @@ def rows(*chosen: str) -> Iterator[Row]:
 def main() -> None:
     for row in rows(*sys.argv[1:]):
         (children, order), (modelled, model_order) = row.measured, row.modelled
-        print(
-            f"{row.name:32} measured {children:5} order {order}  model {modelled:5} order {model_order}  {row.off:+.1%}"
-        )
+        measured = f"measured {children:5} order {order}"
+        print(f"{row.name:32} {measured}  model {modelled:5} order {model_order}  {row.off:+.1%}")
 
 
 if __name__ == "__main__":
