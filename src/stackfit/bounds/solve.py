@@ -42,6 +42,7 @@ _MOST_PASSES = 1 << 12  # budgets of a part counted by their sum
 _REFINEMENTS = 2  # times that a solver solves again with one more function tracked
 _ROUNDS = 30  # subgradient steps for one group
 _ROUND_WORK = 1 << 25  # … and edges looked at in all of them
+_MOST_REACHED = 1 << 28  # bytes kept of who reaches whom
 _SEARCH_STEPS = 200_000
 _SPLICES = 16  # places at which a chain is continued as a known one, deepest first
 _LONGEST_CHAIN = 1 << 15  # functions on a chain
@@ -82,8 +83,8 @@ class Solver:
     not run on top of an exception (bool by function; default none): once one has been taken on a chain,
     edges into them are not followed.
 
-    Memory: at most 128 MB of values, arrays of the program's size, and a byte a function for each function
-    that `upper`, `bound` or `reachable` was asked about.
+    Memory: at most 128 MB of values, 256 MB of what `upper`, `bound` or `reachable` were asked about, and
+    arrays of the program's size.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class Solver:
         self._stack = np.empty((_LONGEST_CHAIN, 7), np.int64)
         self._chain = np.empty((_LONGEST_CHAIN, 2), np.int64)
         self._price = np.zeros(self.count, np.int32)
+        self._settled: NDArray[np.intp] | None = None  # functions with a price, once prices change no more
         self._known: dict[int, _Chain] = {}
         self._values = self._solve()
         hubs = self._hubs()
@@ -141,6 +143,7 @@ class Solver:
             self._price = priced
             self._values = self._solve()
             self._find_prices(hubs, _ROUNDS)
+        self._settled = np.flatnonzero(self._price)
 
     # ------------------------------------------------------------ components and budgets
 
@@ -400,9 +403,12 @@ class Solver:
 
     def _slack(self, reached: NDArray[np.bool_]) -> int:
         """Bytes that the prices of all permitted passes of these functions add up to."""
-        priced = np.flatnonzero(self._price)
+        priced = self._priced_functions()
         priced = priced[reached[priced]]
         return int((self._price[priced].astype(np.int64) * self._limit[priced]).sum())
+
+    def _priced_functions(self) -> NDArray[np.intp]:
+        return np.flatnonzero(self._price) if self._settled is None else self._settled
 
     def _priced(self, function: int, hops: int, reached: NDArray[np.bool_] | None) -> int:
         info = self._layout.info
@@ -418,7 +424,7 @@ class Solver:
         """
         free = int(self._free[hops * (self.exceptions + 1) + self.exceptions, function])
         # What the prices of permitted passes add is never negative: without it the bound is at its least.
-        if not self._price.any() or self._priced(function, hops, None) >= free:
+        if not self._priced_functions().size or self._priced(function, hops, None) >= free:
             return free
         return min(free, self._priced(function, hops, self.reachable(function, hops > 0)))
 
@@ -429,8 +435,11 @@ class Solver:
             return known
         if hops not in self._followed:
             self._followed[hops] = ((self._kind > 0) & (hops | (self._kind != 3))).astype(np.uint8)
-        found = self._reached[function, hops] = self._ways(function, self._followed[hops]) >= 0
+        found = self._ways(function, self._followed[hops]) >= 0
         found[function] = True
+        if (len(self._reached) + 1) * self.count > _MOST_REACHED and self._reached:
+            del self._reached[next(iter(self._reached))]  # the oldest
+        self._reached[function, hops] = found
         return found
 
     def _ways(self, start: int, use: NDArray[np.uint8]) -> NDArray[np.int32]:
@@ -466,7 +475,7 @@ class Solver:
                 break
             self._refinements += 1
             self._values = self._solve()
-            if not self._price.any():
+            if not self._priced_functions().size:
                 self._free = self._fresh()
         unlisted = tuple(np.flatnonzero(reached & self.unlisted).tolist())
         return Bound(upper, chain.total, self._links(chain), unlisted)

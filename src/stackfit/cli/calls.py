@@ -15,7 +15,7 @@ from stackfit.cli.options import add_image_options, output, run_analysis
 from stackfit.image.model import InputError
 from stackfit.report.json import calls_json, dumps
 from stackfit.report.terminal import make_console, print_table
-from stackfit.report.text import number_text
+from stackfit.text import number_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import argparse
 from stackfit.cli.options import add_image_options, output, run_analysis
 from stackfit.report.json import contexts_json, dumps
 from stackfit.report.terminal import make_console, print_table
-from stackfit.report.text import bytes_text, clean, number_text
+from stackfit.text import bytes_text, clean, number_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import argparse
 from stackfit.cli.options import add_image_options, output, run_analysis
 from stackfit.report.json import dumps, frames_json
 from stackfit.report.terminal import make_console, print_table
-from stackfit.report.text import clean, number_text
+from stackfit.text import clean, number_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,7 +21,8 @@ _COMMANDS = {
     "frames": "how much stack each function's own code takes",
     "calls": "call sites: what each can reach, and what is open",
     "contexts": "system calls, exceptions, interrupts, threads, each with its ladder",
-    "simulate": "replay recorded page-allocator events against /proc/buddyinfo",
+    "simulate": "processes, page allocator and interrupts on a layout; or recorded events replayed",
+    "compare": "the decision table: what each layout costs and what it buys",
     "measure": "what a running machine shows: free memory, fragmentation, how many more stacks fit",
 }
 

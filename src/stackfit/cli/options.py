@@ -17,7 +17,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 from stackfit.analysis import MOST_HOPS, UNLIMITED, Analysis, Step, analyse
 from stackfit.image.model import InputError
 
-__all__ = ["add_image_options", "output", "progress", "run_analysis"]
+__all__ = ["add_image_options", "output", "progress", "run_analysis", "seeds"]
+
+_MOST_SEEDS = 10_000
 
 
 def add_image_options(parser: argparse.ArgumentParser, images: str = "+") -> None:
@@ -55,6 +57,13 @@ def _hops(text: str) -> int:
     if not 0 <= value <= MOST_HOPS:
         raise argparse.ArgumentTypeError(f"0 to {MOST_HOPS}, or unlimited")
     return value
+
+
+def seeds(text: str) -> int:
+    """A number of runs, for argparse."""
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= _MOST_SEEDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {_MOST_SEEDS}")
+    return int(text)
 
 
 def run_analysis(options: argparse.Namespace, images: list[str] | None = None) -> Analysis:

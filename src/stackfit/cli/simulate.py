@@ -5,20 +5,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stackfit.cli.options import output, progress
+from stackfit.cli.options import output, progress, seeds
 from stackfit.image.model import InputError
 from stackfit.layouts import load_layout
-from stackfit.machine.model import Run
-from stackfit.machine.scenario import SCENARIOS, Scenario, load_scenario
-from stackfit.machine.simulate import simulate
+from stackfit.machine.scenario import SCENARIOS, load_scenario
+from stackfit.machine.simulate import simulate_all
 from stackfit.pages.replay import read_recording, replay
 from stackfit.pages.trace import read_trace, write_csv
 from stackfit.report.json import dumps
 from stackfit.report.machine import print_simulation, simulation_json
 from stackfit.report.pages import print_replay, replay_json
 from stackfit.report.terminal import make_console
-
-_MOST_SEEDS = 10_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,15 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stack layout: a preset or a TOML file (repeatable); default: the scenario's own",
     )
     parser.add_argument(
-        "--seeds", type=_seeds, metavar="N", help="runs of each layout, seeds 0 to N-1 (default 1)"
+        "--seeds", type=seeds, metavar="N", help="runs of each layout, seeds 0 to N-1 (default 1)"
     )
     parser.add_argument("--json", metavar="FILE", help="write JSON there; - is standard output")
-
-
-def _seeds(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= _MOST_SEEDS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {_MOST_SEEDS}")
-    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -74,27 +65,11 @@ def run(options: argparse.Namespace) -> int:
             print_replay(make_console(), result)
         return 0
     scenario = load_scenario(options.scenario)
-    runs = run_scenario(scenario, options.layout or scenario.layouts, options.seeds or 1)
+    layouts = [load_layout(name) for name in options.layout or scenario.layouts]
+    with progress() as report:
+        runs = simulate_all(scenario, layouts, options.seeds or 1, report)
     if options.json:
         output(options.json, dumps(simulation_json(scenario, runs)))
     if options.json != "-":
         print_simulation(make_console(), scenario, runs)
     return 0
-
-
-def run_scenario(scenario: Scenario, names: list[str] | tuple[str, ...], seeds: int) -> list[Run]:
-    """Every layout with every seed, with progress on a terminal."""
-    layouts = [load_layout(name) for name in names]
-    runs: list[Run] = []
-    with progress() as report:
-        for layout in layouts:
-            for seed in range(seeds):
-                done = len(runs)
-                title = f"{scenario.name} on {layout.name}"
-
-                def step(share: float, done: int = done, title: str = title) -> None:
-                    report(title, (done + share) / (len(layouts) * seeds))
-
-                step(0.0)
-                runs.append(simulate(scenario, layout, seed, step))
-    return runs

@@ -136,9 +136,13 @@ def read_elf(path: str, data: bytes | bytearray | memoryview, module: str | None
     symbols, symtab_index = _symbols(path, sections, bits64, file_type == _ET_REL)
     relocations = _relocations(path, sections, symtab_index, len(symbols), bits64, file_type == _ET_REL)
     kind = _kind(file_type, sections)
-    release, own_name = _identity(kind, sections)
+    modinfo = _modinfo(sections) if kind is ImageKind.MODULE else {}
+    release = modinfo.get("vermagic", "").split(" ")[0] or None
+    if kind is ImageKind.KERNEL:
+        release = _release(sections)
     if kind is ImageKind.MODULE and module is None:
-        module = own_name or re.sub(r"\.(ko(\.\w+)?|o)$", "", path.rsplit("/", 1)[-1]).replace("-", "_")
+        file = re.sub(r"\.(ko(\.\w+)?|o)$", "", path.rsplit("/", 1)[-1])
+        module = modinfo.get("name") or file.replace("-", "_")
     return Image(
         path=path,
         module=module if kind is ImageKind.MODULE else None,
@@ -149,6 +153,7 @@ def read_elf(path: str, data: bytes | bytearray | memoryview, module: str | None
         relocations=relocations,
         build_id=_build_id(sections),
         release=release,
+        modinfo=modinfo,
     )
 
 
@@ -390,23 +395,26 @@ def _kind(file_type: int, sections: tuple[Section, ...]) -> ImageKind:
     return ImageKind.EXECUTABLE
 
 
-def _identity(kind: ImageKind, sections: tuple[Section, ...]) -> tuple[str | None, str | None]:
-    """(release, module name): from `.modinfo` of a module, from the version banner of a kernel."""
+def _modinfo(sections: tuple[Section, ...]) -> dict[str, str]:
+    """What a module says of itself; of a key given more than once, the first."""
+    fields: dict[str, str] = {}
+    data = next((section.data.tobytes() for section in sections if section.name == ".modinfo"), b"")
+    for item in data.split(b"\0"):
+        key, separator, value = item.decode("utf-8", "replace").partition("=")
+        if separator:
+            fields.setdefault(key, value)
+    return fields
+
+
+def _release(sections: tuple[Section, ...]) -> str | None:
+    """Of a kernel: from its version banner."""
     first: dict[str, Section] = {}
     for section in sections:
         first.setdefault(section.name, section)
-    if kind is ImageKind.MODULE and ".modinfo" in first:
-        fields = dict[str, str]()
-        for item in first[".modinfo"].data.tobytes().split(b"\0"):
-            key, _, value = item.decode("utf-8", "replace").partition("=")
-            fields.setdefault(key, value)
-        vermagic = fields.get("vermagic", "").split(" ")[0]
-        return vermagic or None, fields.get("name")
-    if kind is ImageKind.KERNEL:
-        for name in (".rodata", ".data", ".init.data"):
-            if name in first and (match := _BANNER.search(first[name].data.data)):
-                return match[1].decode("ascii", "replace"), None
-    return None, None
+    for name in (".rodata", ".data", ".init.data"):
+        if name in first and (match := _BANNER.search(first[name].data.data)):
+            return match[1].decode("ascii", "replace")
+    return None
 
 
 _BANNER = re.compile(rb"Linux version ([^\s\0]{1,200}) \(")

@@ -7,6 +7,7 @@ Sources: System V gABI chapters 4 and 5 (ELF), `include/linux/module.h` (modules
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -124,6 +125,7 @@ class Image:
 
     `relocations` maps a section's index to its RELOCATION_DTYPE array. A linked kernel may keep
     relocations that are already applied (`--emit-relocs`); a module's are applied by linking.
+    `modinfo` is what a module's `.modinfo` says (license, intree, vermagic …; the first of repeated keys).
     `pointers` are the link addresses of all absolute pointers that KASLR would move (empty if unknown).
     """
 
@@ -137,6 +139,7 @@ class Image:
     build_id: str | None = None
     release: str | None = None  # `uname -r` of a kernel, vermagic's first word of a module
     symbol_source: str = "symtab"  # "symtab" or "kallsyms"
+    modinfo: Mapping[str, str] = field(default_factory=dict)
     pointers: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
 
     def section(self, name: str) -> Section | None:

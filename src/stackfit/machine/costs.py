@@ -70,7 +70,7 @@ class ForkCost:
     def contiguous(self, mode: str) -> tuple[Contiguous, ...]:
         """Blocks of order > 0 other than the stack."""
         return tuple(
-            Contiguous(one.what, one.order, one.number(mode) / max(one.objects, 1))
+            Contiguous(one.what, one.order, one.number(mode) / max(one.objects, 1), one.least_order)
             for one in self.allocations
             if one.order and one.number(mode)
         )

@@ -43,11 +43,18 @@ class Latency:
 
 @dataclass(frozen=True)
 class Contiguous:
-    """An allocation of order > 0 that a fork makes: `per_child` on average (a slab is shared by objects)."""
+    """An allocation of order > 0 that a fork makes: `per_child` on average (a slab is shared by objects).
+    `least_order`: what it makes do with where there is no such block (mm/slub.c:allocate_slab)."""
 
     what: str
     order: int
     per_child: float
+    least_order: int
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.order}" + (
+            f" (or {self.least_order})" if self.least_order != self.order else ""
+        )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from stackfit.pages import allocator_constants as c
 from stackfit.pages.memory import Handle, Memory, OutOfMemory
 from stackfit.pages.placement import fill_per_cpu_lists, place_blocks
 
-__all__ = ["Progress", "simulate", "start_memory"]
+__all__ = ["Progress", "simulate", "simulate_all", "start_memory"]
 
 Progress = Callable[[float], None]  # share of the run that is done
 _KINDS = {  # state, migratetype of the request
@@ -61,6 +61,24 @@ def simulate(scenario: Scenario, layout: Layout, seed: int, progress: Progress =
     if scenario.memory is not None:
         machine.go()
     return machine.result(storm, chance)
+
+
+def simulate_all(
+    scenario: Scenario, layouts: Sequence[Layout], seeds: int, progress: Callable[[str, float], None]
+) -> list[Run]:
+    """Every layout with seeds 0 to `seeds` - 1. `progress` is called with what is run, and the share done."""
+    runs: list[Run] = []
+    for layout in layouts:
+        title = f"{scenario.name} on {layout.name}"
+        for seed in range(seeds):
+            start, step = len(runs) / (len(layouts) * seeds), 1 / (len(layouts) * seeds)
+
+            def within(share: float, title: str = title, start: float = start, step: float = step) -> None:
+                progress(title, start + share * step)
+
+            within(0.0)
+            runs.append(simulate(scenario, layout, seed, within))
+    return runs
 
 
 @dataclass
@@ -303,7 +321,7 @@ class _Machine:
         if self.children is None:
             return ()
         stack = self.children.stack
-        own = (Contiguous("stack", stack.order, 1.0),) if stack.order else ()
+        own = (Contiguous("stack", stack.order, 1.0, stack.order),) if stack.order else ()
         return own + self.children.cost.contiguous(self.mode)
 
     def _assumptions(self, storm: StormResult | None, chance: Chance | None) -> tuple[str, ...]:

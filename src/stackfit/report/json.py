@@ -18,7 +18,17 @@ from stackfit.report.through import through_json
 from stackfit.verdict.model import ContextNeed, OpenItems, StackNeed
 from stackfit.verdict.through import Through
 
-__all__ = ["calls_json", "check_json", "contexts_json", "dumps", "frames_json", "unreached_by_function"]
+__all__ = [
+    "calls_json",
+    "check_json",
+    "contexts_json",
+    "dumps",
+    "frames_json",
+    "image_json",
+    "modules_json",
+    "unreached_by_function",
+    "verdicts_json",
+]
 
 Json = dict[str, Any]
 
@@ -38,7 +48,8 @@ def dumps(document: Json) -> str:
     return "{\n" + ",\n".join(keys) + "\n}\n"
 
 
-def _image(analysis: Analysis) -> Json:
+def image_json(analysis: Analysis) -> Json:
+    """The kernel."""
     kernel = analysis.program.images[0]
     return {
         "path": kernel.path,
@@ -49,7 +60,8 @@ def _image(analysis: Analysis) -> Json:
     }
 
 
-def _modules(analysis: Analysis) -> list[Json]:
+def modules_json(analysis: Analysis) -> list[Json]:
+    """The modules given."""
     return [
         {"name": image.module, "path": image.path, "release": image.release, "build_id": image.build_id}
         for image in analysis.program.images[1:]
@@ -105,8 +117,8 @@ def frames_json(analysis: Analysis) -> Json:
         )
     return {
         "schema": "stackfit.frames/1",
-        "image": _image(analysis),
-        "modules": _modules(analysis),
+        "image": image_json(analysis),
+        "modules": modules_json(analysis),
         "functions": rows,
     }
 
@@ -136,8 +148,8 @@ def calls_json(analysis: Analysis, chosen: NDArray[np.bool_] | None = None) -> J
     ]
     return {
         "schema": "stackfit.calls/1",
-        "image": _image(analysis),
-        "modules": _modules(analysis),
+        "image": image_json(analysis),
+        "modules": modules_json(analysis),
         "candidate_sets": [
             [int(functions.address[member]) for member in calls.candidate_sets[number]]
             for number in used.tolist()
@@ -265,13 +277,26 @@ def _witness(analysis: Analysis, witness: Witness) -> Json:
     }
 
 
+def verdicts_json(analysis: Analysis) -> list[Json]:
+    """Every layout with its stacks."""
+    return [
+        {
+            "name": layout.layout.name,
+            "hypothetical": layout.hypothetical,
+            "assumptions": list(layout.layout.assumptions),
+            "stacks": [_stack(analysis, need) for need in layout.stacks],
+        }
+        for layout in analysis.verdicts
+    ]
+
+
 def check_json(analysis: Analysis, through: Through | None = None) -> Json:
     """Verdicts of every layout, the ladder of every context in the first one, and `through` if asked for."""
     first = analysis.layouts[0]
     return {
         "schema": "stackfit.check/1",
-        "image": _image(analysis),
-        "modules": _modules(analysis),
+        "image": image_json(analysis),
+        "modules": modules_json(analysis),
         "warnings": list(analysis.warnings),
         "witnesses": [_witness(analysis, witness) for witness in analysis.witnesses],
         "assumptions": [
@@ -283,15 +308,7 @@ def check_json(analysis: Analysis, through: Through | None = None) -> Json:
             }
             for entry in analysis.assumptions.entries
         ],
-        "layouts": [
-            {
-                "name": layout.layout.name,
-                "hypothetical": layout.hypothetical,
-                "assumptions": list(layout.layout.assumptions),
-                "stacks": [_stack(analysis, need) for need in layout.stacks],
-            }
-            for layout in analysis.verdicts
-        ],
+        "layouts": verdicts_json(analysis),
         "contexts": [
             _context(analysis, need) for need in analysis.composer.context_needs(first, chains=True)
         ],
@@ -304,8 +321,8 @@ def contexts_json(analysis: Analysis) -> Json:
     first = analysis.layouts[0]
     return {
         "schema": "stackfit.contexts/1",
-        "image": _image(analysis),
-        "modules": _modules(analysis),
+        "image": image_json(analysis),
+        "modules": modules_json(analysis),
         "layout": first.name,
         "contexts": [_context(analysis, need) for need in analysis.composer.context_needs(first)],
     }

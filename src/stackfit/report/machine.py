@@ -12,7 +12,7 @@ from stackfit.machine.model import Run
 from stackfit.machine.overflow import Chance
 from stackfit.machine.scenario import Scenario
 from stackfit.report.terminal import line, print_table
-from stackfit.report.text import bytes_text, clean, number_text
+from stackfit.text import bytes_text, clean, number_text
 
 __all__ = ["chance_text", "print_simulation", "simulation_json", "spread", "stopped_text"]
 
@@ -66,7 +66,13 @@ def run_json(run: Run, has_memory: bool) -> Json:
         "fork_latency": {"p50": run.fork_latency.p50, "p99": run.fork_latency.p99},
         "stack_bytes": run.stack_bytes,
         "contiguous": [
-            {"what": one.what, "order": one.order, "per_child": one.per_child} for one in run.contiguous
+            {
+                "what": one.what,
+                "order": one.order,
+                "least_order": one.least_order,
+                "per_child": one.per_child,
+            }
+            for one in run.contiguous
         ],
     }
     if not has_memory:
@@ -154,8 +160,8 @@ def _print_memory(console: Console, by_layout: dict[str, list[Run]]) -> None:
         ])  # fmt: skip
     print_table(console, "Processes and memory", columns, rows)
     for name, found in by_layout.items():
-        blocks = ", ".join(f"{one.what} (order {one.order})" for one in found[0].contiguous)
-        line(console, f"Contiguous blocks of a fork, {clean(name)}: {clean(blocks) or 'none'}")
+        blocks = ", ".join(map(str, found[0].contiguous))
+        line(console, f"Blocks above order 0 of a fork, {clean(name)}: {clean(blocks) or 'none'}")
 
 
 def _print_storm(console: Console, by_layout: dict[str, list[Run]]) -> None:
@@ -191,6 +197,8 @@ def chance_text(chance: Chance) -> str:
     """`3.7e-05 (3.6e-05 … 3.8e-05), assumed`; an upper limit where there is no estimate."""
     if chance.chance is None:
         return f"open, at most {chance.high:.2g}: {clean(chance.reason)}"
+    if chance.high == 0:
+        return f"0: the depths stated do not add up to a stack ({chance.method}, {chance.evidence})"
     if chance.low == chance.high == chance.chance:
         return f"{chance.chance:.2g} ({chance.method}, {chance.evidence})"
     return f"{chance.chance:.2g} ({chance.low:.2g} … {chance.high:.2g}; {chance.method}, {chance.evidence})"

@@ -16,7 +16,7 @@ from stackfit.pages.indices import NOT_FRAGMENTED, extfrag_indices, free_pages, 
 from stackfit.pages.procfs import ZoneKey
 from stackfit.pages.replay import Replay, Run
 from stackfit.report.terminal import line, print_table
-from stackfit.report.text import number_text
+from stackfit.text import number_text
 
 __all__ = ["pages_json", "print_pages", "print_replay", "replay_json"]
 

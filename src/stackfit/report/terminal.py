@@ -15,7 +15,7 @@ from rich.text import Text
 from stackfit.analysis import Analysis
 from stackfit.layouts.model import PAGE
 from stackfit.report.rows import ChainRow, chain_rows
-from stackfit.report.text import bytes_text, clean, escape, number_text, range_text, size_text
+from stackfit.text import bytes_text, clean, escape, number_text, range_text, size_text
 from stackfit.verdict.model import LayoutVerdict, Part, StackNeed, Verdict
 
 __all__ = ["line", "make_console", "print_chain", "print_check", "print_table", "smallest_size"]

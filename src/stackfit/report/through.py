@@ -7,7 +7,7 @@ from rich.console import Console
 from stackfit.analysis import Analysis
 from stackfit.report.rows import bound_rows, module_of
 from stackfit.report.terminal import line, print_chain, print_table
-from stackfit.report.text import bytes_text, clean, number_text, range_text, size_text
+from stackfit.text import bytes_text, clean, number_text, range_text, size_text
 from stackfit.verdict.through import Through, ThroughStack
 
 __all__ = ["print_through", "through_json"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stackfit.report.text import bytes_text, clean, escape, range_text, size_text
+from stackfit.text import bytes_text, clean, escape, range_text, size_text
 
 
 @given(st.text())

@@ -1,0 +1,54 @@
+"""stackfit compare: what each layout costs and what it buys, in one table."""
+
+from __future__ import annotations
+
+import argparse
+
+from stackfit.cli.options import add_image_options, output, progress, run_analysis, seeds
+from stackfit.decision.claims import claims
+from stackfit.decision.compare import check_layouts, compare, default_scenarios
+from stackfit.image.model import InputError
+from stackfit.layouts import load_layout
+from stackfit.machine.scenario import SCENARIOS, load_scenario
+from stackfit.report.compare import compare_json, print_comparison
+from stackfit.report.json import dumps
+from stackfit.report.terminal import make_console
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_image_options(parser, images="*")
+    parser.add_argument(
+        "--scenario",
+        metavar="NAME|FILE",
+        action="append",
+        default=[],
+        help=f"what to run on each layout (repeatable): a TOML file, or one of {', '.join(SCENARIOS)};"
+        " default: those of the layouts' machine",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=seeds,
+        metavar="N",
+        help="runs of each scenario and layout, seeds 0 to N-1 (default 1)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    layouts = [load_layout(name) for name in options.layout]
+    check_layouts(layouts)
+    if not options.images:
+        given = [name for name in ("modules", "assume", "hops", "debug") if getattr(options, name)]
+        if given:
+            raise InputError(f"--{given[0]}", "goes with an image")
+    named = [load_scenario(name) for name in options.scenario]
+    analysis = run_analysis(options) if options.images else None
+    machine = analysis.program.machine if analysis is not None else None
+    scenarios = named or [load_scenario(name) for name in default_scenarios(layouts, machine)]
+    with progress() as report:
+        comparison = compare(layouts, analysis, scenarios, options.seeds or 1, report)
+    answers = claims(comparison)
+    if options.json:
+        output(options.json, dumps(compare_json(comparison, answers)))
+    if options.json != "-":
+        print_comparison(make_console(), comparison, answers)
+    return 0
