@@ -1,4 +1,4 @@
-# demo             a stock i386 kernel against the 8 KiB and 4 KiB layouts of Linux 2.6, then the running kernel
+# demo             a stock i386 kernel against the 8 KiB and 4 KiB layouts of Linux 2.6, the running kernel, what each buys
 # test             lint, every test on the compiled hot modules, the core tests again on the uncompiled ones
 # lint             ruff, mypy --strict, the layer contract
 # uncompiled-test  the core tests (no kernel needed) on plain Python modules

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import argparse
 
-from stackfit.cli.options import add_image_options, output, progress, run_analysis, seeds
+from stackfit.cli.options import (
+    add_image_options,
+    add_scenario_options,
+    output,
+    progress,
+    run_analysis,
+    scenarios,
+)
 from stackfit.decision.claims import claims
 from stackfit.decision.compare import check_layouts, compare, default_scenarios
 from stackfit.image.model import InputError
 from stackfit.layouts import load_layout
-from stackfit.machine.scenario import SCENARIOS, load_scenario
+from stackfit.machine.scenario import SCENARIOS
 from stackfit.report.compare import compare_json, print_comparison
 from stackfit.report.json import dumps
 from stackfit.report.terminal import make_console
@@ -25,12 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"what to run on each layout (repeatable): a TOML file, or one of {', '.join(SCENARIOS)};"
         " default: those of the layouts' machine",
     )
-    parser.add_argument(
-        "--seeds",
-        type=seeds,
-        metavar="N",
-        help="runs of each scenario and layout, seeds 0 to N-1 (default 1)",
-    )
+    add_scenario_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -40,12 +42,12 @@ def run(options: argparse.Namespace) -> int:
         given = [name for name in ("modules", "assume", "hops", "debug") if getattr(options, name)]
         if given:
             raise InputError(f"--{given[0]}", "goes with an image")
-    named = [load_scenario(name) for name in options.scenario]
+    named = scenarios(options.scenario, options.era)
     analysis = run_analysis(options) if options.images else None
     machine = analysis.program.machine if analysis is not None else None
-    scenarios = named or [load_scenario(name) for name in default_scenarios(layouts, machine)]
+    chosen = named or scenarios(default_scenarios(layouts, machine), options.era)
     with progress() as report:
-        comparison = compare(layouts, analysis, scenarios, options.seeds or 1, report)
+        comparison = compare(layouts, analysis, chosen, options.seeds or 1, report)
     answers = claims(comparison)
     if options.json:
         output(options.json, dumps(compare_json(comparison, answers)))

@@ -6,8 +6,9 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from stackfit.analysis import MOST_HOPS, UNLIMITED, Analysis, Step, analyse
 from stackfit.image.model import InputError
+from stackfit.machine.scenario import Scenario, load_scenario
+from stackfit.pages.era import ERAS, load_era
 
-__all__ = ["add_image_options", "output", "progress", "run_analysis", "seeds"]
+__all__ = ["add_image_options", "add_scenario_options", "output", "progress", "run_analysis", "scenarios"]
 
 _MOST_SEEDS = 10_000
 
@@ -59,7 +62,31 @@ def _hops(text: str) -> int:
     return value
 
 
-def seeds(text: str) -> int:
+def add_scenario_options(parser: argparse.ArgumentParser) -> None:
+    """Options of every command that runs scenarios."""
+    parser.add_argument(
+        "--seeds",
+        type=_seeds,
+        metavar="N",
+        help="runs of each scenario and layout, seeds 0 to N-1 (default 1)",
+    )
+    parser.add_argument(
+        "--era",
+        metavar="NAME|FILE",
+        help=f"rules of the page allocator, not the scenario's: a TOML file, or one of {', '.join(ERAS)}",
+    )
+
+
+def scenarios(names: Iterable[str], era: str | None) -> list[Scenario]:
+    """The scenarios, under another kernel's page allocator if one is named."""
+    found = [load_scenario(name) for name in names]
+    if era is None:
+        return found
+    rules = load_era(era)
+    return [replace(one, era=rules) if one.memory is not None else one for one in found]
+
+
+def _seeds(text: str) -> int:
     """A number of runs, for argparse."""
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= _MOST_SEEDS:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {_MOST_SEEDS}")

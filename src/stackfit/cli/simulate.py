@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stackfit.cli.options import output, progress, seeds
+from stackfit.cli.options import add_scenario_options, output, progress, scenarios
 from stackfit.image.model import InputError
 from stackfit.layouts import load_layout
-from stackfit.machine.scenario import SCENARIOS, load_scenario
+from stackfit.machine.scenario import SCENARIOS
 from stackfit.machine.simulate import simulate_all
 from stackfit.pages.replay import read_recording, replay
 from stackfit.pages.trace import read_trace, write_csv
@@ -42,15 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="stack layout: a preset or a TOML file (repeatable); default: the scenario's own",
     )
-    parser.add_argument(
-        "--seeds", type=seeds, metavar="N", help="runs of each layout, seeds 0 to N-1 (default 1)"
-    )
+    add_scenario_options(parser)
     parser.add_argument("--json", metavar="FILE", help="write JSON there; - is standard output")
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.scenario is None and (options.layout or options.seeds):
-        raise InputError("--layout, --seeds", "go with a scenario")
+    if options.scenario is None and (options.layout or options.seeds or options.era):
+        raise InputError("--layout, --seeds, --era", "go with a scenario")
     if options.convert is not None:
         if options.json:
             raise InputError("--json", "does not go with --convert, which writes CSV")
@@ -64,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         if options.json != "-":
             print_replay(make_console(), result)
         return 0
-    scenario = load_scenario(options.scenario)
+    (scenario,) = scenarios([options.scenario], options.era)
     layouts = [load_layout(name) for name in options.layout or scenario.layouts]
     with progress() as report:
         runs = simulate_all(scenario, layouts, options.seeds or 1, report)

@@ -37,13 +37,9 @@ def start_memory(state: MemoryState, scenario: Scenario) -> Memory:
     memory = Memory([zone.spec for zone in state.zones], scenario.era, state.settings)
     try:
         for zone, given in zip(memory.zones, state.zones, strict=True):
-            free = given.free
+            place_blocks(zone, given.free)
             if not scenario.era.mobility:  # one list an order
-                rows = zip(*free.values(), strict=True)
-                place_blocks(zone, {c.MOVABLE: [sum(row) for row in rows]})
                 _forget_types(zone)
-            else:
-                place_blocks(zone, free)
         fill_per_cpu_lists(memory.zones[-1], state.per_cpu_pages)
     except ValueError as error:
         raise InputError(scenario.name, str(error)) from None

@@ -34,6 +34,7 @@ cdef class Buddy:
     cdef void expand(self, int page, int low, int high, int migratetype) noexcept
     cdef bint _steal(self, int order, int migratetype) except -1
     cdef int _fallback(self, int order, int migratetype) noexcept
+    cdef int _take_first(self, int order, int migratetype) except? -2
     cdef bint _can_claim(self, int order, int migratetype) noexcept
     cdef void _claim(self, int page, int order, int migratetype, bint whole) except *
     cpdef int move_blocks(self, int page, int end, int migratetype) except -1

@@ -6,7 +6,7 @@ differs from it in one bit. All lists, those of free blocks and those that other
 threaded through the same two arrays: a page is on one list at most, and a list's own node follows the pages.
 
 Sources: mm/page_alloc.c of Linux 6.1 (__free_one_page, __rmqueue_smallest, __rmqueue_fallback,
-steal_suitable_fallback) and 2.6.24 (__rmqueue_fallback), as `steal` says.
+steal_suitable_fallback) and 2.6.24 to 2.6.35 (__rmqueue_fallback), as `steal` says.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if not cython.compiled:
         ORDERS,
         RECLAIMABLE,
         STEAL_CLAIM,
+        STEAL_FIRST,
         STEAL_NONE,
         TYPES,
         UNMOVABLE,
@@ -188,7 +189,11 @@ class Buddy:
         if order < 0 or order >= ORDERS or migratetype < 0 or migratetype >= TYPES:
             raise ValueError(f"order {order}, migratetype {migratetype}")
         page = self._take_smallest(order, migratetype)
-        if page < 0 and self.steal != STEAL_NONE and self._steal(order, migratetype):
+        if page >= 0 or self.steal == STEAL_NONE or migratetype == HIGHATOMIC:
+            return page
+        if self.steal == STEAL_FIRST:
+            return self._take_first(order, migratetype)
+        if self._steal(order, migratetype):
             page = self._take_smallest(order, migratetype)
         return page
 
@@ -214,23 +219,57 @@ class Buddy:
             return second
         return NONE
 
+    def _take_first(self, order: cython.int, migratetype: cython.int) -> cython.int:
+        """As Linux up to 4.1: the largest block of another migratetype is split. The rest of it stays with
+        that type, unless the block's whole pageblock is moved first."""
+        high: cython.int
+        other: cython.int
+        page: cython.int
+        i: cython.int
+        block: cython.int
+        start: cython.int
+        size: cython.int = 1 << self.block_order
+        for high in range(ORDERS - 1, order - 1, -1):
+            other = self._fallback(high, migratetype)
+            if other < 0:
+                continue
+            page = self.after[self.pages + other * ORDERS + high]
+            block = page >> self.block_order
+            start = block << self.block_order
+            self.stolen_blocks += 1
+            if high >= self.block_order // 2 or migratetype == RECLAIMABLE:
+                other = migratetype
+                if start + size <= self.end:
+                    i = self.move_blocks(page if start < self.begin else start, start + size, migratetype)
+                    if i >= size >> 1:
+                        self.block_type[block] = migratetype
+                        self.claimed_blocks += 1
+            self.free_of[self.listed[page]] -= 1 << high
+            self.free_of[other] += (1 << high) - (1 << order)
+            self.free -= 1 << order
+            self._delist(page, high)
+            if high > self.block_order:
+                for i in range(1 << (high - self.block_order)):
+                    self.block_type[block + i] = migratetype
+            self.expand(page, order, high, other)
+            for i in range(page, page + (1 << order)):
+                self.state[i] = KERNEL
+            return page
+        return NONE
+
     def _can_claim(self, order: cython.int, migratetype: cython.int) -> cython.bint:
-        if order >= self.block_order // 2 or migratetype == RECLAIMABLE:
-            return True
-        return self.steal == STEAL_CLAIM and migratetype == UNMOVABLE
+        return order >= self.block_order // 2 or migratetype in (RECLAIMABLE, UNMOVABLE)
 
     def _steal(self, order: cython.int, migratetype: cython.int) -> cython.bint:
         """Move a block of another migratetype, and perhaps its whole pageblock, to the lists of this one."""
         high: cython.int
         other: cython.int
-        if migratetype == HIGHATOMIC:
-            return False
         for high in range(ORDERS - 1, order - 1, -1):
             other = self._fallback(high, migratetype)
             if other < 0:
                 continue
             whole: cython.bint = self._can_claim(high, migratetype)
-            if not whole and self.steal == STEAL_CLAIM and migratetype == MOVABLE and high > order:
+            if not whole and migratetype == MOVABLE and high > order:
                 # It fits any block: spare the large ones (find_smallest).
                 for high in range(order, ORDERS):
                     other = self._fallback(high, migratetype)
@@ -258,15 +297,14 @@ class Buddy:
                 self.block_type[block + i] = migratetype
             self.claimed_blocks += 1 << (order - self.block_order)
         elif whole and old != HIGHATOMIC and start + size <= self.end:
-            if self.steal == STEAL_CLAIM:
-                # Pages compatible with the new type: what is on LRU lists is movable, the rest is not.
-                for i in range(start, start + size):
-                    if self.state[i] >= LRU:
-                        alike += 1
-                if migratetype != MOVABLE:
-                    alike = size - alike if old == MOVABLE else 0
+            # Pages compatible with the new type: what is on LRU lists is movable, the rest is not.
+            for i in range(start, start + size):
+                if self.state[i] >= LRU:
+                    alike += 1
+            if migratetype != MOVABLE:
+                alike = size - alike if old == MOVABLE else 0
             moved = self.move_blocks(page if start < self.begin else start, start + size, migratetype)
-            if self.steal == STEAL_CLAIM and migratetype != MOVABLE and old == MOVABLE:
+            if migratetype != MOVABLE and old == MOVABLE:
                 alike -= moved
             if moved + alike >= size >> 1:
                 self.block_type[block] = migratetype
@@ -278,7 +316,8 @@ class Buddy:
         self._enlist(page, order, migratetype, True)
 
     def move_blocks(self, page: cython.int, end: cython.int, migratetype: cython.int) -> cython.int:
-        """Put the free blocks from `page` to `end` on the lists of `migratetype`; pages moved."""
+        """Put the free blocks from `page` to `end` on the lists of `migratetype`, at their ends (under
+        STEAL_FIRST at their heads); pages moved."""
         moved: cython.int = 0
         order: cython.int
         while page < end:
@@ -289,7 +328,7 @@ class Buddy:
             self._delist(page, order)
             self.free_of[self.listed[page]] -= 1 << order
             self.free_of[migratetype] += 1 << order
-            self._enlist(page, order, migratetype, True)
+            self._enlist(page, order, migratetype, self.steal == STEAL_CLAIM)
             moved += 1 << order
             page += 1 << order
         return moved

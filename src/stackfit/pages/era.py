@@ -10,6 +10,7 @@
     per_cpu_high = "low-watermark"  their limit: the low watermark's pages, or "six-batches"
     per_cpu_scaled = true           frees in a row give back more and more
     watermark = "lists"             zone_watermark_ok above order 0: "flat", "halving", "lists"
+    min_free_kb = 0                 vm.min_free_kbytes after boot; 0: by the square root of memory
     low_above_min = "scaled"        low and high watermark: "scaled" (a quarter of min, or 0.1 % of the zone),
                                     "quarters" (min 5/4 and 3/2), "multiples" (min twice and three times)
     reserve_ratio = { DMA = 256 }   lowmem_reserve_ratio by zone; an empty table: no reserve
@@ -17,9 +18,11 @@
     highatomic = true               pageblocks kept for atomic requests
     compaction = true
     lumpy = false                   lumpy reclaim
+    kswapd_order = true             kswapd is woken for an order; false: it only sees to free pages
     retry = "reclaimable"           what makes a request reclaim again: "reclaimable" memory that would help
                                     (4.7 and later), or any "progress" made
     reclaim_retries = 16            with "reclaimable": passes without progress before the OOM killer
+    not_modelled = ""               what of that kernel's rules is known to be left out, for people
     [source]                        where each rule stands, for people
 
 All keys are needed. Errors: InputError naming file and key.
@@ -60,14 +63,17 @@ class Era:
     per_cpu_high: str
     per_cpu_scaled: bool
     watermark: str
+    min_free_kb: int
     low_above_min: str
     reserve_ratio: Mapping[str, int]
     boost: bool
     highatomic: bool
     compaction: bool
     lumpy: bool
+    kswapd_order: bool
     retry: str
     reclaim_retries: int
+    not_modelled: str
     source: Mapping[str, str]
 
     @property
@@ -83,8 +89,10 @@ class Era:
         """What an output has to say where the rules were only read; None: they were checked."""
         if self.evidence == "checked":
             return None
+        rest = f"; not modelled: {self.not_modelled}" if self.not_modelled else ""
         return (
-            f"the page allocator's rules of {self.kernel} are read from its source, not held against a kernel"
+            f"{self.name}: the page allocator's rules are read from the source of {self.kernel}, not held"
+            f" against a running kernel{rest}"
         )
 
 
@@ -106,21 +114,24 @@ def load_era(name: str) -> Era:
         per_cpu_high=table.choice("per_cpu_high", ("low-watermark", "six-batches")),
         per_cpu_scaled=_flag(table, "per_cpu_scaled"),
         watermark=table.choice("watermark", _WATERMARK),
+        min_free_kb=table.integer("min_free_kb", 0, 1 << 20),
         low_above_min=table.choice("low_above_min", ("scaled", "quarters", "multiples")),
         reserve_ratio={zone: ratios.integer(zone, 0, 1 << 20) for zone in ratios},
         boost=_flag(table, "boost"),
         highatomic=_flag(table, "highatomic"),
         compaction=_flag(table, "compaction"),
         lumpy=_flag(table, "lumpy"),
+        kswapd_order=_flag(table, "kswapd_order"),
         retry=table.choice("retry", ("reclaimable", "progress")),
         reclaim_retries=table.integer("reclaim_retries", 1, 1000),
+        not_modelled=table.text("not_modelled", ""),
         source={rule: sources.text(rule) for rule in sources},
     )
     ratios.done()
     sources.done()
     table.done()
     for rule in fields(Era):
-        if rule.name not in ("name", "kernel", "evidence", "source", *era.source):
+        if rule.name not in ("name", "kernel", "evidence", "not_modelled", "source", *era.source):
             raise sources.error(rule.name, "missing: every rule says where it stands")
     return era
 

@@ -140,6 +140,8 @@ class Memory:
         lowmem = sum(zone.managed for zone in usable)
         kb = self.settings.min_free_kb
         if kb is None:
+            kb = self.era.min_free_kb
+        if not kb:
             kb = min(max(isqrt(lowmem * 4 * 16), _LEAST_MIN_KB), _MOST_MIN_KB)
         for zone in usable:
             zone.minimum = kb // 4 * zone.managed // max(lowmem, 1)
@@ -165,7 +167,8 @@ class Memory:
 
     def _set_per_cpu_lists(self) -> None:
         for zone in self.zones:
-            batch = min(zone.managed >> 10, 256) // 4 or 1  # zone_batchsize: at most 1 MiB
+            most = 256 if self.era.per_cpu_high == "low-watermark" else 128  # zone_batchsize: 1 MiB, 512 KiB
+            batch = min(zone.managed >> 10, most) // 4 or 1
             batch = max((1 << ((batch + batch // 2).bit_length() - 1)) - 1, 1)
             zone.per_cpu_batch = batch
             zone.per_cpu_orders = self.era.per_cpu_orders
@@ -246,7 +249,7 @@ class Memory:
         return None
 
     def _slow(self, order: int, migratetype: int, highest: int, atomic: bool) -> Place:
-        self.balance(order, highest)
+        self.balance(order if self.era.kswapd_order else 0, highest)
         place = self._try(order, migratetype, highest, "min", atomic)
         if place is not None:
             return place

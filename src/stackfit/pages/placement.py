@@ -98,14 +98,16 @@ class _Regions:
 
 
 def fill_per_cpu_lists(zone: Zone, number: int) -> None:
-    """Put so many pages, until now in use, on the per-CPU lists, as movable ones: user space ran last.
+    """Put so many pages, until now in use, on the per-CPU lists, as movable ones (user space ran last) where
+    there are any.
 
     Neither buddyinfo nor MemFree counts them. ValueError: the zone has no room for them.
     """
     states, kinds = zone.states(), zone.block_types()
+    wanted = MOVABLE if zone.mobility else UNMOVABLE  # the one list that there is then
     # Not two of one block of four, so that they do not merge when they are drained.
     for page in range(-(-zone.begin // 4) * 4, zone.end - 3, 4):
-        if number and kinds[page >> zone.block_order] == MOVABLE and not any(states[page : page + 4]):
+        if number and kinds[page >> zone.block_order] == wanted and not any(states[page : page + 4]):
             zone.occupy(page, 1)
             zone.release(page, 0)
             number -= 1
