@@ -2,7 +2,7 @@
 # test             lint, every test on the compiled hot modules, the core tests again on the uncompiled ones
 # lint             ruff, mypy --strict, the layer contract
 # uncompiled-test  the core tests (no kernel needed) on plain Python modules
-# bench            CPU time and memory next to checkstack.pl, on the same kernel in one run
+# bench            page operations a second next to random reads; CPU time and memory next to checkstack.pl
 # clean            everything built here; fetched kernels stay in .cache/kernels
 #
 # Needs make, gcc, python3-venv and python3-dev. PYTHON names another interpreter (3.11 or newer).
@@ -45,6 +45,7 @@ uncompiled-test: .venv/installed-dev
 	PYTHONPATH=build/uncompiled/src STACKFIT_HOT_MODULES=uncompiled $(BIN)/python -m pytest -rs -m "not kernel"
 
 bench: .venv/installed
+	$(BIN)/python benchmarks/allocator.py
 	$(BIN)/python benchmarks/checkstack.py
 
 clean:
