@@ -149,8 +149,8 @@ class _Claims:
             self._of(self.before, "open items", need.open.total, "count", "proved"),
         ]
         text = (
-            f"{need.verdict.value}: of {bytes_text(need.stack.size)}, chains with all that nests on top need"
-            f" {bytes_text(need.found)} at least, {bytes_text(need.direct)} at most over direct calls;"
+            f"{need.verdict.value}: {bytes_text(need.stack.size)}; direct chains found, with all that nests"
+            f" on top, add up to {bytes_text(need.found)}, none to more than {bytes_text(need.direct)};"
             f" {number_text(need.open.total)} open items may add to it"
         )
         answer = _OF_VERDICT.get(need.verdict, Answer.OPEN)
@@ -338,23 +338,23 @@ class _Claims:
         )
         if not self.pairs:
             return _open("limit", rule, "no scenario with memory was run")
-        found = [pair for pair in self.pairs if self._stack_failed(pair[0].median)]
-        texts, numbers, shown = [], list[Number](), False
-        for one, _ in found:
-            run = one.median
-            share = run.free_pages * PAGE_KB / _managed_kb(one)
+        failed = [pair for pair in self.pairs if self._stack_failed(pair[0].median)]
+        found = [pair for pair in failed if _share_free(pair[0]) > PLENTY]
+        texts, numbers = [], list[Number]()
+        for one, _ in found or failed:
+            run, name = one.median, one.scenario.name
             numbers += [
-                self._of(self.before, f"{one.scenario.name}: {_many(run)}", run.processes, "count"),
-                self._of(self.before, f"{one.scenario.name}: free then", run.free_pages * PAGE_KB, "kB"),
+                self._of(self.before, f"{name}: {_many(run)}", run.processes, "count"),
+                self._of(self.before, f"{name}: free then", run.free_pages * PAGE_KB, "kB"),
+                self._of(self.before, f"{name}: free then", _share_free(one), "share"),
             ]
             texts.append(
-                f"{one.scenario.name}: {number_text(run.processes)} {_many(run)}, {_kb(run.free_pages)} free"
-                f" ({share:.0%})".replace("%", " %")
+                f"{name}: no stack after {number_text(run.processes)} {_many(run)}, with"
+                f" {_kb(run.free_pages)} free ({_share_free(one):.0%})".replace("%", " %")
             )
-            shown = shown or share > PLENTY
         text = "; ".join(texts) or "no run ended for want of a stack"
-        answer = Answer.HOLDS if shown else Answer.FAILS
-        return self._modelled("limit", answer, text, rule, found or self.pairs, numbers)
+        answer = Answer.HOLDS if found else Answer.FAILS
+        return self._modelled("limit", answer, text, rule, found or failed or self.pairs, numbers)
 
     def more_processes(self) -> Claim:
         rule = (
@@ -546,10 +546,11 @@ def _room_numbers(room: ProcessRoom) -> list[Number]:
     return [Number(room.layout, name, value, "bytes", evidence) for name, value, evidence in wanted]
 
 
-def _managed_kb(outcome: Outcome) -> int:
+def _share_free(outcome: Outcome) -> float:
+    """Of all memory, what was free at the end of the median run."""
     memory = outcome.scenario.memory
     assert memory is not None
-    return sum(zone.spec.managed for zone in memory.zones) * PAGE_KB
+    return outcome.median.free_pages / sum(zone.spec.managed for zone in memory.zones)
 
 
 def _doubled(one: int, other: int) -> bool:

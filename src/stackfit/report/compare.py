@@ -306,9 +306,9 @@ def _buy_rows(comparison: Comparison) -> list[Row]:
         rows.append((f"{many}, {clean(scenario.name)}", cells, evidence))
         if any(run.reclaim.scanned or run.compaction.migrated for run in runs):
             rows.append(("  by requests themselves", [_work(run) for run in runs], evidence))
-            rows.append(
-                ("  kswapd; fork p50 … p99", [_background(run) for run in runs], f"{evidence}; times assumed")
-            )
+        if any(run.reclaim.kswapd_scanned or _slowed(run) for run in runs):
+            background = [_background(run) for run in runs]
+            rows.append(("  kswapd; fork p50 … p99", background, f"{evidence}; times assumed"))
     rows += _contiguous_rows(comparison)
     return rows
 
@@ -323,6 +323,10 @@ def _work(run: Run) -> str:
     reclaim, compaction = run.reclaim, run.compaction
     text = f"{number_text(reclaim.stalls)} stalls, {number_text(reclaim.scanned)} pages scanned"
     return text + (f", {number_text(compaction.migrated)} migrated" if compaction.migrated else "")
+
+
+def _slowed(run: Run) -> bool:
+    return run.fork_latency.p50 != run.fork_latency.p99
 
 
 def _background(run: Run) -> str:
