@@ -234,7 +234,7 @@ class _Claims:
         answer = Answer.HOLDS if breaks else Answer.OPEN
         numbers = [
             Number("", f"{module.kind} modules", module.of, "count", "proved"),
-            Number("", f"{worst}: deepest chain of its own frames, at most", module.own, "bytes", "open"),
+            Number("", f"{worst}: deepest chain of its own frames", module.own, "bytes", "open"),
             Number("", f"{worst}: deepest chain below a call into it", below.found, "bytes", "open"),
             Number("", f"{worst}: deepest chain below a call into it, at most", below.upper, "bytes", "open"),
             self._of(self.before, "room on the empty process stack", large, "bytes", "proved"),
