@@ -108,6 +108,32 @@ def test_a_lower_zone_keeps_its_reserve_from_requests_that_could_use_a_higher_on
     assert low.free <= before
 
 
+def test_pageblocks_kept_for_atomic_requests_are_kept_from_others() -> None:
+    found = memory(pages=32 * 1024, compaction=False)
+    zone = found.zones[0]
+    for _ in range(40):
+        found.allocate(2, c.UNMOVABLE, atomic=True)
+    most = zone.managed // 100 + 1024
+    assert 0 < zone.highatomic_pages <= most + 1024
+    assert zone.highatomic_pages == 1024 * zone.block_types().count(c.HIGHATOMIC)
+    kept = zone.highatomic_pages
+    assert not zone.watermark_ok(0, found.free - kept, 0, False)
+    assert zone.watermark_ok(0, found.free - kept, 0, True)
+    with pytest.raises(OutOfMemory):
+        while True:
+            found.allocate(0, c.UNMOVABLE)
+    # Nothing is reclaimable, so should_reclaim_retry ends before it would give them back (6.1 does that).
+    assert zone.highatomic_pages == kept
+    assert found.free >= kept
+    for _ in range(kept // 1024):
+        assert zone.unreserve_highatomic(c.MOVABLE)
+    assert zone.highatomic_pages == 0 and not zone.unreserve_highatomic(c.MOVABLE)
+    found.allocate(0, c.UNMOVABLE)
+    none = memory(load_era("linux-2.6.24"), pages=32 * 1024)
+    none.allocate(2, c.UNMOVABLE, atomic=True)
+    assert none.zones[0].highatomic_pages == 0
+
+
 # the OOM rule
 
 

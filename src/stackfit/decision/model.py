@@ -120,8 +120,8 @@ class WorstModule:
 
     `kind`: "binary-only" (its license is not compatible with the GPL), "out-of-tree", or "in-tree": the
     first of these that there is. `of`: how many of that kind were given. `own`: no chain of its own functions
-    alone is deeper, recursion without a budget counted once; `function`: where that starts. `through`: what lies below a call into it, kernel code
-    too, and what is left of each stack.
+    alone is deeper, recursion without a budget counted once; `function`: where that starts. `through`: what
+    lies below a call into it, kernel code too, and what is left of each stack.
     """
 
     kind: str

@@ -245,6 +245,8 @@ class Memory:
             pages = getattr(zone, "minimum" if mark == "min" else mark) + zone.boost
             page = zone.allocate(order, migratetype, pages, highest, atomic)
             if page >= 0:
+                if atomic and order and self.era.highatomic:
+                    zone.reserve_highatomic(page)
                 return Place(index, page, order)
         return None
 
@@ -266,6 +268,11 @@ class Memory:
             if progress:
                 place = self._try(order, migratetype, highest, "min", False)
                 if place is None:
+                    for zone in self.zones:
+                        if zone.highatomic_pages > 1 << zone.block_order and zone.unreserve_highatomic(
+                            migratetype
+                        ):
+                            break
                     for zone in self.zones:
                         zone.drain()
                     place = self._try(order, migratetype, highest, "min", False)
