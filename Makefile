@@ -1,7 +1,7 @@
 # demo             a stock i386 kernel against the 8 KiB and 4 KiB layouts of Linux 2.6, the running kernel, what each buys
 # test             lint, every test on the compiled hot modules, the core tests again on the uncompiled ones
 # lint             ruff, mypy --strict, the layer contract
-# uncompiled-test  the core tests (no kernel needed) on plain Python modules
+# uncompiled-test  the core tests (no kernel needed, no long runs) on plain Python modules
 # bench            page operations a second next to random reads; CPU time and memory next to checkstack.pl
 # clean            everything built here; fetched kernels stay in .cache/kernels
 #
@@ -42,7 +42,7 @@ uncompiled-test: .venv/installed-dev
 	mkdir -p build/uncompiled
 	cp -R src build/uncompiled/src
 	find build/uncompiled \( -name '*.so' -o -name __pycache__ \) -prune -exec rm -rf {} +
-	PYTHONPATH=build/uncompiled/src STACKFIT_HOT_MODULES=uncompiled $(BIN)/python -m pytest -rs -m "not kernel"
+	PYTHONPATH=build/uncompiled/src STACKFIT_HOT_MODULES=uncompiled $(BIN)/python -m pytest -rs -m "not kernel and not slow"
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/allocator.py

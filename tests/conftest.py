@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import hypothesis
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -120,6 +121,9 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # How long an example takes is no test: uncompiled modules on a busy machine are slow.
+    hypothesis.settings.register_profile("stackfit", deadline=None)
+    hypothesis.settings.load_profile("stackfit")
     # `make test` runs on the compiled and on the uncompiled modules: neither may stand in for the other.
     wanted = os.environ.get("STACKFIT_HOT_MODULES")
     if wanted and (other := [name for name, state in hot_modules().items() if state != wanted]):

@@ -23,7 +23,7 @@ description = "one device"
 layouts = ["linux-2.6-8k"]
 [interrupts]
 cpus = 1
-hours = 0.01
+hours = 0.001
 nested_handlers = 0
 evidence = "assumed"
 rates_from = "stated"
@@ -118,6 +118,12 @@ def test_holes_answer_the_claims_about_pages_and_nothing_else_does(
         "does not hold",
         "in part",
     )
+
+
+@pytest.mark.slow
+def test_requests_that_reclaim_themselves_answer_the_claim_about_thrashing(
+    capsys: pytest.CaptureFixture[str], validator: jsonschema.Draft202012Validator
+) -> None:
     thrash = answers(compare(capsys, validator, *ARTICLE, "--scenario", "reclaim-thrash"))
     assert thrash["thrash"] == "holds"
     assert thrash["more-processes"] == "open"
@@ -162,6 +168,7 @@ def test_claims_are_about_a_contiguous_stack_that_becomes_smaller(
         assert compare(capsys, validator, *words, "--scenario", storm)["claims"] == []
 
 
+@pytest.mark.slow
 def test_one_screen(capsys: pytest.CaptureFixture[str], storm: str) -> None:
     words = ["compare", *IMAGE, *ARTICLE]
     for name in ("anon-holes", "fresh-boot", "reclaim-thrash", storm):

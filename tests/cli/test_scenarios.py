@@ -44,6 +44,7 @@ def test_holes_stop_order_1_stacks_early_and_order_0_stacks_when_memory_is_used_
         assert run["free_pages"] * 4 == pytest.approx(27852 if big else 980, rel=0.05)
 
 
+@pytest.mark.slow
 def test_separate_stacks_change_where_it_gets_deep(capsys: pytest.CaptureFixture[str]) -> None:
     document = simulate(capsys, "interrupt-storm")
     shared, separate = document["runs"]
