@@ -13,6 +13,7 @@ from setuptools.command.build_ext import build_ext
 HOT_MODULES = (
     "stackfit.isa.x86_decode",
     "stackfit.frames.track",
+    "stackfit.calls.flow",
     "stackfit.bounds.longest",
     "stackfit.pages.replay_loop",
     "stackfit.pages.buddy",

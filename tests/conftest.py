@@ -22,6 +22,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 HOT_MODULES = (
     "stackfit.isa.x86_decode",
     "stackfit.frames.track",
+    "stackfit.calls.flow",
     "stackfit.bounds.longest",
     "stackfit.pages.replay_loop",
     "stackfit.pages.buddy",

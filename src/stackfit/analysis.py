@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from stackfit.assumptions import AssumptionSet, combine, load_assumptions
 from stackfit.calls.graph import build_calls, build_edges
 from stackfit.calls.model import Calls, EdgeKind, Edges
+from stackfit.calls.resolve import Indirect, resolve_indirect
 from stackfit.calls.vectors import Vector, find_vectors
 from stackfit.contexts.linux import linux_contexts
 from stackfit.contexts.model import Context
@@ -120,13 +121,15 @@ def analyse(
     hops: int | None = None,
     debug: str | Path | None = None,
     progress: Step = _silent,
+    indirect: Indirect = Indirect.TYPED,
 ) -> Analysis:
     """Load and analyse images; layouts and assumptions by name or file.
 
     `images[0]` is the kernel, further ones its modules. Without a layout the one that the kernel runs with
     is taken. The shipped assumptions always apply; files given override them entry by entry. `hops`: the
     greatest number of indirect calls on a chain (default: as the assumptions say, else UNLIMITED). `debug`:
-    an ELF file of the same build with DWARF, as a witness. Raises InputError.
+    an ELF file of the same build with DWARF, as a witness. `indirect`: what candidates of indirect calls may
+    rest on. Raises InputError.
     """
     named = tuple(load_layout(str(name)) for name in layouts)
     for layout in named:
@@ -140,12 +143,15 @@ def analyse(
     code = decode_program(program)
     progress("tracking stack depth", 0.5)
     tables = read_tables(program)
-    frames = analyse_frames(code, tables, code_pointers(program))
+    pointers = code_pointers(program)
+    frames = analyse_frames(code, tables, pointers)
+    progress("resolving indirect calls", 0.6)
+    resolved = resolve_indirect(program, code, tables, frames, pointers, indirect)
     progress("building the call graph", 0.7)
     vectors = find_vectors(code)
     chosen = _for_machine(program, named or (load_layout(default_layout(program.machine)),))
     selected = sets.select(program.images[0].release, program.machine)
-    calls = build_calls(program, code, tables, frames, vectors, selected)
+    calls = build_calls(program, code, tables, frames, vectors, selected, resolved)
     edges = build_edges(code, frames, calls)
     progress("bounding chains", 0.8)
     limit = selected.hops if hops is None else None if hops == UNLIMITED else hops

@@ -81,7 +81,8 @@ class Solver:
     `exceptions`: how many exceptions may nest on one chain; `hops`: the greatest number of indirect calls
     on a chain. Edges of kind SWITCH leave the stack and are not followed. `first_only`: functions that do
     not run on top of an exception (bool by function; default none): once one has been taken on a chain,
-    edges into them are not followed.
+    edges into them are not followed. `like`: a solver of the same program whose prices are taken over,
+    instead of looking for better ones; they were found for other chains, and give valid bounds for these.
 
     Memory: at most 128 MB of values, 256 MB of what `upper`, `bound` or `reachable` were asked about, and
     arrays of the program's size.
@@ -94,6 +95,7 @@ class Solver:
         exceptions: int = 1,
         hops: int = 0,
         first_only: NDArray[np.bool_] | None = None,
+        like: Solver | None = None,
     ) -> None:
         self.edges = edges
         self.limits = limits
@@ -130,6 +132,19 @@ class Solver:
         self._settled: NDArray[np.intp] | None = None  # functions with a price, once prices change no more
         self._known: dict[int, _Chain] = {}
         self._values = self._solve()
+        self._refinements = 0
+        if like is None:
+            self._look_for_prices()
+        else:
+            self._refinements = _REFINEMENTS
+            self._free = self._fresh()
+            if like._price.any():
+                self._price = like._price
+                self._values = self._solve()
+        self._settled = np.flatnonzero(self._price)
+
+    def _look_for_prices(self) -> None:
+        """Find prices, and functions to track; leaves the values under them."""
         hubs = self._hubs()
         self._find_prices(hubs, _ROUNDS)
         priced = self._price
@@ -137,13 +152,11 @@ class Solver:
         self._price = np.zeros(self.count, np.int32)
         self._values = self._solve()
         self._free = self._fresh()
-        self._refinements = 0
         if priced.any():
             priced[self._tracked] = 0
             self._price = priced
             self._values = self._solve()
             self._find_prices(hubs, _ROUNDS)
-        self._settled = np.flatnonzero(self._price)
 
     # ------------------------------------------------------------ components and budgets
 
@@ -464,9 +477,9 @@ class Solver:
         while True:
             upper = self.upper(function, hops)
             chain = self._search(function, hops, upper, reached, _SEARCH_STEPS)
-            chain = self._splice(chain)
+            chain = self._splice(chain, hops)
             if 8 * chain.total < 7 * upper:
-                chain = self._join(function, chain)
+                chain = self._join(function, chain, hops)
             if chain.total >= upper or self._refinements >= _REFINEMENTS:
                 break
             excess = np.where(self._times > 0, self._passes(function, hops) - self._times, 0)
@@ -494,7 +507,7 @@ class Solver:
             passes.append((int(edges.callee[edge]), edge, before, taken + (kind == 2), hopped + (kind == 3)))
         return _Chain(tuple(passes), total)
 
-    def _splice(self, chain: _Chain) -> _Chain:
+    def _splice(self, chain: _Chain, hops: int) -> _Chain:
         """A chain continued as the deepest one known below a hub, where the two meet and that is deeper."""
         deeper = []
         for hub, known in self._known.items():
@@ -506,12 +519,12 @@ class Solver:
                     if total > chain.total:
                         deeper.append((-total, hub, index, other))
         for _, hub, index, other in sorted(deeper)[:_SPLICES]:
-            found = self._continued(chain.passes[: index + 1], self._known[hub], other)
+            found = self._continued(chain.passes[: index + 1], self._known[hub], other, hops)
             if found is not None:
                 return found
         return chain
 
-    def _join(self, start: int, chain: _Chain) -> _Chain:
+    def _join(self, start: int, chain: _Chain, hops: int) -> _Chain:
         """`chain`, or one that leads to a chain known below a hub by the fewest calls, if that is deeper."""
         edges = self.edges
         via = self._ways(start, (self._kind == 1).astype(np.uint8))
@@ -530,11 +543,14 @@ class Solver:
                     before = passes[-1][2] + int(self.weight[edge])
                     passes.append((int(edges.callee[edge]), edge, before, 0, 0))
                 if passes[-1][2] + known.total - known.passes[index][2] > best.total:
-                    best = self._continued(tuple(passes), known, index) or best
+                    best = self._continued(tuple(passes), known, index, hops) or best
         return best
 
-    def _continued(self, head: tuple[_Pass, ...], known: _Chain, index: int) -> _Chain | None:
-        """`head` and what follows `index` on a known chain; None where that breaks a budget."""
+    def _continued(self, head: tuple[_Pass, ...], known: _Chain, index: int, hops: int) -> _Chain | None:
+        """`head` and what follows `index` on a known chain; None where that breaks a budget or takes more
+        hops."""
+        if known.passes[-1][4] > hops:
+            return None
         shift = head[-1][2] - known.passes[index][2]
         rest = tuple((one[0], one[1], one[2] + shift, *one[3:]) for one in known.passes[index + 1 :])
         often = Counter(one[0] for one in head + rest)

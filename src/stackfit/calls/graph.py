@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,8 @@ from numpy.typing import NDArray
 from stackfit.assumptions import AssumptionSet
 from stackfit.calls.constants import branch_targets, constant_before
 from stackfit.calls.model import CallKind, Calls, EdgeKind, Edges, Evidence, Reason, Rung
+from stackfit.calls.registers import thunk_registers
+from stackfit.calls.resolve import Resolved
 from stackfit.calls.vectors import Vector, entry_frame
 from stackfit.frames.model import Frames, SiteKind, StackKind
 from stackfit.image.model import InputError, Machine, Program
@@ -25,6 +29,8 @@ _PAGE_FAULT, _GENERAL_PROTECTION, _INVALID_OPCODE, _BREAKPOINT = 14, 13, 6, 3
 # arch/x86/include/asm/extable_fixup_types.h: these guard instructions that raise #GP, all others memory
 # accesses. Before 5.16 (type -1) nearly all entries are accesses.
 _GENERAL_PROTECTION_TYPES = (5, 6, 8, 9, 10, 11, 12, 13, 16)
+
+_INDIRECT = (Reason.INDIRECT, Reason.UNFILLED)
 
 _SITE = np.dtype(
     [("function", "<i4"), ("address", "<u8"), ("return_address", "<u8"), ("depth", "<i4"), ("under", "<i4"),
@@ -56,15 +62,17 @@ def build_calls(
     frames: Frames,
     vectors: list[Vector],
     assumptions: AssumptionSet | None = None,
+    resolved: Mapping[int, Resolved] = MappingProxyType({}),
 ) -> Calls:
-    """All call sites of a program; `[[candidates]]` of the assumptions fill sites that stay open.
+    """All call sites of a program; `resolved` (by row) and then `[[candidates]]` of the assumptions fill
+    sites that stay open.
 
     Raises InputError for candidates that name a function which the program does not have.
     """
     sets, names = _Sets(), list[str]()
     sites = np.concatenate(
         [
-            _transfer_sites(program, code, tables, frames, sets, names),
+            _transfer_sites(program, code, tables, frames, resolved, sets, names),
             _exception_sites(code, tables, frames, vectors, sets),
         ]
     )
@@ -80,7 +88,13 @@ def build_calls(
 
 
 def _transfer_sites(
-    program: Program, code: Code, tables: Tables, frames: Frames, sets: _Sets, names: list[str]
+    program: Program,
+    code: Code,
+    tables: Tables,
+    frames: Frames,
+    resolved: Mapping[int, Resolved],
+    sets: _Sets,
+    names: list[str],
 ) -> NDArray[np.void]:
     """Calls and jumps that leave a function."""
     functions, instructions = code.functions, code.instructions
@@ -126,6 +140,7 @@ def _transfer_sites(
     unknown = indirect & (sites["candidates"] < 0)
     sites["reason"][unknown] = Reason.INDIRECT
     sites["evidence"][unknown] = Evidence.OPEN
+    _fill(np.flatnonzero(unknown), row, resolved, sites, sets, names)
 
     outside = np.flatnonzero(~known & ~indirect)
     for site in outside.tolist():
@@ -140,6 +155,34 @@ def _transfer_sites(
     sites["kind"][switched] = CallKind.STACK_SWITCH
     sites["under"][switched] = frames.site_under[switched]
     return sites
+
+
+def _fill(
+    unknown: NDArray[np.int64],
+    row: NDArray[np.int32],
+    resolved: Mapping[int, Resolved],
+    sites: NDArray[np.void],
+    sets: _Sets,
+    names: list[str],
+) -> None:
+    """Candidates of indirect sites as resolved; a place that nothing fills stays open, and is named."""
+    places: dict[str, int] = {}
+    for site in unknown.tolist():
+        found = resolved.get(int(row[site]))
+        if found is None:
+            continue
+        sites["rung"][site] = found.rung
+        if found.place:
+            if found.place not in places:
+                places[found.place] = len(names)
+                names.append(found.place)
+            sites["name"][site] = places[found.place]
+        if found.candidates:
+            sites["candidates"][site] = sets.add(found.candidates)
+            sites["reason"][site] = Reason.NONE
+            sites["evidence"][site] = Evidence.ASSUMED
+        else:
+            sites["reason"][site] = Reason.UNFILLED
 
 
 def _resolve_certain(
@@ -157,13 +200,7 @@ def _resolve_certain(
     for table in (tables.static_keys.target, tables.exceptions.fixup):
         rows = code.rows_at(table)
         joins[rows[rows >= 0]] = True
-    thunks = {
-        index: register
-        for index, name in enumerate(functions.names)
-        if name.startswith("__x86_indirect")
-        for register in [_thunk_register(code, (name, *functions.aliases[index]))]
-        if register >= 0
-    }
+    thunks = thunk_registers(functions)
     paravirt = np.isin(code.address[row[indirect]], tables.paravirt)
     operands = _Operands(program, code)
     for site, patched in zip(indirect.tolist(), paravirt.tolist(), strict=True):
@@ -180,7 +217,7 @@ def _resolve_certain(
                 continue
             register = int(instructions.base[at])
         else:
-            register = thunks.get(int(code.function[int(code.target[at])]), -1)
+            register = int(thunks[code.function[int(code.target[at])]])
         if not 0 <= register < 16:
             continue
         target = constant_before(code, at, register, joins)
@@ -188,37 +225,6 @@ def _resolve_certain(
             sites["candidates"][site] = sets.add((target,))
             sites["rung"][site] = Rung.CONSTANT
             sites["evidence"][site] = Evidence.PROVED
-
-
-_REGISTERS = (
-    "ax",
-    "cx",
-    "dx",
-    "bx",
-    "sp",
-    "bp",
-    "si",
-    "di",
-    "r8",
-    "r9",
-    "r10",
-    "r11",
-    "r12",
-    "r13",
-    "r14",
-    "r15",
-)
-
-
-def _thunk_register(code: Code, names: tuple[str, ...]) -> int:
-    """`__x86_indirect_thunk_rax` → 0."""
-    for name in names:
-        suffix = name.rsplit("_", 1)[-1]
-        if suffix in _REGISTERS:
-            return _REGISTERS.index(suffix)
-        if suffix[1:] in _REGISTERS:
-            return _REGISTERS.index(suffix[1:])
-    return -1
 
 
 class _Operands:
@@ -313,7 +319,7 @@ def _annotate(code: Code, sites: NDArray[np.void], sets: _Sets, assumptions: Ass
         else:
             owners = functions.named(entry.function or "")
             at = np.flatnonzero(np.isin(sites["function"], owners))
-        at = at[(sites["candidates"][at] < 0) & (sites["reason"][at] == Reason.INDIRECT)]
+        at = at[(sites["candidates"][at] < 0) & np.isin(sites["reason"][at], _INDIRECT)]
         if not at.size:
             continue
         members: list[int] = []

@@ -54,6 +54,12 @@ class Rung(enum.IntEnum):
     PARAVIRT = 4  # pv_ops as the image holds it: native
     VECTOR = 5  # an exception's handler
     ANNOTATION = 6  # [[candidates]] of an assumption file
+    GLOBAL = 7  # what a global variable, or a table of pointers, holds
+    FIELD = 8  # what is put into that field of that struct, in data and by code
+    CONTAINER = 9  # … of the structs that have a certain struct at that distance
+    PARAMETER = 10  # what callers hand over, or a function returns
+    LIST = 11  # hooks on the list that the function names
+    SIGNATURE = 12  # any function of the prototype whose address is taken
 
     @property
     def label(self) -> str:
@@ -68,6 +74,7 @@ class Reason(enum.IntEnum):
     UNDEFINED = 2
     OUTSIDE = 3
     NO_HANDLER = 4
+    UNFILLED = 5  # the pointer's place is known, but not what is put there
 
     @property
     def label(self) -> str:
@@ -77,6 +84,7 @@ class Reason(enum.IntEnum):
 _REASONS = {
     Reason.NONE: "",
     Reason.INDIRECT: "indirect call: the pointer's value is not known",
+    Reason.UNFILLED: "indirect call: nothing in the images given fills the pointer",
     Reason.UNDEFINED: "symbol defined by no image given: a module is missing",
     Reason.OUTSIDE: "target lies outside the code of the images given",
     Reason.NO_HANDLER: "the exception's handler was not found",
@@ -107,7 +115,9 @@ class Calls:
     evidence: NDArray[np.uint8]  # Evidence
     reason: NDArray[np.uint8]  # Reason, when open
     candidates: NDArray[np.int32]  # index into candidate_sets, -1 = none known
-    name: NDArray[np.int32]  # index into `names` for a reason that names something, else -1
+    name: NDArray[
+        np.int32
+    ]  # index into `names` of what a reason names, or where a pointer comes from; else -1
     candidate_sets: list[tuple[int, ...]]  # function indexes, ascending
     names: list[str]
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from stackfit.analysis import MOST_HOPS, UNLIMITED, Analysis, Step, analyse
+from stackfit.calls.resolve import Indirect
 from stackfit.image.model import InputError
 from stackfit.machine.scenario import Scenario, load_scenario
 from stackfit.pages.era import ERAS, load_era
@@ -46,6 +47,12 @@ def add_image_options(parser: argparse.ArgumentParser, images: str = "+") -> Non
     option("--hops", type=_hops, metavar="N|unlimited", help="greatest number of indirect calls on a chain")
     option(
         "--debug", metavar="FILE", help="ELF with DWARF of the same build: its CFI is held against the depths"
+    )
+    option(
+        "--indirect",
+        choices=[mode.value for mode in Indirect],
+        default=Indirect.TYPED.value,
+        help="what candidates of indirect calls may rest on (default: typed)",
     )
     option("--json", metavar="FILE", help="write JSON there; - is standard output")
 
@@ -104,6 +111,7 @@ def run_analysis(options: argparse.Namespace, images: list[str] | None = None) -
             options.hops,
             options.debug,
             report,
+            Indirect(options.indirect),
         )
 
 

@@ -28,7 +28,7 @@ from stackfit.isa.code import Code
 from stackfit.isa.constants import SP
 from stackfit.isa.effects import Operation
 
-__all__ = ["analyse_frames", "function_roles"]
+__all__ = ["SpecialRows", "analyse_frames", "function_roles", "special_rows"]
 
 # arch/x86/lib/retpoline.S, arch/x86/include/asm/nospec-branch.h; `__fentry__` is patched to a nop at boot
 # (kernel/trace/ftrace.c) and called only while tracing is on.
@@ -72,7 +72,7 @@ def analyse_frames(
     """
     functions = code.functions
     count = len(functions)
-    tracker = _Tracker(code, _special_rows(code, tables, pointers), frame_pointers)
+    tracker = _Tracker(code, special_rows(code, tables, pointers), frame_pointers)
     no_return = np.zeros(count, np.uint8)
     own = (functions.parent < 0) & ~functions.piece
     parts: list[NDArray[np.int32]] = []
@@ -132,7 +132,7 @@ _LEAVING = (
 
 
 @dataclass(frozen=True)
-class _SpecialRows:
+class SpecialRows:
     """Rows with other successors than their instruction says, as the tracker wants them."""
 
     marks: NDArray[np.uint8]  # EXTRA, NEXT, CONTINUES, JOIN of frames/constants.py
@@ -145,7 +145,7 @@ class _SpecialRows:
 class _Tracker:
     """The compiled walk with its arrays; results gather in `depth`, `stack`, `visitor`, `per_function`."""
 
-    def __init__(self, code: Code, special: _SpecialRows, frame_pointers: bool) -> None:
+    def __init__(self, code: Code, special: SpecialRows, frame_pointers: bool) -> None:
         functions, table, rows, count = code.functions, code.instructions, len(code), len(code.functions)
         self.depth = np.zeros(rows, np.int32)
         self.stack = np.zeros(rows, np.uint8)
@@ -288,7 +288,8 @@ def _unique_sites(sites: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.concatenate([sites[order[~again]], kept])
 
 
-def _special_rows(code: Code, tables: Tables, pointers: NDArray[np.uint64]) -> _SpecialRows:
+def special_rows(code: Code, tables: Tables, pointers: NDArray[np.uint64]) -> SpecialRows:
+    """Where control goes on that the instructions alone do not say; `pointers` as for analyse_frames()."""
     key_row = code.rows_at(tables.static_keys.place)
     alternatives = tables.alternatives
     replaced = alternatives.replacement_length > 0
@@ -324,7 +325,7 @@ def _special_rows(code: Code, tables: Tables, pointers: NDArray[np.uint64]) -> _
     for rows in (code.target[code.target >= 0], extra_to, next_to):
         joins[rows] = True
     marks[joins] |= JOIN
-    return _SpecialRows(marks, extra_row, extra_to, next_row.astype(np.int32), next_to)
+    return SpecialRows(marks, extra_row, extra_to, next_row.astype(np.int32), next_to)
 
 
 def _jump_tables(code: Code, pointers: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

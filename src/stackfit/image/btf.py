@@ -227,7 +227,8 @@ def parse_btf(path: str, data: bytes, base: Rows | None = None, offset: int = 0)
     if strings_from + string_size > len(data):
         raise damaged(16, "strings lie outside the section")
     strings = data[strings_from : strings_from + string_size]
-    if not strings.endswith(b"\0"):
+    # A module whose types need no name of its own has no strings.
+    if not strings.endswith(b"\0") and (strings or base is None):
         raise damaged(strings_from, "the last string does not end")
     words = np.frombuffer(data[types_from : types_from + type_size], "<u4")
     at = _scan(words, lambda word, cause: damaged(types_from + 4 * word, cause))

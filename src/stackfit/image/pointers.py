@@ -12,10 +12,25 @@ from numpy.typing import NDArray
 
 from stackfit.image.model import Image, Machine, Program, Section
 
-__all__ = ["absolute_targets", "code_pointers", "distinct"]
+__all__ = ["METADATA", "PATCH_LISTS", "absolute_targets", "code_pointers", "distinct"]
 
+# Pointers in these sections describe code and are not taken by the program itself.
+METADATA = (
+    "__bug_table",
+    ".orc_",
+    "__ex_table",
+    ".altinstructions",
+    "__jump_table",
+    ".smp_locks",
+    ".return_sites",
+    ".retpoline_sites",
+    ".static_call_sites",
+    ".parainstructions",
+    ".discard",
+    "__kcrctab",
+)
 # Lists of places to patch: their pointers say where instructions are, not where control goes.
-_PATCH_LISTS = (".parainstructions", ".smp_locks", "__mcount_loc", "__patchable_function_entries")
+PATCH_LISTS = (".parainstructions", ".smp_locks", "__mcount_loc", "__patchable_function_entries")
 
 
 def distinct(addresses: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -45,7 +60,7 @@ def code_pointers(program: Program) -> NDArray[np.uint64]:
         if (image.pointers.size or index in image.relocations)
         and section.allocated
         and not section.executable
-        and section.name not in _PATCH_LISTS
+        and section.name not in PATCH_LISTS
     ]
     values = distinct(np.concatenate([np.empty(0, np.uint64), *found]))
     index = np.searchsorted(starts, values, "right") - 1

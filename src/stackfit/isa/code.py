@@ -21,7 +21,7 @@ from stackfit.image.functions import (
     symbol_entries,
 )
 from stackfit.image.model import Image, ImageKind, InputError, Machine, Program
-from stackfit.image.pointers import absolute_targets, distinct
+from stackfit.image.pointers import METADATA, absolute_targets, distinct
 from stackfit.isa.effects import FLAG_LOCK_OR_REP, NO_REGISTER, Instructions, Operation
 from stackfit.isa.x86 import decode, rows_at_offsets
 
@@ -52,21 +52,6 @@ _ENDS = _among(
 _SHORT_CALL = 16
 _ENDBR = (b"\xf3\x0f\x1e\xfa", b"\xf3\x0f\x1e\xfb")  # endbr64, endbr32
 _COLD_SECTION = ".text.unlikely"  # where gcc puts the pieces that it splits off
-# Pointers in these sections describe code and are not taken by the program itself.
-_METADATA = (
-    "__bug_table",
-    ".orc_",
-    "__ex_table",
-    ".altinstructions",
-    "__jump_table",
-    ".smp_locks",
-    ".return_sites",
-    ".retpoline_sites",
-    ".static_call_sites",
-    ".parainstructions",
-    ".discard",
-    "__kcrctab",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,7 +193,7 @@ def _addresses_in_data(program: Program) -> NDArray[np.uint64]:
         own = [
             _listed_entries(image, index)
             for index in image.relocations
-            if not image.sections[index].executable and not image.sections[index].name.startswith(_METADATA)
+            if not image.sections[index].executable and not image.sections[index].name.startswith(METADATA)
         ]
         if own:
             parts.append(_outside_sized_functions(image, distinct(np.concatenate(own))))

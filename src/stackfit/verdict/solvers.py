@@ -42,9 +42,10 @@ class Best:
 class Solvers:
     """Bounds of items on stacks.
 
-    Three things make a solver: whether the chain interrupts kernel code, how many exceptions may nest, and
-    which stack switches are plain calls. A bound may become tighter when a chain is looked for; `deepest`
-    looks until the deepest start is settled. `switches`: the context kind that each stack-switch site starts.
+    Four things make a solver: whether there may be hops on a chain, whether the chain interrupts kernel code,
+    how many exceptions may nest, and which stack switches are plain calls. A bound may become tighter when a
+    chain is looked for; `deepest` looks until the deepest start is settled. `switches`: the context kind that
+    each stack-switch site starts.
     """
 
     def __init__(
@@ -62,18 +63,25 @@ class Solvers:
         self._applied = applied
         self.switches = _switch_kinds(code, edges, calls, contexts)
         self._leading = {kind: self._leads_to(kind) for kind in ("hardirq", "softirq")}
-        self._solvers: dict[Key, Solver] = {}
+        self._solvers: dict[tuple[Key, bool], Solver] = {}
         self._chains: dict[tuple[Key, int, int], Bound] = {}
         self._uppers: dict[Key, dict[tuple[int, int], int]] = {}
 
-    def _solver(self, key: Key) -> Solver:
-        solver = self._solvers.get(key)
+    def _solver(self, key: Key, hops: bool = False) -> Solver:
+        """The solver of chains without hops, or with; they differ in what makes them tight."""
+        hops = hops and self.hops > 0
+        solver = self._solvers.get((key, hops))
         if solver is None:
             kernel, exceptions, plain = key
             limits = self._applied.kernel if kernel else self._applied.limits
             first_only = self._applied.preempts if kernel else self._applied.user_only
-            solver = Solver(self._edges_with(plain), limits, exceptions, self.hops, first_only)
-            self._solvers[key] = solver
+            edges = self._edges_with(plain)
+            if hops:
+                direct = self._solver(key)
+                solver = Solver(edges, limits, exceptions, self.hops, first_only, direct)
+            else:
+                solver = Solver(edges, limits, exceptions, 0, first_only)
+            self._solvers[key, hops] = solver
         return solver
 
     def edges(self, item: Item) -> Edges:
@@ -120,7 +128,7 @@ class Solvers:
         known = self._uppers.setdefault(key, {})
         value = known.get((function, hops))
         if value is None:
-            value = known[function, hops] = self._solver(key).upper(function, hops)
+            value = known[function, hops] = self._solver(key, hops > 0).upper(function, hops)
         return value
 
     def chain(self, item: Item, start: Start, exceptions: int, hops: int = 0) -> Bound:
@@ -129,14 +137,16 @@ class Solvers:
         found = self._chains.get((key, start.entry, hops))
         if found is None:
             before = self.upper(item, start.entry, exceptions, hops)
-            found = self._chains[key, start.entry, hops] = self._solver(key).bound(start.entry, hops)
+            found = self._chains[key, start.entry, hops] = self._solver(key, hops > 0).bound(
+                start.entry, hops
+            )
             if found.upper < before:
                 self._uppers[key].clear()
         return found
 
     def reachable(self, item: Item, start: Start, exceptions: int) -> NDArray[np.bool_]:
         """Functions that chains below a start can pass: bool by function."""
-        return self._solver(self._key(item, exceptions)).reachable(start.entry, hops=self.hops > 0)
+        return self._solver(self._key(item, exceptions), True).reachable(start.entry, hops=self.hops > 0)
 
     def unlisted(self, item: Item, exceptions: int) -> NDArray[np.bool_]:
         """Recursive functions without a budget: bool by function."""

@@ -1,0 +1,2 @@
+from stackfit.calls.flow_constants cimport *
+from stackfit.isa.constants cimport *

@@ -1,0 +1,1086 @@
+# cython: boundscheck=True, wraparound=False, cdivision=True
+"""Follows typed pointers through each function's control-flow graph (compiled; runs uncompiled too).
+
+What a function's parameters point to is known from its prototype; a load from a typed object has the type of
+the member there; a call's result that of the callee's prototype. So the target of an indirect call becomes a
+*value*: the pointer in a field of a struct, in a global variable, in a parameter. And every function pointer
+that goes into such a place does so on record. resolve.py puts both together.
+
+Where paths meet, values that differ become unknown (null gives way to any). x86-64 only: arguments are in
+registers. Kinds of values and sinks: flow_constants.py.
+"""
+
+from __future__ import annotations
+
+import cython
+
+__all__ = ["follow_functions"]
+
+if not cython.compiled:
+    from stackfit.calls.flow_constants import (
+        ARGUMENT,
+        BTF_ARRAY,
+        BTF_FUNC_PROTO,
+        BTF_PTR,
+        BTF_STRUCT,
+        BTF_UNION,
+        CONSTANT,
+        FIELD,
+        GLOBAL,
+        HANDED,
+        LOOSE,
+        MARK_CONTINUES,
+        MARK_EXTRA,
+        MARK_JOIN,
+        MARK_NEXT,
+        MOST_ARGUMENTS,
+        NEXT_SLOT,
+        OBJECT,
+        PARAMETER,
+        PASSED,
+        PER_CPU,
+        POINTER,
+        PROTOTYPE,
+        REGISTERS,
+        RESULT,
+        ROLE_INDIRECT,
+        ROLE_NOP,
+        ROLE_RETURN,
+        SITE,
+        SLOT_COUNT,
+        SLOTS,
+        STACK,
+        STACK_KNOWN,
+        STACKED,
+        STATE_LIMIT,
+        STATE_SIZE,
+        UNKNOWN,
+    )
+    from stackfit.isa.constants import (
+        ADD,
+        ADD_IMMEDIATE,
+        AND_IMMEDIATE,
+        AX,
+        BAD,
+        BREAKPOINT,
+        CALL,
+        CALL_INDIRECT,
+        CX,
+        EXCHANGE,
+        FAR_JUMP,
+        INTERRUPT_RETURN,
+        JUMP,
+        JUMP_CONDITIONAL,
+        JUMP_INDIRECT,
+        LEA,
+        LOAD,
+        MOVE,
+        MOVE_IMMEDIATE,
+        NONE,
+        POP,
+        PUSH,
+        RETURN,
+        RIP,
+        SP,
+        STORE,
+        STORE_IMMEDIATE,
+        SYSTEM_RETURN,
+        UNDEFINED,
+    )
+
+
+@cython.cfunc
+@cython.inline
+def _find(table: cython.const[cython.int][::1], row: cython.int) -> cython.int:
+    """First index in an ascending table whose entry is `row` (the caller knows that it is there)."""
+    low: cython.int = 0
+    high: cython.int = cython.cast(cython.int, table.shape[0])
+    middle: cython.int
+    while low < high:
+        middle = (low + high) // 2
+        if table[middle] < row:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@cython.cfunc
+def _member(
+    leaf: cython.longlong[::1],
+    type_id: cython.longlong,
+    offset: cython.longlong,
+    kind: cython.const[cython.uchar][::1],
+    named: cython.const[cython.uchar][::1],
+    link: cython.const[cython.int][::1],
+    size: cython.const[cython.longlong][::1],
+    part_first: cython.const[cython.longlong][::1],
+    part_at: cython.const[cython.longlong][::1],
+    part_type: cython.const[cython.int][::1],
+) -> cython.bint:
+    """What lies at byte `offset` of an object of a type. `leaf`: its type (0: a union's members differ), the
+    innermost struct with a name around it, the byte in that, the byte in the leaf. False: nothing does."""
+    _steps: cython.int
+    rest: cython.longlong
+    length: cython.longlong
+    part: cython.longlong
+    begin: cython.longlong
+    chosen: cython.longlong
+    pointers: cython.int
+    aggregates: cython.int
+    member: cython.longlong
+    leaf[1] = 0
+    leaf[2] = 0
+    for _steps in range(32):
+        if kind[type_id] == BTF_ARRAY:
+            length = size[link[type_id]]
+            if length <= 0 or offset < 0 or (size[type_id] > 0 and offset >= size[type_id]):
+                return False
+            rest = offset % length
+            leaf[2] -= offset - rest
+            offset = rest
+            type_id = link[type_id]
+        elif kind[type_id] == BTF_STRUCT or kind[type_id] == BTF_UNION:
+            if offset < 0 or offset >= size[type_id]:
+                return False
+            if named[type_id] or leaf[1] == 0:
+                leaf[1] = type_id
+                leaf[2] = offset
+            begin = part_first[type_id]
+            part = part_first[type_id + 1]
+            chosen = -1
+            if kind[type_id] == BTF_STRUCT:
+                while part > begin:
+                    part -= 1
+                    # A flexible array at the end has no size of its own.
+                    if part_at[part] >= 0 and part_at[part] <= offset:
+                        if (
+                            offset < part_at[part] + size[part_type[part]]
+                            or kind[part_type[part]] == BTF_ARRAY
+                        ):
+                            chosen = part
+                        break
+            else:
+                pointers = 0
+                aggregates = 0
+                while part > begin:
+                    part -= 1
+                    member = part_type[part]
+                    if part_at[part] < 0 or offset >= size[member]:
+                        continue
+                    if kind[member] == BTF_PTR:
+                        if chosen < 0 or kind[part_type[chosen]] != BTF_PTR:
+                            chosen = part
+                            pointers += 1
+                        elif link[part_type[chosen]] != link[member]:
+                            pointers += 1
+                    elif kind[member] == BTF_ARRAY or kind[member] == BTF_STRUCT or kind[member] == BTF_UNION:
+                        aggregates += 1
+                        if chosen < 0:
+                            chosen = part
+                if pointers + aggregates != 1:
+                    leaf[0] = 0
+                    leaf[3] = 0
+                    return pointers + aggregates > 1
+            if chosen < 0:
+                return False
+            offset -= part_at[chosen]
+            type_id = part_type[chosen]
+        else:
+            leaf[0] = type_id
+            leaf[3] = offset
+            return True
+    return False
+
+
+@cython.cfunc
+@cython.inline
+def _slot(state: cython.longlong[::1], depth: cython.longlong) -> cython.int:
+    """Where in the state the slot at that depth is, or -1."""
+    at: cython.int
+    for at in range(SLOTS, SLOTS + 4 * SLOT_COUNT, 4):
+        if state[at] == depth and state[at + 1] != UNKNOWN:
+            return at
+    return -1
+
+
+@cython.cfunc
+@cython.inline
+def _save(
+    state: cython.longlong[::1],
+    depth: cython.longlong,
+    kind: cython.longlong,
+    a: cython.longlong,
+    b: cython.longlong,
+) -> cython.void:
+    at: cython.int = _slot(state, depth)
+    if at < 0:
+        if kind == UNKNOWN:
+            return
+        at = SLOTS + 4 * cython.cast(cython.int, state[NEXT_SLOT])
+        state[NEXT_SLOT] = (state[NEXT_SLOT] + 1) % SLOT_COUNT
+    state[at] = depth
+    state[at + 1] = kind
+    state[at + 2] = a
+    state[at + 3] = b
+
+
+@cython.cfunc
+def _meet(states: cython.longlong[::1], start: cython.int, state: cython.longlong[::1]) -> cython.bint:
+    """Keep at `start` what holds on both paths; whether that has become less."""
+    at: cython.int
+    other: cython.int
+    changed: cython.bint = False
+    for at in range(0, 3 * REGISTERS, 3):
+        if states[start + at] == UNKNOWN:
+            continue
+        if (
+            states[start + at] == state[at]
+            and states[start + at + 1] == state[at + 1]
+            and states[start + at + 2] == state[at + 2]
+        ):
+            continue
+        if state[at] == CONSTANT and state[at + 1] == 0 and states[start + at] != STACK:
+            continue
+        if states[start + at] == CONSTANT and states[start + at + 1] == 0 and state[at] != STACK:
+            states[start + at] = state[at]
+            states[start + at + 1] = state[at + 1]
+            states[start + at + 2] = state[at + 2]
+        else:
+            states[start + at] = UNKNOWN
+        changed = True
+    for at in range(SLOTS, SLOTS + 4 * SLOT_COUNT, 4):
+        if states[start + at + 1] == UNKNOWN:
+            continue
+        other = _slot(state, states[start + at])
+        if (
+            other < 0
+            or state[other + 1] != states[start + at + 1]
+            or state[other + 2] != states[start + at + 2]
+            or state[other + 3] != states[start + at + 3]
+        ):
+            states[start + at + 1] = UNKNOWN
+            changed = True
+    return changed
+
+
+@cython.cfunc
+@cython.inline
+def _record(
+    records: cython.longlong[:, ::1],
+    count: cython.int,
+    row: cython.longlong,
+    sink: cython.longlong,
+    sink_a: cython.longlong,
+    sink_b: cython.longlong,
+    kind: cython.longlong,
+    a: cython.longlong,
+    b: cython.longlong,
+) -> cython.int:
+    if count < records.shape[0]:
+        records[count, 0] = row
+        records[count, 1] = sink
+        records[count, 2] = sink_a
+        records[count, 3] = sink_b
+        records[count, 4] = kind
+        records[count, 5] = a
+        records[count, 6] = b
+    return count + 1
+
+
+@cython.cfunc
+def _flow_into(
+    records: cython.longlong[:, ::1],
+    count: cython.int,
+    row: cython.int,
+    expected: cython.longlong,
+    sink: cython.longlong,
+    sink_a: cython.longlong,
+    sink_b: cython.longlong,
+    state: cython.longlong[::1],
+    at: cython.int,
+    kind: cython.const[cython.uchar][::1],
+    link: cython.const[cython.int][::1],
+) -> cython.int:
+    """Record the value at `state[at]` going where type `expected` stands (0: not known what stands there)."""
+    value: cython.longlong = state[at]
+    goal: cython.longlong = link[expected] if kind[expected] == BTF_PTR else 0
+    if kind[goal] == BTF_FUNC_PROTO:
+        if value != CONSTANT or state[at + 1] < 0:
+            return _record(records, count, row, sink, sink_a, sink_b, value, state[at + 1], state[at + 2])
+    elif value == CONSTANT and state[at + 1] < 0:
+        if kind[goal] == BTF_STRUCT or kind[goal] == BTF_UNION or kind[goal] == BTF_PTR:
+            return _record(records, count, row, OBJECT, goal, 0, value, state[at + 1], 0)
+        return _record(records, count, row, LOOSE, 0, 0, value, state[at + 1], 0)
+    elif value in (FIELD, PARAMETER, RESULT):
+        return _record(records, count, row, LOOSE, 0, 0, value, state[at + 1], state[at + 2])
+    return count
+
+
+@cython.cfunc
+def _arrive(
+    counts: cython.int[::1],
+    remembered: cython.int[::1],
+    states: cython.longlong[::1],
+    queue: cython.int[::1],
+    rows_of: cython.int[::1],
+    queued: cython.int[::1],
+    row: cython.int,
+    state: cython.longlong[::1],
+) -> cython.void:
+    """A path comes to a row where paths meet: go on from there if that brings anything new.
+
+    With too many such rows in one function the path ends: what lies behind has no record.
+    """
+    i: cython.int
+    place: cython.int = remembered[row]
+    if place < 0:
+        place = counts[0]
+        if place >= STATE_LIMIT:
+            return
+        counts[0] += 1
+        remembered[row] = place
+        rows_of[place] = row
+        queued[place] = 0
+        for i in range(STATE_SIZE):
+            states[place * STATE_SIZE + i] = state[i]
+    elif not _meet(states, place * STATE_SIZE, state):
+        return
+    if not queued[place]:
+        queued[place] = 1
+        queue[counts[1]] = place
+        counts[1] += 1
+
+
+@cython.cfunc
+def _variable(table: cython.const[cython.longlong][::1], address: cython.longlong) -> cython.int:
+    """The last entry of an ascending table that is not above the address, or -1."""
+    low: cython.int = 0
+    high: cython.int = cython.cast(cython.int, table.shape[0])
+    middle: cython.int
+    while low < high:
+        middle = (low + high) // 2
+        if table[middle] <= address:
+            low = middle + 1
+        else:
+            high = middle
+    return low - 1
+
+
+@cython.cfunc
+def _load(
+    leaf: cython.longlong[::1],
+    state: cython.longlong[::1],
+    address_kind: cython.longlong,
+    address_a: cython.longlong,
+    address_b: cython.longlong,
+    kind: cython.const[cython.uchar][::1],
+    named: cython.const[cython.uchar][::1],
+    link: cython.const[cython.int][::1],
+    size: cython.const[cython.longlong][::1],
+    part_first: cython.const[cython.longlong][::1],
+    part_at: cython.const[cython.longlong][::1],
+    part_type: cython.const[cython.int][::1],
+    variable_at: cython.const[cython.longlong][::1],
+    variable_type: cython.const[cython.int][::1],
+    per_cpu_at: cython.const[cython.longlong][::1],
+    per_cpu_type: cython.const[cython.int][::1],
+) -> cython.void:
+    """What a word at an address holds: a value in `leaf[4:7]`."""
+    at: cython.int
+    found: cython.bint = False
+    leaf[4] = UNKNOWN
+    leaf[5] = 0
+    leaf[6] = 0
+    if address_kind == STACK:
+        at = _slot(state, address_a)
+        if at >= 0:
+            leaf[4] = state[at + 1]
+            leaf[5] = state[at + 2]
+            leaf[6] = state[at + 3]
+        return
+    if address_kind == POINTER:
+        if kind[address_a] == BTF_STRUCT and (address_b < 0 or address_b >= size[address_a]):
+            # Outside the struct: in whatever it is embedded in.
+            leaf[4] = FIELD
+            leaf[5] = address_a
+            leaf[6] = address_b
+            return
+        found = _member(leaf, address_a, address_b, kind, named, link, size, part_first, part_at, part_type)
+    elif address_kind == PER_CPU:
+        at = _variable(per_cpu_at, address_a)
+        if at >= 0:
+            found = _member(
+                leaf, per_cpu_type[at], address_a - per_cpu_at[at], kind, named, link, size, part_first,
+                part_at, part_type,
+            )  # fmt: skip
+    elif address_kind == CONSTANT and (address_a < 0 or address_b):
+        at = _variable(variable_at, address_a)
+        if at >= 0:
+            found = _member(
+                leaf, variable_type[at], address_a - variable_at[at], kind, named, link, size, part_first,
+                part_at, part_type,
+            )  # fmt: skip
+        if (
+            not found
+            or leaf[3]
+            or (kind[leaf[0]] == BTF_PTR and kind[link[leaf[0]]] == BTF_FUNC_PROTO and not leaf[1])
+        ):
+            leaf[4] = GLOBAL
+            leaf[5] = address_a
+            leaf[6] = address_b
+            return
+    if not found or leaf[3]:
+        return
+    if leaf[0] == 0:
+        leaf[4] = FIELD
+        leaf[5] = leaf[1]
+        leaf[6] = leaf[2]
+    elif kind[leaf[0]] == BTF_PTR:
+        if kind[link[leaf[0]]] == BTF_FUNC_PROTO:
+            if leaf[1]:
+                leaf[4] = FIELD
+                leaf[5] = leaf[1]
+                leaf[6] = leaf[2]
+            else:
+                leaf[4] = PROTOTYPE
+                leaf[5] = link[leaf[0]]
+        elif link[leaf[0]]:
+            leaf[4] = POINTER
+            leaf[5] = link[leaf[0]]
+
+
+@cython.cfunc
+def _stacked(
+    records: cython.longlong[:, ::1],
+    count: cython.int,
+    row: cython.int,
+    goal: cython.longlong,
+    state: cython.longlong[::1],
+    at: cython.int,
+    leaf: cython.longlong[::1],
+    kind: cython.const[cython.uchar][::1],
+    named: cython.const[cython.uchar][::1],
+    link: cython.const[cython.int][::1],
+    size: cython.const[cython.longlong][::1],
+    part_first: cython.const[cython.longlong][::1],
+    part_at: cython.const[cython.longlong][::1],
+    part_type: cython.const[cython.int][::1],
+) -> cython.int:
+    """A call is handed an object of type `goal` on this stack: the pointers in its slots go into its
+    fields."""
+    slot: cython.int
+    offset: cython.longlong
+    if kind[goal] != BTF_STRUCT and kind[goal] != BTF_UNION:
+        return count
+    for slot in range(SLOTS, SLOTS + 4 * SLOT_COUNT, 4):
+        offset = state[at + 1] - state[slot]
+        if state[slot + 1] != UNKNOWN and 0 <= offset < size[goal]:
+            if _member(leaf, goal, offset, kind, named, link, size, part_first, part_at, part_type):
+                if leaf[3] == 0:
+                    count = _flow_into(
+                        records, count, row, leaf[0], FIELD, leaf[1], leaf[2], state, slot + 1, kind, link
+                    )
+    return count
+
+
+def follow_functions(
+    work: cython.const[cython.int][::1],
+    begin: cython.int,
+    operation: cython.const[cython.uchar][::1],
+    width: cython.const[cython.uchar][::1],
+    register: cython.const[cython.uchar][::1],
+    base: cython.const[cython.uchar][::1],
+    index: cython.const[cython.uchar][::1],
+    flags: cython.const[cython.uchar][::1],
+    clobbers: cython.const[cython.ushort][::1],
+    displacement: cython.const[cython.int][::1],
+    immediate: cython.const[cython.longlong][::1],
+    address: cython.const[cython.longlong][::1],
+    length: cython.const[cython.ushort][::1],
+    target: cython.const[cython.int][::1],
+    owner: cython.const[cython.int][::1],
+    depth: cython.const[cython.int][::1],
+    stack_kind: cython.const[cython.uchar][::1],
+    marks: cython.const[cython.uchar][::1],
+    first: cython.const[cython.int][::1],
+    parent: cython.const[cython.int][::1],
+    is_piece: cython.const[cython.uchar][::1],
+    role: cython.const[cython.uchar][::1],
+    thunk: cython.const[cython.uchar][::1],
+    no_return: cython.const[cython.uchar][::1],
+    prototype: cython.const[cython.int][::1],
+    arguments: cython.const[cython.longlong][:, :, ::1],
+    extra_row: cython.const[cython.int][::1],
+    extra_to: cython.const[cython.int][::1],
+    next_row: cython.const[cython.int][::1],
+    next_to: cython.const[cython.int][::1],
+    kind: cython.const[cython.uchar][::1],
+    named: cython.const[cython.uchar][::1],
+    link: cython.const[cython.int][::1],
+    size: cython.const[cython.longlong][::1],
+    part_first: cython.const[cython.longlong][::1],
+    part_at: cython.const[cython.longlong][::1],
+    part_type: cython.const[cython.int][::1],
+    variable_at: cython.const[cython.longlong][::1],
+    variable_type: cython.const[cython.int][::1],
+    per_cpu_at: cython.const[cython.longlong][::1],
+    per_cpu_type: cython.const[cython.int][::1],
+    order: cython.const[cython.int][::1],
+    remembered: cython.int[::1],
+    scratch: cython.longlong[::1],
+    states: cython.longlong[::1],
+    waiting: cython.int[::1],
+    records: cython.longlong[:, ::1],
+) -> tuple[int, int]:
+    """Follow the functions `work[begin:]` until the records are full; returns how many were followed, and the
+    number of records. The first function's records not fitting, that is more than there is room for.
+
+    Rows and functions as in track_functions(). `thunk`: register that an indirect thunk jumps through.
+    `prototype`: BTF prototype of each function, 0 unknown. `arguments`: functions × 6 × 3, what the argument
+    registers hold at its entry where no prototype says it. Types (types.py): `kind`, `named`, `link`, `size`
+    (bytes) and parts of each. Variables of known type, ascending: `variable_at` (address), `per_cpu_at`
+    (bytes from the start of the per-CPU area). `order`: registers of the arguments.
+    Scratch: `remembered` per row, all -1 (and so again afterwards), `scratch` (8 + STATE_SIZE), `states`
+    (STATE_LIMIT of them), `waiting` (2 + 3 × STATE_LIMIT).
+    """
+    leaf: cython.longlong[::1] = scratch[:8]
+    state: cython.longlong[::1] = scratch[8:]
+    n: cython.int = cython.cast(cython.int, operation.shape[0])
+    count: cython.int = 0
+    before: cython.int
+    position: cython.int
+    function: cython.int
+    block: cython.int
+    row: cython.int
+    after: cython.int
+    to: cython.int
+    op: cython.int
+    reg: cython.int
+    b: cython.int
+    w: cython.int
+    i: cython.int
+    j: cython.int
+    s: cython.int
+    g: cython.int
+    t: cython.int
+    mark: cython.int
+    emit: cython.int
+    call: cython.int
+    going: cython.bint
+    mask: cython.int
+    address_kind: cython.longlong
+    address_a: cython.longlong
+    address_b: cython.longlong
+    value_kind: cython.longlong
+    value_a: cython.longlong
+    value_b: cython.longlong
+    proto: cython.longlong
+    member: cython.longlong
+    number: cython.longlong
+    found: cython.bint
+    done: cython.int
+    counts: cython.int[::1] = waiting[:2]  # places remembered, places to go on from
+    queue: cython.int[::1] = waiting[2 : 2 + STATE_LIMIT]
+    rows_of: cython.int[::1] = waiting[2 + STATE_LIMIT : 2 + 2 * STATE_LIMIT]  # row of each place remembered
+    queued: cython.int[::1] = waiting[2 + 2 * STATE_LIMIT :]
+
+    for position in range(begin, cython.cast(cython.int, work.shape[0])):
+        function = work[position]
+        before = count
+        # --- What the arguments are.
+        for i in range(STATE_SIZE):
+            state[i] = 0
+        proto = prototype[function]
+        if proto:
+            j = 0
+            number = part_first[proto]
+            while number < part_first[proto + 1] and j < MOST_ARGUMENTS:
+                member = part_type[number]
+                if member == 0:  # more arguments follow
+                    break
+                if kind[member] == BTF_PTR:
+                    t = 3 * order[j]
+                    if kind[link[member]] == BTF_FUNC_PROTO:
+                        state[t] = PARAMETER
+                        state[t + 1] = function
+                        state[t + 2] = j
+                    elif link[member]:
+                        state[t] = POINTER
+                        state[t + 1] = link[member]
+                    elif arguments[function, j, 0]:
+                        state[t] = arguments[function, j, 0]
+                        state[t + 1] = arguments[function, j, 1]
+                        state[t + 2] = arguments[function, j, 2]
+                    j += 1
+                elif size[member] <= 8:
+                    if arguments[function, j, 0]:
+                        t = 3 * order[j]
+                        state[t] = arguments[function, j, 0]
+                        state[t + 1] = arguments[function, j, 1]
+                        state[t + 2] = arguments[function, j, 2]
+                    j += 1
+                elif size[member] <= 16:
+                    j += 2
+                number += 1
+        else:
+            for j in range(MOST_ARGUMENTS):
+                t = 3 * order[j]
+                for i in range(3):
+                    state[t + i] = arguments[function, j, i]
+        counts[0] = 0
+        counts[1] = 0
+        _arrive(counts, remembered, states, queue, rows_of, queued, first[function], state)
+        done = 0
+        emit = 0
+        while True:
+            # --- The next block: while values still change the last one put off, then each one, to record.
+            if emit:
+                if done >= counts[0]:
+                    break
+                block = done
+                done += 1
+            else:
+                if counts[1] == 0:
+                    emit = 1
+                    continue
+                counts[1] -= 1
+                block = queue[counts[1]]
+                queued[block] = 0
+            row = rows_of[block]
+            for i in range(STATE_SIZE):
+                state[i] = states[block * STATE_SIZE + i]
+            going = True
+            s = 1  # the block's first row
+            while going:
+                mark = marks[row]
+                if (mark & MARK_JOIN) and not s:
+                    if not emit:
+                        _arrive(counts, remembered, states, queue, rows_of, queued, row, state)
+                    break
+                s = 0
+                op = operation[row]
+                reg = register[row]
+                b = base[row]
+                w = width[row]
+                if (mark & MARK_EXTRA) and not emit:
+                    i = _find(extra_row, row)
+                    while i < extra_row.shape[0] and extra_row[i] == row:
+                        _arrive(counts, remembered, states, queue, rows_of, queued, extra_to[i], state)
+                        i += 1
+                after = row + 1
+                if mark & MARK_NEXT:
+                    after = next_to[_find(next_row, row)]
+                mask = clobbers[row]
+                value_kind = UNKNOWN
+                value_a = 0
+                value_b = 0
+
+                # --- The address of a memory operand, or of LEA.
+                address_kind = UNKNOWN
+                address_a = 0
+                address_b = 0
+                if (flags[row] & 1) or op in (LEA, LOAD, STORE, STORE_IMMEDIATE):
+                    if flags[row] & 2:
+                        if b == RIP:
+                            address_kind = PER_CPU
+                            address_a = address[row] + length[row] + displacement[row]
+                        elif b == NONE and index[row] == NONE:
+                            address_kind = PER_CPU
+                            address_a = displacement[row]
+                        elif b < 16 and index[row] == NONE and state[3 * b] == POINTER:
+                            # this_cpu_read(pointer->member): the pointer is a per-CPU one
+                            address_kind = POINTER
+                            address_a = state[3 * b + 1]
+                            address_b = state[3 * b + 2] + displacement[row]
+                        elif b < 16 and index[row] == NONE and state[3 * b] == CONSTANT:
+                            address_kind = PER_CPU
+                            address_a = state[3 * b + 1] + displacement[row]
+                    elif b == RIP:
+                        address_kind = CONSTANT
+                        address_a = address[row] + length[row] + displacement[row]
+                    elif b == NONE:
+                        address_kind = CONSTANT
+                        address_a = displacement[row]
+                        address_b = 1 if index[row] != NONE else 0
+                    elif b == SP:
+                        if stack_kind[row] == STACK_KNOWN and index[row] == NONE:
+                            address_kind = STACK
+                            address_a = depth[row] - displacement[row]
+                    elif b < 16:
+                        address_kind = state[3 * b]
+                        address_a = state[3 * b + 1]
+                        address_b = state[3 * b + 2]
+                        if address_kind == POINTER:
+                            address_b += displacement[row]
+                        elif address_kind == STACK:
+                            address_a -= displacement[row]
+                            if index[row] != NONE:
+                                address_kind = UNKNOWN
+                        elif address_kind == CONSTANT or address_kind == PER_CPU:
+                            address_a += displacement[row]
+                            if index[row] != NONE:
+                                address_b = 1
+                        else:
+                            address_kind = UNKNOWN
+
+                # --- Effects.
+                if op == MOVE:
+                    if w == 8 and b == SP:
+                        if stack_kind[row] == STACK_KNOWN:
+                            value_kind = STACK
+                            value_a = depth[row]
+                    elif b < 16 and (w == 8 or (state[3 * b] == CONSTANT and state[3 * b + 1] >= 0)):
+                        value_kind = state[3 * b]
+                        value_a = state[3 * b + 1]
+                        value_b = state[3 * b + 2]
+                    mask = 1 << reg if reg < 16 else mask
+                elif op == MOVE_IMMEDIATE:
+                    value_kind = CONSTANT
+                    value_a = immediate[row]
+                    mask = 1 << reg if reg < 16 else mask
+                elif op == LEA:
+                    value_kind = address_kind
+                    value_a = address_a
+                    value_b = address_b
+                    if w != 8:
+                        value_kind = UNKNOWN
+                    elif index[row] != NONE:
+                        # Steps over the elements of an array keep their type; a number plus a number is any.
+                        if value_kind == CONSTANT and value_a >= 0:
+                            value_kind = UNKNOWN
+                    mask = 1 << reg if reg < 16 else mask
+                elif op == ADD_IMMEDIATE:
+                    if reg < 16 and reg != SP and w == 8:
+                        value_kind = state[3 * reg]
+                        value_a = state[3 * reg + 1]
+                        value_b = state[3 * reg + 2]
+                        if value_kind == POINTER:
+                            value_b += immediate[row]
+                        elif value_kind == CONSTANT or value_kind == PER_CPU:
+                            value_a += immediate[row]
+                        elif value_kind == STACK:
+                            value_a -= immediate[row]
+                        else:
+                            value_kind = UNKNOWN
+                elif op == AND_IMMEDIATE:
+                    # Flags in a pointer's low bits.
+                    if reg < 16 and w == 8 and -64 <= immediate[row] < 0 and state[3 * reg] == POINTER:
+                        value_kind = POINTER
+                        value_a = state[3 * reg + 1]
+                        value_b = state[3 * reg + 2]
+                elif op == ADD:
+                    # Plus a per-CPU offset: the pointer of this CPU's copy.
+                    if reg < 16 and reg != SP and w == 8 and (flags[row] & 1):
+                        value_kind = state[3 * reg]
+                        value_a = state[3 * reg + 1]
+                        value_b = state[3 * reg + 2]
+                        if value_kind == CONSTANT and (flags[row] & 2 or address_kind == CONSTANT):
+                            value_kind = PER_CPU
+                            value_b = 0
+                        elif value_kind != POINTER:
+                            value_kind = UNKNOWN
+                elif op == LOAD:
+                    mask = 1 << reg if reg < 16 else mask
+                    if w == 8:
+                        _load(
+                            leaf, state, address_kind, address_a, address_b, kind, named, link, size,
+                            part_first, part_at, part_type, variable_at, variable_type, per_cpu_at,
+                            per_cpu_type,
+                        )  # fmt: skip
+                        value_kind = leaf[4]
+                        value_a = leaf[5]
+                        value_b = leaf[6]
+                elif op == EXCHANGE and not (flags[row] & 1) and reg < 16 and b < 16 and w == 8:
+                    for i in range(3):
+                        number = state[3 * reg + i]
+                        state[3 * reg + i] = state[3 * b + i]
+                        state[3 * b + i] = number
+                    mask = 0
+                elif op == POP:
+                    if reg < 16:
+                        mask = 1 << reg
+                        if w == 8 and stack_kind[row] == STACK_KNOWN:
+                            i = _slot(state, depth[row])
+                            if i >= 0:
+                                value_kind = state[i + 1]
+                                value_a = state[i + 2]
+                                value_b = state[i + 3]
+                elif op == PUSH:
+                    if stack_kind[row] == STACK_KNOWN:
+                        if reg < 16 and reg != SP and not (flags[row] & 1) and w == 8:
+                            _save(
+                                state, depth[row] + 8, state[3 * reg], state[3 * reg + 1], state[3 * reg + 2]
+                            )
+                        else:
+                            _save(state, depth[row] + 8, UNKNOWN, 0, 0)
+                    if emit and reg < 16 and reg != SP and not (flags[row] & 1):
+                        if state[3 * reg] == CONSTANT and state[3 * reg + 1] < 0:
+                            count = _record(
+                                records, count, row, LOOSE, 0, 0, state[3 * reg], state[3 * reg + 1],
+                                state[3 * reg + 2],
+                            )  # fmt: skip
+                    mask = 0
+
+                # --- Stores, and the value that goes there.
+                if op == STORE or op == STORE_IMMEDIATE:
+                    if op == STORE:
+                        t = 3 * reg if reg < 16 and reg != SP and w == 8 else -1
+                    else:
+                        # The immediate takes the place of a register that is not there.
+                        t = 3 * SP
+                        state[t] = CONSTANT if w == 8 else UNKNOWN
+                        state[t + 1] = immediate[row]
+                        state[t + 2] = 0
+                    if address_kind == STACK:
+                        if t >= 0:
+                            _save(state, address_a, state[t], state[t + 1], state[t + 2])
+                            if emit and state[t] == CONSTANT and state[t + 1] < 0:
+                                count = _record(
+                                    records, count, row, STACKED, address_a, 0, CONSTANT, state[t + 1], 0
+                                )
+                        else:
+                            _save(state, address_a, UNKNOWN, 0, 0)
+                    elif emit and w == 8 and t >= 0:
+                        found = False
+                        if address_kind == POINTER:
+                            found = _member(
+                                leaf, address_a, address_b, kind, named, link, size, part_first, part_at,
+                                part_type,
+                            )  # fmt: skip
+                        elif address_kind == CONSTANT and address_a < 0:
+                            if state[t] != CONSTANT or state[t + 1] < 0:
+                                i = _variable(variable_at, address_a)
+                                if i >= 0 and _member(
+                                    leaf, variable_type[i], address_a - variable_at[i], kind, named, link,
+                                    size, part_first, part_at, part_type,
+                                ):  # fmt: skip
+                                    if leaf[1] and leaf[3] == 0:
+                                        count = _flow_into(
+                                            records, count, row, leaf[0], FIELD, leaf[1], leaf[2], state, t,
+                                            kind, link,
+                                        )  # fmt: skip
+                                count = _record(
+                                    records, count, row, GLOBAL, address_a, address_b, state[t],
+                                    state[t + 1], state[t + 2],
+                                )  # fmt: skip
+                            address_kind = UNKNOWN
+                            found = False
+                            t = -1
+                        if t >= 0 and found and leaf[3] == 0:
+                            count = _flow_into(
+                                records, count, row, leaf[0], FIELD, leaf[1], leaf[2], state, t, kind, link
+                            )
+                        elif t >= 0:
+                            count = _flow_into(records, count, row, 0, LOOSE, 0, 0, state, t, kind, link)
+                    if op == STORE_IMMEDIATE:
+                        state[3 * SP] = UNKNOWN
+                    mask = 0
+
+                # --- Calls and jumps that leave the function.
+                call = 0  # 1 a call, 2 a jump
+                g = -1  # the callee
+                if op in (CALL, CALL_INDIRECT):
+                    t = target[row] if op == CALL else -1
+                    g = owner[t] if t >= 0 else -1
+                    if t >= 0 and role[g] == ROLE_NOP and first[g] == t:
+                        pass
+                    elif t >= 0 and first[g] != t and (g == function or parent[g] == function or is_piece[g]):
+                        if not emit:
+                            # An internal call; what is known on the stack lies at other depths there.
+                            for i in range(SLOTS, SLOTS + 4 * SLOT_COUNT, 4):
+                                state[i + 1] = UNKNOWN
+                            _arrive(counts, remembered, states, queue, rows_of, queued, t, state)
+                        if after < n and operation[after] == BREAKPOINT:
+                            going = False
+                    else:
+                        call = 1
+                        if t >= 0 and first[g] == t:
+                            going = not no_return[g]
+                elif op in (JUMP, JUMP_CONDITIONAL):
+                    t = target[row]
+                    g = owner[t] if t >= 0 else -1
+                    if t >= 0 and role[g] == ROLE_RETURN and first[g] == t:
+                        going = op == JUMP_CONDITIONAL
+                        call = 3
+                    elif t >= 0 and role[g] == ROLE_INDIRECT:
+                        call = 2
+                        going = op == JUMP_CONDITIONAL
+                    elif t < 0 or (
+                        first[g] == t and g != function and parent[g] != function and not is_piece[g]
+                    ):
+                        call = 2
+                        going = op == JUMP_CONDITIONAL
+                    else:
+                        if not emit:
+                            _arrive(counts, remembered, states, queue, rows_of, queued, t, state)
+                        going = op == JUMP_CONDITIONAL
+                elif op == JUMP_INDIRECT:
+                    call = 2
+                    going = False
+                elif op == RETURN:
+                    call = 3
+                    going = False
+                elif op in (INTERRUPT_RETURN, SYSTEM_RETURN, FAR_JUMP, BAD):
+                    going = False
+                elif op == UNDEFINED:
+                    going = mark & MARK_CONTINUES != 0
+                elif op == BREAKPOINT:
+                    going = length[row] == 1 and after < n and owner[after] == owner[row]
+
+                if call == 3:
+                    if emit:
+                        member = link[proto] if proto else 0
+                        count = _flow_into(
+                            records, count, row, member, RESULT, function, 0, state, 3 * AX, kind, link
+                        )
+                elif call:
+                    member = -1  # the callee's prototype
+                    if op in (CALL_INDIRECT, JUMP_INDIRECT) or (g >= 0 and role[g] == ROLE_INDIRECT):
+                        # --- The target as a value.
+                        if g >= 0:
+                            i = thunk[g]
+                            if i < 16:
+                                value_kind = state[3 * i]
+                                value_a = state[3 * i + 1]
+                                value_b = state[3 * i + 2]
+                        elif flags[row] & 1:
+                            _load(
+                                leaf, state, address_kind, address_a, address_b, kind, named, link, size,
+                                part_first, part_at, part_type, variable_at, variable_type, per_cpu_at,
+                                per_cpu_type,
+                            )  # fmt: skip
+                            value_kind = leaf[4]
+                            value_a = leaf[5]
+                            value_b = leaf[6]
+                        elif b < 16:
+                            value_kind = state[3 * b]
+                            value_a = state[3 * b + 1]
+                            value_b = state[3 * b + 2]
+                        g = -1
+                        if emit:
+                            count = _record(
+                                records, count, row, SITE, function, address_b if flags[row] & 1 else 0,
+                                value_kind, value_a, value_b,
+                            )  # fmt: skip
+                        member = 0
+                        if value_kind == FIELD:
+                            if _member(
+                                leaf, value_a, value_b, kind, named, link, size, part_first, part_at,
+                                part_type,
+                            ) and kind[leaf[0]] == BTF_PTR:  # fmt: skip
+                                member = link[leaf[0]]
+                        elif value_kind == PARAMETER:
+                            # value_b counts registers; parameters before it of up to 8 bytes are one each
+                            if part_first[prototype[value_a]] + value_b < part_first[prototype[value_a] + 1]:
+                                number = part_type[part_first[prototype[value_a]] + value_b]
+                                if kind[number] == BTF_PTR:
+                                    member = link[number]
+                        elif value_kind == RESULT:
+                            member = link[link[prototype[value_a]]]
+                        elif value_kind == PROTOTYPE:
+                            member = value_a
+                        if kind[member] != BTF_FUNC_PROTO:
+                            member = 0
+                        if (
+                            emit
+                            and value_kind == FIELD
+                            and member == 0
+                            and (value_b < 0 or value_b >= size[value_a])
+                        ):
+                            for j in range(MOST_ARGUMENTS):
+                                t = 3 * order[j]
+                                if state[t] == POINTER and state[t + 2] == 0:
+                                    count = _record(
+                                        records, count, row, HANDED, j, 0, POINTER, state[t + 1], 0
+                                    )
+                    elif g >= 0:
+                        member = prototype[g]
+                    if emit:
+                        number = part_first[member] if member > 0 else 0
+                        for j in range(MOST_ARGUMENTS):
+                            t = 3 * order[j]
+                            if member > 0:
+                                if number >= part_first[member + 1] or part_type[number] == 0:
+                                    break
+                                if size[part_type[number]] > 8:
+                                    break
+                                if state[t] == STACK and kind[part_type[number]] == BTF_PTR:
+                                    count = _stacked(
+                                        records, count, row, link[part_type[number]], state, t, leaf, kind,
+                                        named, link, size, part_first, part_at, part_type,
+                                    )  # fmt: skip
+                                elif g >= 0:
+                                    count = _flow_into(
+                                        records, count, row, part_type[number], PARAMETER, g, j, state, t,
+                                        kind, link,
+                                    )  # fmt: skip
+                                else:
+                                    count = _flow_into(
+                                        records, count, row, part_type[number], PASSED, member, j, state, t,
+                                        kind, link,
+                                    )  # fmt: skip
+                                if g >= 0 and not (
+                                    kind[part_type[number]] == BTF_PTR and link[part_type[number]]
+                                ):
+                                    count = _record(
+                                        records, count, row, ARGUMENT, g, j, state[t], state[t + 1],
+                                        state[t + 2],
+                                    )  # fmt: skip
+                                number += 1
+                            else:
+                                if g >= 0:
+                                    count = _record(
+                                        records, count, row, ARGUMENT, g, j, state[t], state[t + 1],
+                                        state[t + 2],
+                                    )  # fmt: skip
+                                count = _flow_into(records, count, row, 0, LOOSE, 0, 0, state, t, kind, link)
+                    if call == 1:
+                        for i in range(12):
+                            if 0x0FC7 & (1 << i):
+                                state[3 * i] = UNKNOWN
+                        mask = 0
+                        if member > 0:
+                            number = link[member]
+                            if kind[number] == BTF_PTR:
+                                number = link[number]
+                                if kind[number] == BTF_FUNC_PROTO:
+                                    state[3 * AX] = RESULT if g >= 0 else PROTOTYPE
+                                    state[3 * AX + 1] = g if g >= 0 else number
+                                    state[3 * AX + 2] = 0
+                                elif number:
+                                    state[3 * AX] = POINTER
+                                    state[3 * AX + 1] = number
+                                    state[3 * AX + 2] = 0
+                elif mask:
+                    for i in range(16):
+                        if mask & (1 << i):
+                            state[3 * i] = UNKNOWN
+                if not call and value_kind != UNKNOWN and reg < 16 and (mask & (1 << reg)):
+                    state[3 * reg] = value_kind
+                    state[3 * reg + 1] = value_a
+                    state[3 * reg + 2] = value_b
+                if op == JUMP_CONDITIONAL and clobbers[row]:
+                    state[3 * CX] = UNKNOWN
+                if not going:
+                    break
+                # --- On to the next row; into the next function it is a tail call.
+                if after >= n or after < 0:
+                    break
+                to = owner[after]
+                if (
+                    first[to] == after
+                    and to != function
+                    and owner[row] != to
+                    and parent[to] != function
+                    and not is_piece[to]
+                ):
+                    break
+                row = after
+        for i in range(counts[0]):
+            remembered[rows_of[i]] = -1
+        if count > records.shape[0]:
+            if position == begin:
+                return 0, count
+            return position - begin, before
+    return cython.cast(cython.int, work.shape[0]) - begin, count

@@ -1,0 +1,45 @@
+# Numbers of the compiled propagation of types, as C constants; flow_constants.py has the same for uncompiled runs
+# and says what they mean. tests/isa/test_constants.py holds the two files together.
+
+cdef enum:
+    UNKNOWN = 0
+    POINTER = 1
+    FIELD = 2
+    GLOBAL = 3
+    PARAMETER = 4
+    RESULT = 5
+    PROTOTYPE = 6
+    CONSTANT = 7
+    STACK = 8
+    PER_CPU = 9
+    REGISTERS = 16
+    SLOTS = 48
+    SLOT_COUNT = 16
+    NEXT_SLOT = 112
+    STATE_SIZE = 114
+    STATE_LIMIT = 16384
+    SITE = 0
+    PASSED = 10
+    OBJECT = 11
+    LOOSE = 12
+    STACKED = 13
+    ARGUMENT = 14
+    HANDED = 15
+    RECORD_SIZE = 7
+    MOST_ARGUMENTS = 6
+    MARK_EXTRA = 1
+    MARK_NEXT = 2
+    MARK_CONTINUES = 4
+    MARK_JOIN = 8
+    ROLE_RETURN = 1
+    ROLE_INDIRECT = 2
+    ROLE_NOP = 3
+    STACK_KNOWN = 1
+
+
+cdef enum:
+    BTF_PTR = 2
+    BTF_ARRAY = 3
+    BTF_STRUCT = 4
+    BTF_UNION = 5
+    BTF_FUNC_PROTO = 13

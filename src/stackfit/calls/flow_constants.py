@@ -1,0 +1,58 @@
+"""Numbers of the compiled propagation of types as plain integers: the same as in `flow_constants.pxd` for
+Cython.
+
+Compiled, a name from the `.pxd` is a C constant; uncompiled, flow.py imports it from here.
+"""
+
+from __future__ import annotations
+
+from stackfit.image.btf import Kind
+
+# What a register or a stack slot holds: a kind and two numbers.
+UNKNOWN = 0
+POINTER = 1  # to byte `b` of an object of type `a`
+FIELD = 2  # the function pointer in field (struct `a`, byte `b`)
+GLOBAL = 3  # the function pointer at address `a`; `b` = 1: an element of the table there
+PARAMETER = 4  # the function pointer that is parameter `b` of function `a`
+RESULT = 5  # the function pointer that function `a` returns
+PROTOTYPE = 6  # a function pointer of which only the prototype `a` is known
+CONSTANT = 7  # the number `a`
+STACK = 8  # the address of depth `a` in this frame
+PER_CPU = 9  # a per-CPU address: `a` bytes from the start of the per-CPU area
+
+# A state: REGISTERS registers, then SLOT_COUNT stack slots of four numbers: depth, kind, a, b.
+REGISTERS = 16
+SLOTS = 48
+SLOT_COUNT = 16
+NEXT_SLOT = 112
+STATE_SIZE = 114
+STATE_LIMIT = 16384  # places of one function where paths meet
+
+# Records: row, sink, two numbers that name it, then the value that flows there: kind, a, b. The sinks below
+# PARAMETER have a value's kind as their number.
+SITE = 0  # an indirect call: its target is the value
+PASSED = 10  # parameter `b` of the prototype `a`, in an indirect call
+OBJECT = 11  # a pointer to type `a` is what is expected where the value goes
+LOOSE = 12  # nothing is known of where the value goes
+STACKED = 13  # a stack slot at depth `a`
+ARGUMENT = 14  # argument `b` of function `a`, of which no prototype is known
+HANDED = 15  # argument `a` of an indirect call to outside a struct
+RECORD_SIZE = 7
+MOST_ARGUMENTS = 6
+
+# BTF kinds, by name.
+BTF_PTR = int(Kind.PTR)
+BTF_ARRAY = int(Kind.ARRAY)
+BTF_STRUCT = int(Kind.STRUCT)
+BTF_UNION = int(Kind.UNION)
+BTF_FUNC_PROTO = int(Kind.FUNC_PROTO)
+
+# Marks of rows, roles of functions: those of frames/constants.py, by other names.
+MARK_EXTRA = 1
+MARK_NEXT = 2
+MARK_CONTINUES = 4
+MARK_JOIN = 8
+ROLE_RETURN = 1
+ROLE_INDIRECT = 2
+ROLE_NOP = 3
+STACK_KNOWN = 1

@@ -1,0 +1,168 @@
+"""Where function pointers go and where indirect calls take theirs from: the compiled walk over a whole
+program.
+
+A second walk knows more than the first: types of arguments that no prototype tells, and of global variables,
+are what every call and every store found the first time agree on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stackfit.calls.flow import follow_functions
+from stackfit.calls.flow_constants import (
+    ARGUMENT,
+    CONSTANT,
+    GLOBAL,
+    MOST_ARGUMENTS,
+    POINTER,
+    RECORD_SIZE,
+    STATE_LIMIT,
+    STATE_SIZE,
+)
+from stackfit.calls.registers import thunk_registers
+from stackfit.calls.types import TypeLayout
+from stackfit.frames.analyse import function_roles, special_rows
+from stackfit.frames.model import Frames
+from stackfit.image.btf import Kind
+from stackfit.image.tables import Tables
+from stackfit.isa.code import Code
+
+__all__ = ["FLOW_COLUMNS", "Flows", "follow_program"]
+
+FLOW_COLUMNS = ("row", "sink", "sink_a", "sink_b", "kind", "a", "b")
+_ROW, _SINK, _SINK_A, _SINK_B, _KIND, _A, _B = range(RECORD_SIZE)
+_ARGUMENTS = np.array([7, 6, 2, 1, 8, 9], np.int32)  # System V AMD64 ABI 3.2.3
+_ROOM = 1 << 18  # records written at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Flows:
+    """`records`: int64[n, 7] with FLOW_COLUMNS; kinds and sinks are those of flow_constants.py.
+
+    `variables`: address → type of what is known to lie there.
+    """
+
+    records: NDArray[np.int64]
+    variables: dict[int, int]
+
+
+def follow_program(
+    code: Code,
+    tables: Tables,
+    frames: Frames,
+    pointers: NDArray[np.uint64],
+    taken: Iterable[int],
+    types: TypeLayout,
+    variables: dict[int, int],
+    before: Flows | None = None,
+) -> Flows:
+    """Follow typed pointers through every function.
+
+    `pointers`: code addresses that stand in data; `taken`: functions whose address code holds. `variables`:
+    address → plain type of known objects. `before`: an earlier walk; what all its calls hand to an argument
+    of unknown type, and all its stores put into a global variable, is the type of that now.
+    """
+    walk = _Walk(code, tables, frames, pointers, types)
+    walk.entered[list(taken)] = True
+    arguments = np.zeros((len(code.functions), MOST_ARGUMENTS, 3), np.int64)
+    known = dict(variables)
+    if before is not None:
+        arguments = _agreed_arguments(code, before.records, walk.entered)
+        known = {**_agreed_variables(before.records, types), **variables}
+    return Flows(walk.follow(arguments, known), known)
+
+
+class _Walk:
+    """The compiled walk with its arrays."""
+
+    def __init__(
+        self, code: Code, tables: Tables, frames: Frames, pointers: NDArray[np.uint64], types: TypeLayout
+    ) -> None:
+        functions, table, rows = code.functions, code.instructions, len(code)
+        special = special_rows(code, tables, pointers)
+        self.entered = np.zeros(len(functions), np.bool_)  # from elsewhere than by direct calls
+        self.entered[code.function[np.maximum(code.rows_at(pointers), 0)]] = True
+        self._types = types
+        self._work = np.flatnonzero((functions.parent < 0) & ~functions.piece).astype(np.int32)
+        self._rows = (
+            table.operation, table.width, table.register, table.base, table.index, table.flags,
+            table.clobbers, table.displacement, table.immediate, code.address.view(np.int64), table.length,
+            code.target, code.function, frames.depth, frames.stack, special.marks,
+        )  # fmt: skip
+        self._functions = (
+            code.first[:-1].astype(np.int32), functions.parent, functions.piece.view(np.uint8),
+            function_roles(functions), thunk_registers(functions), frames.no_return.view(np.uint8),
+            types.prototype,
+        )  # fmt: skip
+        self._tables = (
+            special.extra_row, special.extra_to, special.next_row, special.next_to, types.kind, types.named,
+            types.link, types.size, types.part_first, types.part_at, types.part_type,
+        )  # fmt: skip
+        self._scratch = (
+            _ARGUMENTS, np.full(rows, -1, np.int32), np.zeros(8 + STATE_SIZE, np.int64),
+            np.empty(STATE_LIMIT * STATE_SIZE, np.int64), np.empty(2 + 3 * STATE_LIMIT, np.int32),
+        )  # fmt: skip
+
+    def follow(self, arguments: NDArray[np.int64], variables: dict[int, int]) -> NDArray[np.int64]:
+        at = np.array(sorted(variables), np.int64)
+        kinds = np.array([variables[one] for one in at.tolist()], np.int32)
+        parts, begin, room = [], 0, _ROOM
+        while begin < len(self._work):
+            records = np.empty((room, RECORD_SIZE), np.int64)
+            arrays: list[NDArray[Any]] = [
+                *self._rows, *self._functions, arguments, *self._tables, at, kinds, self._types.per_cpu_at,
+                self._types.per_cpu_type, *self._scratch, records,
+            ]  # fmt: skip
+            done, count = follow_functions(self._work.data, begin, *[array.data for array in arrays])
+            if done:
+                begin += done
+                parts.append(records[:count].copy())
+            else:
+                room = count + 1
+        return np.concatenate(parts) if parts else np.empty((0, RECORD_SIZE), np.int64)
+
+
+def _agreed(records: NDArray[np.int64], keys: tuple[int, ...]) -> NDArray[np.int64]:
+    """One record of each key on whose value all its records agree, null aside."""
+    records = records[~((records[:, _KIND] == CONSTANT) & (records[:, _A] == 0))]
+    order = np.lexsort([records[:, key] for key in reversed(keys)])
+    records = records[order]
+    if not len(records):
+        return records
+    new = np.ones(len(records), np.bool_)
+    new[1:] = (records[1:, keys] != records[:-1, keys]).any(1)
+    group = np.cumsum(new) - 1
+    head = records[new]
+    differs = (records[:, (_KIND, _A, _B)] != head[group][:, (_KIND, _A, _B)]).any(1)
+    good = np.ones(len(head), np.bool_)
+    good[group[differs]] = False
+    return head[good]
+
+
+def _agreed_arguments(
+    code: Code, records: NDArray[np.int64], entered: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Pointers that every call of a function hands it, where only direct calls lead there."""
+    found = np.zeros((len(code.functions), MOST_ARGUMENTS, 3), np.int64)
+    chosen = records[records[:, _SINK] == ARGUMENT]
+    agreed = _agreed(chosen, (_SINK_A, _SINK_B))
+    agreed = agreed[(agreed[:, _KIND] == POINTER) & ~entered[agreed[:, _SINK_A]]]
+    found[agreed[:, _SINK_A], agreed[:, _SINK_B]] = agreed[:, [_KIND, _A, _B]]
+    return found
+
+
+def _agreed_variables(records: NDArray[np.int64], types: TypeLayout) -> dict[int, int]:
+    """Global variables that every store fills with a pointer to one type: address → type of the pointer."""
+    pointer_to: dict[int, int] = {}
+    for type_id in np.flatnonzero(types.kind == Kind.PTR).tolist():
+        pointer_to.setdefault(int(types.link[type_id]), type_id)
+    chosen = records[(records[:, _SINK] == GLOBAL) & (records[:, _SINK_B] == 0)]
+    agreed = _agreed(chosen, (_SINK_A,))
+    agreed = agreed[(agreed[:, _KIND] == POINTER) & (agreed[:, _B] == 0)]
+    return {int(one[_SINK_A]): pointer_to[int(one[_A])] for one in agreed if int(one[_A]) in pointer_to}

@@ -1,0 +1,384 @@
+"""Pointers to functions that stand in a program's data: where each is, and in a field of what.
+
+Which type an object has is told by the code that hands its address to a typed parameter or stores it in a
+typed field, by a typed object that points to it, and, where nothing does, by its *shape*: the structs of its
+size whose function-pointer fields take exactly the functions that stand there. Tables of pointers and single
+pointers have no struct: only code that names their address reaches them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stackfit.calls.types import TypeLayout
+from stackfit.image.btf import Kind
+from stackfit.image.functions import Functions
+from stackfit.image.model import Image, Machine, Program
+from stackfit.image.pointers import METADATA, PATCH_LISTS
+
+__all__ = ["Data", "Field", "Placed", "callable_functions", "place_functions", "read_data"]
+
+Field = tuple[int, int]  # struct, byte in it
+
+_TRAMPOLINE = "__SCT__"  # include/linux/static_call_types.h
+_MOST_SHAPES = 16  # more structs than that fit an object: its shape tells nothing
+_MOST_ELEMENTS = 1 << 12
+_MOST_PARTS = 1 << 12  # fields of one struct that are looked at
+_SLACK = 64  # bytes between an object's end and the next symbol
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Pointers in data, by ascending place. `start`, `end`: the object that a place lies in, by the symbols.
+
+    `function`: index of the function whose entry is pointed to, else -1. `constant`: never written to.
+    """
+
+    place: NDArray[np.int64]
+    value: NDArray[np.int64]
+    function: NDArray[np.int32]
+    start: NDArray[np.int64]
+    end: NDArray[np.int64]
+    constant: NDArray[np.bool_]
+
+    def between(self, start: int, end: int) -> range:
+        return range(*np.searchsorted(self.place, [start, end]).tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """What place_functions() made of Data.
+
+    `fields`: row of Data → function that stands there, for each field in initialised data; `loose`: rows of
+    Data that no type tells; `tables`: rows in tables of pointers and single pointers; `variables`: address →
+    type of what lies there.
+    """
+
+    fields: dict[Field, dict[int, int]]
+    loose: list[int]
+    tables: list[int]
+    variables: dict[int, int]
+    _placement: _Placement
+
+    def fits(self, row: int, field: Field) -> bool:
+        """Whether the object that a loose row lies in can be the struct, the row in that field of it."""
+        return self._placement.fits(row, *field)
+
+
+def read_data(program: Program, functions: Functions) -> Data:
+    """All pointers in the data of a 64-bit program, but those in tables that describe code."""
+    places, values, starts, ends, constant = [], [], [], [], []
+    for image in program.images:
+        if image.machine is not Machine.X86_64:
+            continue
+        symbols = _symbols(image)
+        for index, section in enumerate(image.sections):
+            if (
+                not section.allocated
+                or section.executable
+                or section.name.startswith((*METADATA, *PATCH_LISTS))
+            ):
+                continue
+            at = _pointers(image, index)
+            if not at.size:
+                continue
+            offsets = (at - np.uint64(section.address)).astype(np.int64)
+            inside = offsets <= section.data.size - 8
+            at, offsets = at[inside], offsets[inside]
+            places.append(at.view(np.int64))
+            values.append(section.data[offsets[:, None] + np.arange(8)].view("<i8").ravel())
+            own = symbols[(symbols >= section.address) & (symbols < section.end)]
+            bounds = np.concatenate([[section.address], own, [section.end]]).astype(np.uint64)
+            row = np.searchsorted(bounds, at, "right") - 1
+            starts.append(bounds[row].view(np.int64))
+            ends.append(bounds[np.minimum(row + 1, bounds.size - 1)].view(np.int64))
+            constant.append(np.full(at.size, not section.writable))
+    empty = np.empty(0, np.int64)
+    place = np.concatenate([empty, *places])
+    order = np.argsort(place, kind="stable")
+    value = np.concatenate([empty, *values])[order]
+    entry = functions.address.view(np.int64)
+    found = np.minimum(np.searchsorted(functions.address, value.view(np.uint64)), max(entry.size - 1, 0))
+    return Data(
+        place=place[order],
+        value=value,
+        function=np.where((entry[found] == value) & callable_functions(functions)[found], found, -1).astype(
+            np.int32
+        ),
+        start=np.concatenate([empty, *starts])[order],
+        end=np.concatenate([empty, *ends])[order],
+        constant=np.concatenate([np.empty(0, np.bool_), *constant])[order],
+    )
+
+
+def callable_functions(functions: Functions) -> NDArray[np.bool_]:
+    """Functions that a pointer can call: no pieces of others, no trampolines of static calls."""
+    trampoline = np.array([name.startswith(_TRAMPOLINE) for name in functions.names], np.bool_)
+    return np.asarray((functions.parent < 0) & ~functions.piece & ~trampoline, np.bool_)
+
+
+def _pointers(image: Image, index: int) -> NDArray[np.uint64]:
+    """Where a section holds absolute pointers."""
+    section = image.sections[index]
+    if image.pointers.size:
+        inside = (image.pointers >= section.address) & (image.pointers < section.end)
+        return np.sort(image.pointers[inside])
+    table = image.relocations.get(index)
+    if table is None:
+        return np.empty(0, np.uint64)
+    return np.sort(table["offset"][table["type"] == 1] + np.uint64(section.address))  # R_X86_64_64
+
+
+def _symbols(image: Image) -> NDArray[np.uint64]:
+    records = image.symbols.records
+    return np.unique(records["address"][records["section"] >= 0])
+
+
+def place_functions(
+    data: Data, types: TypeLayout, functions: Functions, objects: Iterable[tuple[int, int]]
+) -> Placed:
+    """Put every function pointer in data into its field. `objects`: (address, type) that code tells."""
+    return _Placement(data, types, functions).run(objects)
+
+
+class _Placement:
+    def __init__(self, data: Data, types: TypeLayout, functions: Functions) -> None:
+        self._data, self._types = data, types
+        self._prototype = types.prototype
+        self._fields = defaultdict[Field, dict[int, int]](dict)
+        self._typed: set[tuple[int, int]] = set()
+        self._attributed: set[int] = set()
+        self._leaves: dict[Field, tuple[int, Field] | None] = {}
+        self._place, self._value = data.place.tolist(), data.value.tolist()
+        self._function, self._start, self._end = (
+            data.function.tolist(),
+            data.start.tolist(),
+            data.end.tolist(),
+        )
+        self._size = types.size.tolist()
+        self._aggregate = set(np.flatnonzero(np.isin(types.kind, (Kind.STRUCT, Kind.UNION))).tolist())
+        self._code = set(np.flatnonzero(types.kind == Kind.FUNC_PROTO).tolist())
+        pointers = np.flatnonzero(types.kind == Kind.PTR)
+        self._pointer = dict(zip(pointers.tolist(), types.link[pointers].tolist(), strict=True))
+        self._objects: dict[int, int] = {}
+        self._fitting: dict[tuple[int, int], bool] = {}
+
+    def run(self, objects: Iterable[tuple[int, int]]) -> Placed:
+        data = self._data
+        self._spread(list(objects))
+        rows = np.flatnonzero(data.function >= 0)
+        loose, tables = list[int](), list[int]()
+        shapes = self._shape_index()
+        by_object = defaultdict[tuple[int, int], list[int]](list)
+        for row in rows.tolist():
+            by_object[int(data.start[row]), int(data.end[row])].append(row)
+        found: list[tuple[int, int]] = []
+        untyped = list[tuple[tuple[int, int], list[int]]]()
+        for (start, end), members in by_object.items():
+            members = [row for row in members if row not in self._attributed]
+            if not members:
+                continue
+            fitting = self._shapes(shapes, start, end, members)
+            if 0 < len(fitting) <= _MOST_SHAPES:
+                found.extend((start, one) for one in fitting)
+                if len(fitting) == 1:
+                    self._objects.setdefault(start, fitting[0])
+            else:
+                untyped.append(((start, end), members))
+        self._spread(found)
+        for (start, end), members in untyped:
+            members = [row for row in members if row not in self._attributed]
+            inside = data.between(start, end)
+            if members and all(self._function[row] >= 0 for row in inside):
+                tables.extend(members)
+            else:
+                loose.extend(members)
+        return Placed(dict(self._fields), loose, tables, self._variables(), self)
+
+    def _variables(self) -> dict[int, int]:
+        """Objects of one type, and single pointers to them."""
+        data, types = self._data, self._types
+        found = dict(self._objects)
+        pointer_to: dict[int, int] = {}
+        for type_id in np.flatnonzero(types.kind == Kind.PTR).tolist():
+            pointer_to.setdefault(int(types.link[type_id]), type_id)
+        single = np.flatnonzero((data.end - data.start <= 8) & (data.function < 0))
+        for row in single.tolist():
+            goal = self._objects.get(self._value[row])
+            if goal in pointer_to and self._place[row] not in found:
+                found[self._place[row]] = pointer_to[goal]
+        return found
+
+    # ------------------------------------------------------------ types that are told
+
+    def _leaf(self, type_id: int, offset: int) -> tuple[int, Field] | None:
+        """Type at a byte of a type, and the field: as _member() of flow.py finds them."""
+        key = (type_id, offset)
+        if key in self._leaves:
+            return self._leaves[key]
+        types, found = self._types, None
+        owner, at = 0, 0
+        for _ in range(32):
+            kind = int(types.kind[type_id])
+            if kind == Kind.ARRAY:
+                element = int(types.link[type_id])
+                length = int(types.size[element])
+                if length <= 0:
+                    break
+                at -= offset - offset % length
+                type_id, offset = element, offset % length
+            elif kind in (Kind.STRUCT, Kind.UNION):
+                if not 0 <= offset < types.size[type_id]:
+                    break
+                if types.named[type_id] or not owner:
+                    owner, at = type_id, offset
+                part = self._part(type_id, kind, offset)
+                if part == -2:
+                    found = (0, (owner, at))
+                if part < 0:
+                    break
+                offset -= int(types.part_at[part])
+                type_id = int(types.part_type[part])
+            else:
+                found = (type_id, (owner, at)) if offset == 0 else None
+                break
+        self._leaves[key] = found
+        return found
+
+    def _part(self, type_id: int, kind: int, offset: int) -> int:
+        """The member at a byte, -1 none, -2 several of a union."""
+        types, chosen, pointers, aggregates = self._types, -1, set[int](), 0
+        for part in reversed(types.types.parts(type_id)):
+            at, member = int(types.part_at[part]), int(types.part_type[part])
+            if at < 0 or at > offset:
+                continue
+            if kind == Kind.STRUCT:
+                inside = offset < at + types.size[member] or types.kind[member] == Kind.ARRAY
+                return part if inside else -1
+            if offset >= types.size[member]:
+                continue
+            if types.kind[member] == Kind.PTR:
+                if not pointers:
+                    chosen = part
+                pointers.add(int(types.link[member]))
+            elif types.kind[member] in (Kind.ARRAY, Kind.STRUCT, Kind.UNION):
+                aggregates += 1
+                chosen = chosen if chosen >= 0 else part
+        if len(pointers) + aggregates > 1:
+            return -2
+        return chosen
+
+    def _spread(self, work: list[tuple[int, int]]) -> None:
+        """Types of objects at addresses, and of what they point to."""
+        place, start, end = self._place, self._start, self._end
+        aggregate, code, pointer = self._aggregate, self._code, self._pointer
+        while work:
+            address, type_id = work.pop()
+            size = self._size[type_id]
+            if size <= 0 or (address, type_id) in self._typed:
+                continue
+            self._typed.add((address, type_id))
+            if type_id in aggregate:
+                self._objects.setdefault(address, type_id)
+            row = bisect_left(place, address)
+            if row >= len(place):
+                continue
+            limit = address + size
+            if start[row] == address and type_id in aggregate:
+                # As many of them as there is room for: an array.
+                limit += min((end[row] - address) // size, _MOST_ELEMENTS) * size - size
+            while row < len(place) and place[row] < limit:
+                leaf = self._leaf(type_id, (place[row] - address) % size)
+                if leaf is not None:
+                    goal = pointer.get(leaf[0], -1)
+                    if self._function[row] >= 0:
+                        if goal in code or leaf[0] == 0:
+                            self._fields[leaf[1]][row] = self._function[row]
+                            self._attributed.add(row)
+                    elif goal in aggregate or goal in pointer:
+                        work.append((self._value[row], goal))
+                row += 1
+
+    # ------------------------------------------------------------ types by shape
+
+    def _shape_index(self) -> dict[Field, list[int]]:
+        """(byte, prototype) → structs with such a function pointer there."""
+        types, found = self._types, defaultdict[Field, list[int]](list)
+        flat: dict[int, list[Field]] = {}
+
+        def fields(type_id: int, depth: int) -> list[Field]:
+            if type_id in flat:
+                return flat[type_id]
+            kind, out = int(types.kind[type_id]), list[Field]()
+            if kind == Kind.PTR and types.kind[types.link[type_id]] == Kind.FUNC_PROTO:
+                out.append((0, int(types.link[type_id])))
+            elif kind in (Kind.STRUCT, Kind.UNION) and depth < 8:
+                for part in types.types.parts(type_id):
+                    at = int(types.part_at[part])
+                    if at >= 0:
+                        out.extend(
+                            (at + offset, prototype)
+                            for offset, prototype in fields(int(types.part_type[part]), depth + 1)
+                        )
+            flat[type_id] = out[:_MOST_PARTS]
+            return flat[type_id]
+
+        aggregates = np.flatnonzero(np.isin(types.kind, (Kind.STRUCT, Kind.UNION)) & (types.named > 0))
+        for type_id in aggregates[types.same[aggregates] == aggregates].tolist():
+            for key in set(fields(type_id, 0)):
+                found[key].append(type_id)
+        return found
+
+    def _shapes(self, index: dict[Field, list[int]], start: int, end: int, members: list[int]) -> list[int]:
+        """Structs that an object from `start` to `end` can be, or an array of them."""
+        types = self._types
+        listed: list[int] | None = None
+        for row in members:
+            here = index.get((self._place[row] - start, int(self._prototype[self._function[row]])))
+            if here is not None and (listed is None or len(here) < len(listed)):
+                listed = here
+        fitting = []
+        for type_id in listed or ():
+            size = int(types.size[type_id])
+            if (
+                size > end - start
+                or (end - start) % size >= _SLACK
+                or not self._fits(type_id, size, start, end)
+            ):
+                continue
+            fitting.append(type_id)
+        return fitting
+
+    def fits(self, row: int, type_id: int, offset: int) -> bool:
+        start, end, size = self._start[row], self._end[row], self._size[type_id]
+        if size > end - start or (end - start) % size >= _SLACK:
+            return False
+        key = (type_id, start)
+        if key not in self._fitting:
+            self._fitting[key] = self._fits(type_id, size, start, end)
+        return self._fitting[key] and (self._place[row] - start) % size == offset
+
+    def _fits(self, type_id: int, size: int, start: int, end: int) -> bool:
+        """Whether every pointer of the object stands where the struct has one of its kind."""
+        types = self._types
+        for row in self._data.between(start, end):
+            leaf = self._leaf(type_id, (self._place[row] - start) % size)
+            if leaf is None:
+                return False
+            if leaf[0] == 0:
+                continue
+            if types.kind[leaf[0]] != Kind.PTR:
+                return False
+            goal, function = int(types.link[leaf[0]]), self._function[row]
+            if types.kind[goal] == Kind.FUNC_PROTO:
+                if function < 0 or (self._prototype[function] and self._prototype[function] != goal):
+                    return False
+            elif function >= 0 and goal:
+                return False
+        return True

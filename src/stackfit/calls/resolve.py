@@ -1,0 +1,530 @@
+"""Candidates of indirect calls: what the pointer that a site calls can have been set to.
+
+Every function pointer has a *place*: a field of a struct type, a global variable, a parameter, a function's
+result. A site's candidates are the functions that some code or initialised data puts into its place, directly
+or by way of other places, and those of the right prototype of which it is not known where they go (*loose*).
+A place that is also filled with something unknown may hold any function of its prototype whose address is
+taken.
+
+What is taken on trust: functions are not cast to other types; a struct's field is written through its type;
+an object of data has the type that its uses, or its shape, say. Sites for which no rung gives anything stay
+open.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stackfit.calls import flow_constants as flow
+from stackfit.calls.flows import Flows, follow_program
+from stackfit.calls.model import Rung
+from stackfit.calls.objects import Data, Field, Placed, callable_functions, place_functions, read_data
+from stackfit.calls.types import TypeLayout, read_types
+from stackfit.frames.model import Frames
+from stackfit.image.btf import Kind
+from stackfit.image.model import Machine, Program
+from stackfit.image.tables import Tables
+from stackfit.isa.code import Code
+from stackfit.isa.effects import FLAG_MEMORY, NO_REGISTER, RIP, Operation
+
+__all__ = ["Indirect", "Resolved", "resolve_indirect"]
+
+_ROW, _SINK, _SINK_A, _SINK_B, _KIND, _A, _B = range(flow.RECORD_SIZE)
+_Place = tuple[int, int, int]  # a kind of flow_constants and the two numbers that name the place
+_PLACES = (flow.FIELD, flow.GLOBAL, flow.PARAMETER, flow.RESULT)
+_AGGREGATES = (Kind.STRUCT, Kind.UNION)
+_MOST_CONTAINERS = 4096
+_LARGE = 256  # bytes: an object beyond this size may be an array of some struct
+
+
+class Indirect(enum.Enum):
+    """What resolution may rest on."""
+
+    STRICT = "strict"  # what the image's own constant data settles
+    TYPED = "typed"  # … and that pointers are used as their types say
+    SIGNATURE = "signature"  # … but any function of the prototype may be in any place of that prototype
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Of one row of code: the rung, the candidates, and the name of the place (`struct file.f_op`).
+
+    No candidates: nothing in the images given fills that place.
+    """
+
+    rung: Rung
+    candidates: tuple[int, ...]
+    place: str
+
+
+def resolve_indirect(
+    program: Program,
+    code: Code,
+    tables: Tables,
+    frames: Frames,
+    pointers: NDArray[np.uint64],
+    mode: Indirect = Indirect.TYPED,
+) -> dict[int, Resolved]:
+    """Rows of indirect calls and jumps that can be resolved. Empty without BTF, and on i386."""
+    if program.machine is not Machine.X86_64:
+        return {}
+    types = read_types(program, code.functions)
+    if types is None:
+        return {}
+    taken = _taken_in_code(code)
+    flows = follow_program(code, tables, frames, pointers, taken, types, {})
+    data = read_data(program, code.functions)
+    placed = place_functions(data, types, code.functions, _objects(flows))
+    flows = follow_program(code, tables, frames, pointers, taken, types, placed.variables, flows)
+    placed = place_functions(data, types, code.functions, _objects(flows))
+    return _Resolver(code, types, flows, data, placed, taken, mode).resolve()
+
+
+def _objects(flows: Flows) -> list[tuple[int, int]]:
+    records = flows.records[flows.records[:, _SINK] == flow.OBJECT]
+    return sorted(set(zip(records[:, _A].tolist(), records[:, _SINK_A].tolist(), strict=True)))
+
+
+def _taken_in_code(code: Code) -> dict[int, list[int]]:
+    """Functions whose address an instruction holds: function → rows."""
+    table = code.instructions
+    operation = table.operation
+    held = np.flatnonzero(
+        np.isin(
+            operation,
+            (
+                Operation.MOVE_IMMEDIATE,
+                Operation.STORE_IMMEDIATE,
+                Operation.COMPARE_IMMEDIATE,
+                Operation.PUSH,
+            ),
+        )
+        & (table.immediate < 0)
+    )
+    relative = np.flatnonzero((operation == Operation.LEA) & (table.base == RIP))
+    value = np.concatenate(
+        [
+            table.immediate[held].view(np.uint64),
+            code.address[relative] + table.length[relative] + table.displacement[relative].astype(np.uint64),
+        ]
+    )
+    rows = np.concatenate([held, relative])
+    at = np.minimum(np.searchsorted(code.functions.address, value), len(code.functions) - 1)
+    hit = (code.functions.address[at] == value) & callable_functions(code.functions)[at]
+    found = defaultdict[int, list[int]](list)
+    for function, row in zip(at[hit].tolist(), rows[hit].tolist(), strict=True):
+        found[function].append(row)
+    return dict(found)
+
+
+class _Resolver:
+    def __init__(
+        self,
+        code: Code,
+        types: TypeLayout,
+        flows: Flows,
+        data: Data,
+        placed: Placed,
+        taken: dict[int, list[int]],
+        mode: Indirect,
+    ) -> None:
+        self._code, self._types, self._data, self._placed, self._mode = code, types, data, placed, mode
+        self._records = flows.records
+        self._holds = defaultdict[_Place, set[int]](set)  # functions put into each place
+        self._from = defaultdict[_Place, set[_Place]](set)  # places whose contents are copied there
+        self._unknown: set[_Place] = set()  # places that are also filled with something unknown
+        self._loose = set[int]()
+        self._known: dict[_Place, tuple[set[int], bool]] = {}
+        in_data = {int(one) for one in np.unique(data.function[data.function >= 0])}
+        self._by_prototype = _by_prototype(types, in_data | set(taken))
+        self._collect(taken)
+        self._loose_by_prototype = _by_prototype(types, self._loose)
+        # Loose functions of unknown prototype, by their byte in the object; in objects that may be arrays
+        # apart.
+        self._loose_at = defaultdict[int, list[int]](list)
+        self._loose_in_tables = list[int]()
+        for row in placed.loose:
+            if not types.prototype[data.function[row]]:
+                start = int(data.start[row])
+                self._loose_at[int(data.place[row]) - start].append(row)
+                if data.end[row] - start > _LARGE:
+                    self._loose_in_tables.append(row)
+        self._containers = _containers(types)
+        self._hooks = _SecurityHooks(code, types, data, placed)
+
+    def resolve(self) -> dict[int, Resolved]:
+        sites = self._records[self._records[:, _SINK] == flow.SITE]
+        by_row = defaultdict[int, set[_Place]](set)
+        for row, kind, a, b in sites[:, [_ROW, _KIND, _A, _B]].tolist():
+            by_row[row].add((kind, a, b))
+        handed = defaultdict[int, set[tuple[int, int]]](set)
+        for record in self._records[self._records[:, _SINK] == flow.HANDED].tolist():
+            handed[record[_ROW]].add((record[_SINK_A], record[_A]))
+        found = {}
+        answers: dict[tuple[_Place, tuple[tuple[int, int], ...], tuple[int, ...]], Resolved | None] = {}
+        for row, places in by_row.items():
+            if len(places) == 1:  # two functions that share the row may not mean the same
+                (place,) = places
+                outside = place[0] == flow.FIELD and not 0 <= place[2] < self._types.size[place[1]]
+                arguments = tuple(sorted(handed.get(row, ()))) if outside else ()
+                heads = self._hooks.heads_in(int(self._code.function[row])) if outside else ()
+                key = (place, arguments, heads)
+                if key not in answers:
+                    answers[key] = self._answer(place, arguments, heads)
+                answer = answers[key]
+                if answer is not None:
+                    found[row] = answer
+        return found
+
+    def _collect(self, taken: dict[int, list[int]]) -> None:
+        """What the records and the data say of each place."""
+        at = self._code.functions.at
+        for (struct, offset), members in self._placed.fields.items():
+            self._holds[flow.FIELD, struct, offset].update(members.values())
+        passed = list[tuple[int, int, _Place]]()
+        stacked, matched = set[tuple[int, int]](), set[tuple[int, int]]()
+        escaped = set[_Place]()  # places whose contents go where nothing is known
+        gone = set[int]()  # functions that some record tells of
+        mask = (1 << 64) - 1
+        for row, sink, sink_a, sink_b, kind, a, b in self._records.tolist():
+            if sink in (flow.OBJECT, flow.SITE, flow.ARGUMENT, flow.HANDED):
+                continue
+            function = at(a & mask) if kind == flow.CONSTANT and a < 0 else -1
+            if sink == flow.STACKED:
+                if function >= 0:
+                    stacked.add((int(self._code.function[row]), function))
+                continue
+            if function >= 0:
+                gone.add(function)
+            if sink == flow.LOOSE:
+                if function >= 0:
+                    self._loose.add(function)
+                elif kind in _PLACES:
+                    escaped.add((kind, a, b))
+                continue
+            if sink == flow.PASSED:
+                passed.append((sink_a, sink_b, (kind, a, b)))
+                continue
+            place = (sink, sink_a, sink_b)
+            if sink == flow.FIELD and function >= 0:
+                matched.add((int(self._code.function[row]), function))
+            self._put(place, (kind, a, b), function)
+        for _, function in stacked - matched:
+            self._loose.add(function)
+        self._loose.update(set(taken) - gone)
+        self._loose.update(int(self._data.function[row]) for row in self._placed.loose)
+        for prototype, number, value in passed:
+            function = at(value[1] & mask) if value[0] == flow.CONSTANT and value[1] < 0 else -1
+            for callee in self._by_prototype.get(prototype, ()):
+                self._put((flow.PARAMETER, callee, number), value, function)
+        for place in escaped:
+            self._loose |= self._reach(place)[0]
+
+    def _put(self, place: _Place, value: _Place, function: int) -> None:
+        if function >= 0:
+            self._holds[place].add(function)
+        elif value[0] in _PLACES:
+            self._from[place].add(value)
+        elif value[0] != flow.CONSTANT:
+            self._unknown.add(place)
+
+    # ------------------------------------------------------------ answers
+
+    def _answer(
+        self, place: _Place, arguments: tuple[tuple[int, int], ...], heads: tuple[int, ...]
+    ) -> Resolved | None:
+        kind, a, b = place
+        types = self._types
+        if kind == flow.CONSTANT:
+            function = self._code.functions.at(a & (1 << 64) - 1)
+            return Resolved(Rung.CONSTANT, (function,), "") if function >= 0 else None
+        if kind == flow.GLOBAL:
+            members, constant = self._contents(a, bool(b))
+            if constant and members:
+                return Resolved(Rung.GLOBAL, tuple(sorted(members)), f"data at {a & (1 << 64) - 1:#x}")
+        if self._mode is Indirect.STRICT:
+            return None
+        if kind == flow.FIELD and not 0 <= b < types.size[a]:
+            return self._in_container(a, b, arguments, heads)
+        if kind == flow.GLOBAL:
+            members, unknown = self._reach(place)
+            if unknown or not members:
+                return None
+            return Resolved(Rung.GLOBAL, tuple(sorted(members)), f"data at {a & (1 << 64) - 1:#x}")
+        prototype = self._prototype_of(place)
+        name, rung = self._name(place)
+        if kind == flow.PROTOTYPE or self._mode is Indirect.SIGNATURE:
+            if not prototype:
+                return None
+            return Resolved(Rung.SIGNATURE, self._of_prototype(prototype), name)
+        if kind not in _PLACES:
+            return None
+        members, unknown = self._reach(place)
+        if unknown:
+            if not prototype:
+                return None
+            whole = set(self._of_prototype(prototype)) | members
+            return Resolved(Rung.SIGNATURE, tuple(sorted(whole)), name)
+        members = members | self._strays(place, prototype)
+        return Resolved(rung, tuple(sorted(members)), name)
+
+    def _of_prototype(self, prototype: int) -> tuple[int, ...]:
+        return tuple(sorted(self._by_prototype.get(prototype, ())))
+
+    def _strays(self, place: _Place, prototype: int) -> set[int]:
+        """Functions that may be in a place because it is not known where they go."""
+        found = set(self._loose_by_prototype.get(prototype, ())) if prototype else set[int]()
+        kind, struct, offset = place
+        if kind == flow.FIELD:
+            for row in (*self._loose_at.get(offset, ()), *self._loose_in_tables):
+                if self._placed.fits(row, (struct, offset)):
+                    found.add(int(self._data.function[row]))
+        return found
+
+    def _reach(self, place: _Place) -> tuple[set[int], bool]:
+        """Functions that get into a place by way of others too; whether something unknown does."""
+        if place in self._known:
+            return self._known[place]
+        seen, work, found, unknown = {place}, [place], set[int](), False
+        while work:
+            one = work.pop()
+            found |= self._holds.get(one, set())
+            unknown |= one in self._unknown
+            if one[0] == flow.GLOBAL:
+                found |= self._contents(one[1], bool(one[2]))[0]
+            elif one[0] == flow.FIELD and not 0 <= one[2] < self._types.size[one[1]]:
+                unknown = True
+            for other in self._from.get(one, ()):
+                if other not in seen:
+                    seen.add(other)
+                    work.append(other)
+        self._known[place] = found, unknown
+        return found, unknown
+
+    def _contents(self, address: int, table: bool) -> tuple[set[int], bool]:
+        """Functions that initialised data has at an address, or in the table there; whether it is
+        constant."""
+        data = self._data
+        row = int(np.searchsorted(data.place, address))
+        if not table:
+            if row < len(data.place) and data.place[row] == address and data.function[row] >= 0:
+                return {int(data.function[row])}, bool(data.constant[row])
+            return set(), False
+        # The address may lie before the table: `table - 8 * first(, index, 8)`.
+        if row >= len(data.place) or data.place[row] - address > 8:
+            return set(), False
+        rows = data.between(int(data.place[row]), int(data.end[row]))
+        members = {int(one) for one in data.function[rows.start : rows.stop] if one >= 0}
+        return members, bool(data.constant[rows.start : rows.stop].all())
+
+    def _in_container(
+        self, struct: int, offset: int, arguments: tuple[tuple[int, int], ...], heads: tuple[int, ...]
+    ) -> Resolved | None:
+        """A byte outside a struct: the same byte of whatever that struct is embedded in, if the function
+        pointer there takes arguments as they are handed over."""
+        types, members, names = self._types, set[int](), set[str]()
+        found = self._containers.get(struct, [])
+        if len(found) > _MOST_CONTAINERS:
+            return None
+        unknown = False
+        for outer, at in found:
+            field = _field(types, outer, at + offset)
+            if field is None:
+                continue
+            if heads and outer == self._hooks.entry:
+                members = set().union(*(self._hooks.functions[head] for head in heads))
+                heads_text = f"hooks of {types.describe(outer)} on the list at {heads[0] & (1 << 64) - 1:#x}"
+                return Resolved(Rung.LIST, tuple(sorted(members)), heads_text)
+            place = (flow.FIELD, *field)
+            prototype = self._prototype_of(place)
+            if prototype and not self._takes(prototype, arguments):
+                continue
+            held, incomplete = self._reach(place)
+            if incomplete and prototype:
+                held = held | set(self._of_prototype(prototype))
+            unknown |= incomplete and not prototype
+            members |= held | self._strays(place, prototype)
+            names.add(types.member_name(*field))
+        if not names or unknown:
+            return None
+        text = f"{types.describe(struct)} {offset:+d}, in " + ", ".join(sorted(names)[:3])
+        return Resolved(Rung.CONTAINER, tuple(sorted(members)), text + (" …" if len(names) > 3 else ""))
+
+    def _takes(self, prototype: int, arguments: tuple[tuple[int, int], ...]) -> bool:
+        """Whether a prototype's parameters can be pointers to these types."""
+        types = self._types
+        parts = types.types.parts(prototype)
+        for number, pointed in arguments:
+            if number >= len(parts):
+                continue
+            goal = int(types.link[types.part_type[parts[number]]])
+            known = types.named[goal] and types.named[pointed] and types.kind[pointed] in _AGGREGATES
+            if known and types.kind[goal] in _AGGREGATES and goal != pointed:
+                return False
+        return True
+
+    def _prototype_of(self, place: _Place) -> int:
+        kind, a, b = place
+        types = self._types
+        goal = 0
+        if kind == flow.PROTOTYPE:
+            goal = a
+        elif kind == flow.FIELD:
+            goal = _pointed(types, a, b)
+        elif kind == flow.PARAMETER and types.prototype[a]:
+            part = int(types.part_first[types.prototype[a]]) + b
+            if part < types.part_first[types.prototype[a] + 1]:
+                goal = int(types.link[types.part_type[part]])
+        elif kind == flow.RESULT and types.prototype[a]:
+            goal = int(types.link[types.link[types.prototype[a]]])
+        return goal if types.kind[goal] == Kind.FUNC_PROTO else 0
+
+    def _name(self, place: _Place) -> tuple[str, Rung]:
+        kind, a, b = place
+        names = self._code.functions.names
+        if kind == flow.FIELD:
+            return self._types.member_name(a, b), Rung.FIELD
+        if kind == flow.PARAMETER:
+            return f"parameter {b + 1} of {names[a]}", Rung.PARAMETER
+        if kind == flow.RESULT:
+            return f"what {names[a]} returns", Rung.PARAMETER
+        return "a pointer of known prototype", Rung.SIGNATURE
+
+
+class _SecurityHooks:
+    """Security modules' hooks: `struct security_hook_list` says which list each goes on
+    (include/linux/lsm_hooks.h), and a caller (security/security.c) names the head of the one list that it
+    walks.
+
+    `functions`: head → hooks on its list. `entry`: the struct's id, 0 without one.
+    """
+
+    def __init__(self, code: Code, types: TypeLayout, data: Data, placed: Placed) -> None:
+        self.entry = 0
+        self.functions = defaultdict[int, set[int]](set)
+        self._named: dict[int, set[int]] = defaultdict(set)
+        for struct in np.flatnonzero((types.kind == Kind.STRUCT) & (types.named > 0)).tolist():
+            if types.same[struct] == struct and types.types.name(struct) == "security_hook_list":
+                self.entry = struct
+        if not self.entry:
+            return
+        hooks = [
+            int(types.part_type[part])
+            for part in types.types.parts(self.entry)
+            if types.kind[types.part_type[part]] == Kind.UNION
+        ]
+        heads = dict(zip(data.place.tolist(), data.value.tolist(), strict=True))
+        for hook in hooks:
+            for row, function in placed.fields.get((hook, 0), {}).items():
+                head = heads.get(int(data.place[row]) - 8)
+                if head is not None:
+                    self.functions[head].add(function)
+        if not self.functions:
+            return
+        table = code.instructions
+        absolute = (
+            (table.flags & FLAG_MEMORY > 0) & (table.base == NO_REGISTER) & (table.index == NO_REGISTER)
+        )
+        relative = (table.flags & FLAG_MEMORY > 0) & (table.base == RIP)
+        shift = np.where(relative, code.address.view(np.int64) + table.length, 0)
+        rows = np.flatnonzero(absolute | relative)
+        address = (table.displacement + shift)[rows]
+        known = np.isin(address, np.array(sorted(self.functions), np.int64))
+        owner = code.function[rows[known]]
+        for function, head in zip(owner.tolist(), address[known].tolist(), strict=True):
+            self._named[function].add(head)
+
+    def heads_in(self, function: int) -> tuple[int, ...]:
+        """Heads of hook lists that a function names."""
+        return tuple(sorted(self._named.get(function, ())))
+
+
+def _by_prototype(types: TypeLayout, functions: Iterable[int]) -> dict[int, set[int]]:
+    found = defaultdict[int, set[int]](set)
+    for function in functions:
+        if types.prototype[function]:
+            found[int(types.prototype[function])].add(function)
+    return dict(found)
+
+
+def _containers(types: TypeLayout) -> dict[int, list[Field]]:
+    """Struct → (struct that has it as a member, byte it stands at there), directly or in a member of it."""
+    direct = defaultdict[int, list[Field]](list)
+    aggregate = np.isin(types.kind, (Kind.STRUCT, Kind.UNION))
+    for outer in np.flatnonzero(aggregate).tolist():
+        if types.same[outer] != outer:
+            continue
+        for part in types.types.parts(outer):
+            inner, at = int(types.part_type[part]), int(types.part_at[part])
+            if at >= 0 and aggregate[inner]:
+                direct[inner].append((outer, at))
+    found: dict[int, list[Field]] = {}
+
+    def collect(struct: int, depth: int) -> list[Field]:
+        if struct not in found:
+            found[struct] = []  # a struct does not hold itself
+            everything = list(direct.get(struct, ()))
+            if depth < 8:
+                everything += [
+                    (outer, at + more)
+                    for middle, at in direct.get(struct, ())
+                    for outer, more in collect(middle, depth + 1)
+                ]
+            found[struct] = everything
+        return found[struct]
+
+    for struct in list(direct):
+        collect(struct, 0)
+    return found
+
+
+def _leaf(types: TypeLayout, struct: int, offset: int) -> tuple[int, Field] | None:
+    """Type at a byte of a struct, and the innermost named struct around it with the byte in that."""
+    owner, at, type_id = struct, offset, struct
+    for _ in range(32):
+        kind = int(types.kind[type_id])
+        if kind == Kind.ARRAY:
+            length = int(types.size[types.link[type_id]])
+            if length <= 0:
+                return None
+            at -= offset - offset % length
+            type_id, offset = int(types.link[type_id]), offset % length
+        elif kind in (Kind.STRUCT, Kind.UNION):
+            if not 0 <= offset < types.size[type_id]:
+                return None
+            if types.named[type_id]:
+                owner, at = type_id, offset
+            parts = [
+                part
+                for part in types.types.parts(type_id)
+                if 0 <= types.part_at[part] <= offset
+                and offset < types.part_at[part] + types.size[types.part_type[part]]
+            ]
+            if kind == Kind.UNION and len(parts) > 1 and types.named[type_id]:
+                return 0, (owner, at)
+            if len(parts) != 1:
+                return None
+            offset -= int(types.part_at[parts[0]])
+            type_id = int(types.part_type[parts[0]])
+        else:
+            return (type_id, (owner, at)) if offset == 0 else None
+    return None
+
+
+def _field(types: TypeLayout, struct: int, offset: int) -> Field | None:
+    """The field of a function pointer at a byte of a struct."""
+    leaf = _leaf(types, struct, offset)
+    if leaf is None or (leaf[0] and types.kind[types.link[leaf[0]]] != Kind.FUNC_PROTO):
+        return None
+    return leaf[1]
+
+
+def _pointed(types: TypeLayout, struct: int, offset: int) -> int:
+    leaf = _leaf(types, struct, offset)
+    return int(types.link[leaf[0]]) if leaf is not None else 0

@@ -1,0 +1,245 @@
+"""Types of a program as pointers are followed through them: members by offset, prototypes by what C tells
+apart.
+
+BTF has a type once for each image and once for each typedef or qualifier on the way to it. Here every link
+and every part leads straight to the *plain* type, and types that are the same to C have one id: structs of
+one name, size and members (a module repeats the kernel's), prototypes whose parameters are the same but for
+qualifiers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stackfit.image.btf import Kind, Types, join_types, read_btf
+from stackfit.image.functions import Functions
+from stackfit.image.model import Program
+
+__all__ = ["TypeLayout", "read_types"]
+
+_PER_CPU = ".data..percpu"
+_AGGREGATES = (Kind.STRUCT, Kind.UNION)
+_MOST_NESTED = 64  # arrays of arrays …
+
+
+@dataclass(frozen=True, eq=False)
+class TypeLayout:
+    """Arrays with a row for each type id; only ids that are their own `same` are led to.
+
+    `link`: what a pointer points to, an array's element, a prototype's result. `size`: bytes. Parts are
+    members of structs and unions, parameters of prototypes: rows `part_first[n]` to `part_first[n + 1]`;
+    `part_at` in bytes, -1 for a bit field. `prototype`: of each function of the program, 0 unknown.
+    `per_cpu_at`: bytes from the start of the per-CPU area, ascending; `per_cpu_type`: the type of the
+    variable there.
+    """
+
+    types: Types
+    same: NDArray[np.int32]
+    kind: NDArray[np.uint8]
+    named: NDArray[np.uint8]
+    link: NDArray[np.int32]
+    size: NDArray[np.int64]
+    part_first: NDArray[np.int64]
+    part_at: NDArray[np.int64]
+    part_type: NDArray[np.int32]
+    prototype: NDArray[np.int32]
+    per_cpu_at: NDArray[np.int64]
+    per_cpu_type: NDArray[np.int32]
+
+    def describe(self, type_id: int) -> str:
+        """`struct file`; `union (anonymous)`."""
+        name = self.types.name(type_id) or "(anonymous)"
+        return f"{Kind(int(self.kind[type_id])).name.lower()} {name}"
+
+    def member_name(self, type_id: int, offset: int) -> str:
+        """`struct file_operations.read_iter` of the member at a byte of a struct; nested ones by their
+        path."""
+        path, owner = "", type_id
+        for _ in range(_MOST_NESTED):
+            if self.kind[type_id] == Kind.ARRAY:
+                element = int(self.link[type_id])
+                length = int(self.size[element])
+                if length <= 0:
+                    break
+                type_id, offset, path = element, offset % length, path + "[]"
+                continue
+            if self.kind[type_id] not in _AGGREGATES:
+                break
+            rows = [
+                row
+                for row in self.types.parts(type_id)
+                if 0
+                <= self.part_at[row]
+                <= offset
+                < self.part_at[row] + max(self.size[self.part_type[row]], 1)
+            ]
+            if not rows:
+                break
+            row = rows[-1]
+            name = self.types.part_name(row)
+            if self.kind[type_id] == Kind.UNION and len(rows) > 1 and self.types.name(type_id):
+                break
+            path += f".{name}" if name else ""
+            type_id, offset = int(self.part_type[row]), offset - int(self.part_at[row])
+        return self.describe(owner) + path + (f"+{offset}" if offset else "")
+
+
+def read_types(program: Program, functions: Functions) -> TypeLayout | None:
+    """The types that the program's images carry (.BTF); None: the kernel carries none."""
+    kernel = read_btf(program.images[0])
+    if kernel is None:
+        return None
+    modules, owners = [], []
+    for index, image in enumerate(program.images[1:], 1):
+        rows = read_btf(image, kernel)
+        if rows is not None and (rows.begin, rows.strings_begin) == (len(kernel.kind), len(kernel.strings)):
+            modules.append(rows)
+            owners.append(index)
+    types, shifts = join_types(kernel, modules)
+    same = _same(types)
+    resolved = same[types.resolved]
+    rows = types.rows
+    linked = np.isin(rows.kind, (Kind.PTR, Kind.ARRAY, Kind.FUNC_PROTO))
+    link = np.where(linked, resolved[rows.link], 0).astype(np.int32)
+    member = np.isin(rows.kind, _AGGREGATES)
+    owner = np.repeat(np.arange(len(types)), np.diff(rows.first))
+    bits = rows.part_bits > 0
+    part_at = np.where(
+        member[owner], np.where(bits | (rows.part_offset % 8 > 0), -1, rows.part_offset // 8), 0
+    ).astype(np.int64)
+    begins = [(0, 1, len(kernel.kind))] + [
+        (image, one.begin + shift, one.begin + shift + len(one.kind))
+        for image, one, shift in zip(owners, modules, shifts, strict=True)
+    ]
+    per_cpu = _per_cpu(types, len(kernel.kind), resolved)
+    return TypeLayout(
+        types=types,
+        same=same,
+        kind=rows.kind,
+        named=(rows.name_at > 0).astype(np.uint8),
+        link=link,
+        size=_sizes(types, link, program.machine.word),
+        part_first=rows.first,
+        part_at=part_at,
+        part_type=np.ascontiguousarray(resolved[rows.part_type], np.int32),
+        prototype=_prototypes(types, functions, begins, resolved),
+        per_cpu_at=np.array([at for at, _ in per_cpu], np.int64),
+        per_cpu_type=np.array([kind for _, kind in per_cpu], np.int32),
+    )
+
+
+def _same(types: Types) -> NDArray[np.int32]:
+    """The id that stands for each type: the first of those that are the same to C."""
+    rows, resolved = types.rows, types.resolved
+    same = np.arange(len(types), dtype=np.int32)
+    first: dict[tuple[object, ...], int] = {}
+    defined = defaultdict[tuple[str, int], set[int]](set)
+    names = rows.part_name_at
+    for type_id in np.flatnonzero(np.isin(rows.kind, _AGGREGATES) & (rows.name_at > 0)).tolist():
+        begin, end = int(rows.first[type_id]), int(rows.first[type_id + 1])
+        name, kind = types.name(type_id), int(rows.kind[type_id])
+        # Strings are stored once in each image: the names' texts tell, not where they are.
+        members = tuple(types.text(at) for at in names[begin : min(end, begin + 4)].tolist())
+        key = (kind, name, int(rows.size[type_id]), end - begin, members)
+        same[type_id] = first.setdefault(key, type_id)
+        defined[name, kind].add(int(same[type_id]))
+    for type_id in np.flatnonzero(rows.kind == Kind.FWD).tolist():
+        name = types.name(type_id)
+        found = defined.get((name, int(Kind.STRUCT)), set()) | defined.get((name, int(Kind.UNION)), set())
+        if len(found) == 1:
+            same[type_id] = next(iter(found))
+    prototypes: dict[object, int] = {}
+    texts: dict[int, object] = {}
+    for type_id in np.flatnonzero(rows.kind == Kind.FUNC_PROTO).tolist():
+        same[type_id] = prototypes.setdefault(_text(types, resolved, same, texts, type_id, 0), type_id)
+    return same
+
+
+def _text(
+    types: Types,
+    resolved: NDArray[np.int32],
+    same: NDArray[np.int32],
+    texts: dict[int, object],
+    type_id: int,
+    depth: int,
+) -> object:
+    """What tells a type from others in C, hashable; `texts` keeps those of whole types."""
+    type_id = int(resolved[type_id])
+    if type_id in texts:
+        return texts[type_id]
+    rows = types.rows
+    kind = int(rows.kind[type_id])
+    found: object
+    if depth > 6:
+        return "…"
+    if kind in (Kind.PTR, Kind.ARRAY):
+        found = ("*", _text(types, resolved, same, texts, int(rows.link[type_id]), depth + 1))
+    elif kind == Kind.FUNC_PROTO:
+        parts = rows.part_type[rows.first[type_id] : rows.first[type_id + 1]].tolist()
+        found = tuple(
+            _text(types, resolved, same, texts, part, depth + 1) for part in (int(rows.link[type_id]), *parts)
+        )
+    elif kind in (Kind.ENUM, Kind.ENUM64):
+        found = ("int", int(rows.size[type_id]))
+    elif kind == Kind.INT:
+        found = ("int", int(rows.size[type_id])) if int(rows.size[type_id]) == 4 else types.name(type_id)
+    elif kind == Kind.FWD:
+        found = int(same[type_id]) if int(same[type_id]) != type_id else types.name(type_id)
+    else:
+        found = int(same[type_id])
+    if depth == 0 or kind not in (Kind.PTR, Kind.FUNC_PROTO):
+        texts[type_id] = found
+    return found
+
+
+def _sizes(types: Types, link: NDArray[np.int32], word: int) -> NDArray[np.int64]:
+    rows = types.rows
+    size = rows.size.astype(np.int64)
+    size[rows.kind == Kind.PTR] = word
+    arrays = np.flatnonzero(rows.kind == Kind.ARRAY)
+    number = size[arrays].copy()
+    size[arrays] = 0
+    for _ in range(_MOST_NESTED):
+        new = number * size[link[arrays]]
+        if (new == size[arrays]).all():
+            break
+        size[arrays] = new
+    return size
+
+
+def _prototypes(
+    types: Types, functions: Functions, begins: list[tuple[int, int, int]], resolved: NDArray[np.int32]
+) -> NDArray[np.int32]:
+    """Prototype of each function of the program by its name; none where the image has two of that name."""
+    found = np.zeros(len(functions), np.int32)
+    by_image = defaultdict[int, list[int]](list)
+    for index, image in enumerate(functions.image.tolist()):
+        by_image[image].append(index)
+    for image, begin, end in begins:
+        known: dict[str, int] = {}
+        ids = begin + np.flatnonzero(types.rows.kind[begin:end] == Kind.FUNC)
+        for type_id in ids.tolist():
+            name, prototype = types.name(type_id), int(resolved[types.rows.link[type_id]])
+            known[name] = prototype if known.get(name, prototype) == prototype else 0
+        often = Counter(functions.names[index] for index in by_image[image])
+        for index in by_image[image]:
+            for name in (functions.names[index], *functions.aliases[index]):
+                if often[name] <= 1 and (prototype := known.get(name, 0)):
+                    found[index] = prototype
+                    break
+    return found
+
+
+def _per_cpu(types: Types, end: int, resolved: NDArray[np.int32]) -> list[tuple[int, int]]:
+    """(bytes from the per-CPU area's start, plain type) of the kernel's per-CPU variables."""
+    rows, found = types.rows, list[tuple[int, int]]()
+    for section in np.flatnonzero(rows.kind[:end] == Kind.DATASEC).tolist():
+        if types.name(section) == _PER_CPU:
+            for part in types.parts(section):
+                variable = int(rows.part_type[part])
+                found.append((int(rows.part_offset[part]), int(resolved[rows.link[variable]])))
+    return sorted(found)
