@@ -19,6 +19,7 @@ __all__ = ["follow_functions"]
 if not cython.compiled:
     from stackfit.calls.flow_constants import (
         ARGUMENT,
+        ARGUMENTS,
         BTF_ARRAY,
         BTF_FUNC_PROTO,
         BTF_PTR,
@@ -33,9 +34,11 @@ if not cython.compiled:
         MARK_EXTRA,
         MARK_JOIN,
         MARK_NEXT,
+        MERGED,
         MOST_ARGUMENTS,
         NEXT_SLOT,
         OBJECT,
+        ORIGIN,
         PARAMETER,
         PASSED,
         PER_CPU,
@@ -54,6 +57,7 @@ if not cython.compiled:
         STACKED,
         STATE_LIMIT,
         STATE_SIZE,
+        TYPED,
         UNKNOWN,
     )
     from stackfit.isa.constants import (
@@ -226,40 +230,73 @@ def _save(
 
 
 @cython.cfunc
-def _meet(states: cython.longlong[::1], start: cython.int, state: cython.longlong[::1]) -> cython.bint:
-    """Keep at `start` what holds on both paths; whether that has become less."""
+@cython.inline
+def _may_be_code(kind: cython.longlong, a: cython.longlong) -> cython.bint:
+    """Whether a value may be a function pointer that is worth following."""
+    return FIELD <= kind <= RESULT or kind == MERGED or (kind == CONSTANT and a < 0)
+
+
+@cython.cfunc
+@cython.inline
+def _meet_value(
+    states: cython.longlong[::1],
+    at: cython.int,
+    kind: cython.longlong,
+    a: cython.longlong,
+    b: cython.longlong,
+    row: cython.int,
+    place: cython.longlong,
+) -> cython.bint:
+    """Make `states[at : at + 3]` what holds of it and of a value; whether it has become something else."""
+    old: cython.longlong = states[at]
+    if old == kind and (old == UNKNOWN or (states[at + 1] == a and states[at + 2] == b)):
+        return False
+    if old == MERGED and states[at + 1] == row:
+        return False
+    if kind == CONSTANT and a == 0 and old not in (STACK, UNKNOWN):
+        return False
+    if old == POINTER and kind == CONSTANT and a < 0:
+        return False
+    if (
+        old == CONSTANT
+        and (states[at + 1] == 0 or (states[at + 1] < 0 and kind == POINTER))
+        and kind not in (STACK, UNKNOWN)
+    ):
+        states[at] = kind
+        states[at + 1] = a
+        states[at + 2] = b
+        return True
+    if _may_be_code(old, states[at + 1]) or _may_be_code(kind, a):
+        states[at] = MERGED
+        states[at + 1] = row
+        states[at + 2] = place
+        return True
+    states[at] = UNKNOWN
+    return old != UNKNOWN
+
+
+@cython.cfunc
+def _meet(
+    states: cython.longlong[::1], start: cython.int, state: cython.longlong[::1], row: cython.int
+) -> cython.bint:
+    """Keep at `start` what holds on both paths that come to a row; whether that has changed."""
     at: cython.int
     other: cython.int
     changed: cython.bint = False
     for at in range(0, 3 * REGISTERS, 3):
-        if states[start + at] == UNKNOWN:
-            continue
-        if (
-            states[start + at] == state[at]
-            and states[start + at + 1] == state[at + 1]
-            and states[start + at + 2] == state[at + 2]
-        ):
-            continue
-        if state[at] == CONSTANT and state[at + 1] == 0 and states[start + at] != STACK:
-            continue
-        if states[start + at] == CONSTANT and states[start + at + 1] == 0 and state[at] != STACK:
-            states[start + at] = state[at]
-            states[start + at + 1] = state[at + 1]
-            states[start + at + 2] = state[at + 2]
-        else:
-            states[start + at] = UNKNOWN
-        changed = True
+        if _meet_value(states, start + at, state[at], state[at + 1], state[at + 2], row, at):
+            changed = True
     for at in range(SLOTS, SLOTS + 4 * SLOT_COUNT, 4):
         if states[start + at + 1] == UNKNOWN:
             continue
         other = _slot(state, states[start + at])
-        if (
-            other < 0
-            or state[other + 1] != states[start + at + 1]
-            or state[other + 2] != states[start + at + 2]
-            or state[other + 3] != states[start + at + 3]
-        ):
+        if other < 0:
             states[start + at + 1] = UNKNOWN
+            changed = True
+        elif _meet_value(
+            states, start + at + 1, state[other + 1], state[other + 2], state[other + 3], row,
+            SLOTS + states[start + at],
+        ):  # fmt: skip
             changed = True
     return changed
 
@@ -312,7 +349,10 @@ def _flow_into(
         if kind[goal] == BTF_STRUCT or kind[goal] == BTF_UNION or kind[goal] == BTF_PTR:
             return _record(records, count, row, OBJECT, goal, 0, value, state[at + 1], 0)
         return _record(records, count, row, LOOSE, 0, 0, value, state[at + 1], 0)
-    elif value in (FIELD, PARAMETER, RESULT):
+    elif value == ORIGIN:
+        if state[at + 2] == 0 and (kind[goal] == BTF_STRUCT or kind[goal] == BTF_UNION):
+            return _record(records, count, row, TYPED, goal, 0, value, state[at + 1], 0)
+    elif value in (FIELD, PARAMETER, RESULT, MERGED):
         return _record(records, count, row, LOOSE, 0, 0, value, state[at + 1], state[at + 2])
     return count
 
@@ -344,12 +384,60 @@ def _arrive(
         queued[place] = 0
         for i in range(STATE_SIZE):
             states[place * STATE_SIZE + i] = state[i]
-    elif not _meet(states, place * STATE_SIZE, state):
+    elif not _meet(states, place * STATE_SIZE, state, row):
         return
     if not queued[place]:
         queued[place] = 1
         queue[counts[1]] = place
         counts[1] += 1
+
+
+@cython.cfunc
+def _leave(
+    records: cython.longlong[:, ::1],
+    count: cython.int,
+    remembered: cython.int[::1],
+    states: cython.longlong[::1],
+    row: cython.int,
+    state: cython.longlong[::1],
+) -> cython.int:
+    """Record what goes into the values that are merged at a row."""
+    start: cython.int = remembered[row] * STATE_SIZE
+    at: cython.int
+    other: cython.int
+    if start < 0:
+        return count
+    for at in range(0, 3 * REGISTERS, 3):
+        if states[start + at] == MERGED and states[start + at + 1] == row:
+            if state[at] != MERGED or state[at + 1] != row:
+                count = _record(
+                    records, count, row, MERGED, row, states[start + at + 2], state[at], state[at + 1],
+                    state[at + 2],
+                )  # fmt: skip
+    for at in range(SLOTS, SLOTS + 4 * SLOT_COUNT, 4):
+        if states[start + at + 1] == MERGED and states[start + at + 2] == row:
+            other = _slot(state, states[start + at])
+            if other >= 0 and (state[other + 1] != MERGED or state[other + 2] != row):
+                count = _record(
+                    records, count, row, MERGED, row, states[start + at + 3], state[other + 1],
+                    state[other + 2], state[other + 3],
+                )  # fmt: skip
+    return count
+
+
+@cython.cfunc
+@cython.inline
+def _found(
+    state: cython.longlong[::1], at: cython.int, origin: cython.int, types: cython.const[cython.int][::1]
+) -> cython.void:
+    """A pointer of unknown type turns up: its type is what its uses tell, or else it is an ORIGIN."""
+    if types[origin] > 0:
+        state[at] = POINTER
+        state[at + 1] = types[origin]
+    else:
+        state[at] = ORIGIN
+        state[at + 1] = origin
+    state[at + 2] = 0
 
 
 @cython.cfunc
@@ -526,6 +614,7 @@ def follow_functions(
     variable_type: cython.const[cython.int][::1],
     per_cpu_at: cython.const[cython.longlong][::1],
     per_cpu_type: cython.const[cython.int][::1],
+    origin_type: cython.const[cython.int][::1],
     order: cython.const[cython.int][::1],
     remembered: cython.int[::1],
     scratch: cython.longlong[::1],
@@ -591,6 +680,12 @@ def follow_functions(
         # --- What the arguments are.
         for i in range(STATE_SIZE):
             state[i] = 0
+        for j in range(MOST_ARGUMENTS):
+            t = 3 * order[j]
+            _found(state, t, n + ARGUMENTS * function + j, origin_type)
+            if arguments[function, j, 0]:
+                for i in range(3):
+                    state[t + i] = arguments[function, j, i]
         proto = prototype[function]
         if proto:
             j = 0
@@ -599,35 +694,17 @@ def follow_functions(
                 member = part_type[number]
                 if member == 0:  # more arguments follow
                     break
-                if kind[member] == BTF_PTR:
+                if kind[member] == BTF_PTR and link[member]:
                     t = 3 * order[j]
+                    state[t] = POINTER
+                    state[t + 1] = link[member]
+                    state[t + 2] = 0
                     if kind[link[member]] == BTF_FUNC_PROTO:
                         state[t] = PARAMETER
                         state[t + 1] = function
                         state[t + 2] = j
-                    elif link[member]:
-                        state[t] = POINTER
-                        state[t + 1] = link[member]
-                    elif arguments[function, j, 0]:
-                        state[t] = arguments[function, j, 0]
-                        state[t + 1] = arguments[function, j, 1]
-                        state[t + 2] = arguments[function, j, 2]
-                    j += 1
-                elif size[member] <= 8:
-                    if arguments[function, j, 0]:
-                        t = 3 * order[j]
-                        state[t] = arguments[function, j, 0]
-                        state[t + 1] = arguments[function, j, 1]
-                        state[t + 2] = arguments[function, j, 2]
-                    j += 1
-                elif size[member] <= 16:
-                    j += 2
+                j += 1 if size[member] <= 8 else 2 if size[member] <= 16 else 0
                 number += 1
-        else:
-            for j in range(MOST_ARGUMENTS):
-                t = 3 * order[j]
-                for i in range(3):
-                    state[t + i] = arguments[function, j, i]
         counts[0] = 0
         counts[1] = 0
         _arrive(counts, remembered, states, queue, rows_of, queued, first[function], state)
@@ -657,16 +734,21 @@ def follow_functions(
                 if (mark & MARK_JOIN) and not s:
                     if not emit:
                         _arrive(counts, remembered, states, queue, rows_of, queued, row, state)
+                    else:
+                        count = _leave(records, count, remembered, states, row, state)
                     break
                 s = 0
                 op = operation[row]
                 reg = register[row]
                 b = base[row]
                 w = width[row]
-                if (mark & MARK_EXTRA) and not emit:
+                if mark & MARK_EXTRA:
                     i = _find(extra_row, row)
                     while i < extra_row.shape[0] and extra_row[i] == row:
-                        _arrive(counts, remembered, states, queue, rows_of, queued, extra_to[i], state)
+                        if not emit:
+                            _arrive(counts, remembered, states, queue, rows_of, queued, extra_to[i], state)
+                        else:
+                            count = _leave(records, count, remembered, states, extra_to[i], state)
                         i += 1
                 after = row + 1
                 if mark & MARK_NEXT:
@@ -711,7 +793,7 @@ def follow_functions(
                         address_kind = state[3 * b]
                         address_a = state[3 * b + 1]
                         address_b = state[3 * b + 2]
-                        if address_kind == POINTER:
+                        if address_kind == POINTER or address_kind == ORIGIN:
                             address_b += displacement[row]
                         elif address_kind == STACK:
                             address_a -= displacement[row]
@@ -755,7 +837,7 @@ def follow_functions(
                         value_kind = state[3 * reg]
                         value_a = state[3 * reg + 1]
                         value_b = state[3 * reg + 2]
-                        if value_kind == POINTER:
+                        if value_kind == POINTER or value_kind == ORIGIN:
                             value_b += immediate[row]
                         elif value_kind == CONSTANT or value_kind == PER_CPU:
                             value_a += immediate[row]
@@ -765,8 +847,13 @@ def follow_functions(
                             value_kind = UNKNOWN
                 elif op == AND_IMMEDIATE:
                     # Flags in a pointer's low bits.
-                    if reg < 16 and w == 8 and -64 <= immediate[row] < 0 and state[3 * reg] == POINTER:
-                        value_kind = POINTER
+                    if (
+                        reg < 16
+                        and w == 8
+                        and -64 <= immediate[row] < 0
+                        and state[3 * reg] in (POINTER, ORIGIN)
+                    ):
+                        value_kind = state[3 * reg]
                         value_a = state[3 * reg + 1]
                         value_b = state[3 * reg + 2]
                 elif op == ADD:
@@ -778,7 +865,7 @@ def follow_functions(
                         if value_kind == CONSTANT and (flags[row] & 2 or address_kind == CONSTANT):
                             value_kind = PER_CPU
                             value_b = 0
-                        elif value_kind != POINTER:
+                        elif value_kind != POINTER and value_kind != ORIGIN:
                             value_kind = UNKNOWN
                 elif op == LOAD:
                     mask = 1 << reg if reg < 16 else mask
@@ -791,6 +878,11 @@ def follow_functions(
                         value_kind = leaf[4]
                         value_a = leaf[5]
                         value_b = leaf[6]
+                        if value_kind == UNKNOWN and reg < 16:
+                            _found(leaf, 4, row, origin_type)
+                            value_kind = leaf[4]
+                            value_a = leaf[5]
+                            value_b = leaf[6]
                 elif op == EXCHANGE and not (flags[row] & 1) and reg < 16 and b < 16 and w == 8:
                     for i in range(3):
                         number = state[3 * reg + i]
@@ -914,6 +1006,8 @@ def follow_functions(
                     else:
                         if not emit:
                             _arrive(counts, remembered, states, queue, rows_of, queued, t, state)
+                        else:
+                            count = _leave(records, count, remembered, states, t, state)
                         going = op == JUMP_CONDITIONAL
                 elif op == JUMP_INDIRECT:
                     call = 2
@@ -1040,6 +1134,7 @@ def follow_functions(
                             if 0x0FC7 & (1 << i):
                                 state[3 * i] = UNKNOWN
                         mask = 0
+                        _found(state, 3 * AX, row, origin_type)
                         if member > 0:
                             number = link[member]
                             if kind[number] == BTF_PTR:

@@ -12,6 +12,8 @@ cdef enum:
     CONSTANT = 7
     STACK = 8
     PER_CPU = 9
+    MERGED = 20
+    ORIGIN = 21
     REGISTERS = 16
     SLOTS = 48
     SLOT_COUNT = 16
@@ -25,8 +27,10 @@ cdef enum:
     STACKED = 13
     ARGUMENT = 14
     HANDED = 15
+    TYPED = 16
     RECORD_SIZE = 7
     MOST_ARGUMENTS = 6
+    ARGUMENTS = 8
     MARK_EXTRA = 1
     MARK_NEXT = 2
     MARK_CONTINUES = 4

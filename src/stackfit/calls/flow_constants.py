@@ -19,6 +19,8 @@ PROTOTYPE = 6  # a function pointer of which only the prototype `a` is known
 CONSTANT = 7  # the number `a`
 STACK = 8  # the address of depth `a` in this frame
 PER_CPU = 9  # a per-CPU address: `a` bytes from the start of the per-CPU area
+MERGED = 20  # one of the values that meet at row `a` in place `b` (a register's, or a slot's depth and SLOTS)
+ORIGIN = 21  # `b` bytes behind what was found at row `a`, or in an argument (see ARGUMENTS): of unknown type
 
 # A state: REGISTERS registers, then SLOT_COUNT stack slots of four numbers: depth, kind, a, b.
 REGISTERS = 16
@@ -37,8 +39,10 @@ LOOSE = 12  # nothing is known of where the value goes
 STACKED = 13  # a stack slot at depth `a`
 ARGUMENT = 14  # argument `b` of function `a`, of which no prototype is known
 HANDED = 15  # argument `a` of an indirect call to outside a struct
+TYPED = 16  # a pointer to type `a` is expected where an ORIGIN goes
 RECORD_SIZE = 7
 MOST_ARGUMENTS = 6
+ARGUMENTS = 8  # origins of arguments are numbered behind the rows: rows + ARGUMENTS × function + argument
 
 # BTF kinds, by name.
 BTF_PTR = int(Kind.PTR)

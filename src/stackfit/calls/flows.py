@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from stackfit.calls.flow import follow_functions
 from stackfit.calls.flow_constants import (
     ARGUMENT,
+    ARGUMENTS,
     CONSTANT,
     GLOBAL,
     MOST_ARGUMENTS,
@@ -24,6 +25,7 @@ from stackfit.calls.flow_constants import (
     RECORD_SIZE,
     STATE_LIMIT,
     STATE_SIZE,
+    TYPED,
 )
 from stackfit.calls.registers import thunk_registers
 from stackfit.calls.types import TypeLayout
@@ -43,13 +45,9 @@ _ROOM = 1 << 18  # records written at a time
 
 @dataclass(frozen=True, eq=False)
 class Flows:
-    """`records`: int64[n, 7] with FLOW_COLUMNS; kinds and sinks are those of flow_constants.py.
-
-    `variables`: address → type of what is known to lie there.
-    """
+    """`records`: int64[n, 7] with FLOW_COLUMNS; kinds and sinks are those of flow_constants.py."""
 
     records: NDArray[np.int64]
-    variables: dict[int, int]
 
 
 def follow_program(
@@ -72,10 +70,12 @@ def follow_program(
     walk.entered[list(taken)] = True
     arguments = np.zeros((len(code.functions), MOST_ARGUMENTS, 3), np.int64)
     known = dict(variables)
+    origins = np.zeros(len(code) + ARGUMENTS * len(code.functions), np.int32)
     if before is not None:
         arguments = _agreed_arguments(code, before.records, walk.entered)
         known = {**_agreed_variables(before.records, types), **variables}
-    return Flows(walk.follow(arguments, known), known)
+        _agreed_origins(before.records, types, origins)
+    return Flows(walk.follow(arguments, known, origins))
 
 
 class _Walk:
@@ -109,7 +109,9 @@ class _Walk:
             np.empty(STATE_LIMIT * STATE_SIZE, np.int64), np.empty(2 + 3 * STATE_LIMIT, np.int32),
         )  # fmt: skip
 
-    def follow(self, arguments: NDArray[np.int64], variables: dict[int, int]) -> NDArray[np.int64]:
+    def follow(
+        self, arguments: NDArray[np.int64], variables: dict[int, int], origins: NDArray[np.int32]
+    ) -> NDArray[np.int64]:
         at = np.array(sorted(variables), np.int64)
         kinds = np.array([variables[one] for one in at.tolist()], np.int32)
         parts, begin, room = [], 0, _ROOM
@@ -117,7 +119,7 @@ class _Walk:
             records = np.empty((room, RECORD_SIZE), np.int64)
             arrays: list[NDArray[Any]] = [
                 *self._rows, *self._functions, arguments, *self._tables, at, kinds, self._types.per_cpu_at,
-                self._types.per_cpu_type, *self._scratch, records,
+                self._types.per_cpu_type, origins, *self._scratch, records,
             ]  # fmt: skip
             done, count = follow_functions(self._work.data, begin, *[array.data for array in arrays])
             if done:
@@ -166,3 +168,18 @@ def _agreed_variables(records: NDArray[np.int64], types: TypeLayout) -> dict[int
     agreed = _agreed(chosen, (_SINK_A,))
     agreed = agreed[(agreed[:, _KIND] == POINTER) & (agreed[:, _B] == 0)]
     return {int(one[_SINK_A]): pointer_to[int(one[_A])] for one in agreed if int(one[_A]) in pointer_to}
+
+
+def _agreed_origins(records: NDArray[np.int64], types: TypeLayout, origins: NDArray[np.int32]) -> None:
+    """Types of pointers that turn up untyped, by what they are used as; where that differs, the one that starts
+    with all the others (a pointer to an object is one to its first member)."""
+    chosen = records[records[:, _SINK] == TYPED]
+    pairs = np.unique(chosen[:, [_A, _SINK_A]], axis=0)
+    uses: dict[int, list[int]] = {}
+    for origin, goal in pairs.tolist():
+        uses.setdefault(origin, []).append(goal)
+    for origin, goals in uses.items():
+        for goal in goals:
+            if all(other == goal or types.starts_with(goal, other) for other in goals):
+                origins[origin] = goal
+                break

@@ -8,7 +8,7 @@ pointers have no struct: only code that names their address reaches them.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,6 +30,7 @@ _TRAMPOLINE = "__SCT__"  # include/linux/static_call_types.h
 _MOST_SHAPES = 16  # more structs than that fit an object: its shape tells nothing
 _MOST_ELEMENTS = 1 << 12
 _MOST_PARTS = 1 << 12  # fields of one struct that are looked at
+_LONG_LIST = 512  # pointers
 _SLACK = 64  # bytes between an object's end and the next symbol
 
 
@@ -46,6 +47,7 @@ class Data:
     start: NDArray[np.int64]
     end: NDArray[np.int64]
     constant: NDArray[np.bool_]
+    bounds: NDArray[np.int64]  # where symbols and sections begin or end, ascending
 
     def between(self, start: int, end: int) -> range:
         return range(*np.searchsorted(self.place, [start, end]).tolist())
@@ -73,7 +75,7 @@ class Placed:
 
 def read_data(program: Program, functions: Functions) -> Data:
     """All pointers in the data of a 64-bit program, but those in tables that describe code."""
-    places, values, starts, ends, constant = [], [], [], [], []
+    places, values, starts, ends, constant, edges = [], [], [], [], [], []
     for image in program.images:
         if image.machine is not Machine.X86_64:
             continue
@@ -96,6 +98,7 @@ def read_data(program: Program, functions: Functions) -> Data:
             own = symbols[(symbols >= section.address) & (symbols < section.end)]
             bounds = np.concatenate([[section.address], own, [section.end]]).astype(np.uint64)
             row = np.searchsorted(bounds, at, "right") - 1
+            edges.append(bounds.view(np.int64))
             starts.append(bounds[row].view(np.int64))
             ends.append(bounds[np.minimum(row + 1, bounds.size - 1)].view(np.int64))
             constant.append(np.full(at.size, not section.writable))
@@ -114,6 +117,7 @@ def read_data(program: Program, functions: Functions) -> Data:
         start=np.concatenate([empty, *starts])[order],
         end=np.concatenate([empty, *ends])[order],
         constant=np.concatenate([np.empty(0, np.bool_), *constant])[order],
+        bounds=np.unique(np.concatenate([empty, *edges])),
     )
 
 
@@ -135,6 +139,13 @@ def _pointers(image: Image, index: int) -> NDArray[np.uint64]:
     return np.sort(table["offset"][table["type"] == 1] + np.uint64(section.address))  # R_X86_64_64
 
 
+def _lists_code(data: Data, rows: range) -> bool:
+    """Whether an object is a sorted list of places in code (`__mcount_loc` within a linked kernel), not a table
+    of functions to call."""
+    values = data.value[rows.start : rows.stop]
+    return len(rows) >= _LONG_LIST and bool((values[1:] > values[:-1]).all())
+
+
 def _symbols(image: Image) -> NDArray[np.uint64]:
     records = image.symbols.records
     return np.unique(records["address"][records["section"] >= 0])
@@ -150,7 +161,6 @@ def place_functions(
 class _Placement:
     def __init__(self, data: Data, types: TypeLayout, functions: Functions) -> None:
         self._data, self._types = data, types
-        self._prototype = types.prototype
         self._fields = defaultdict[Field, dict[int, int]](dict)
         self._typed: set[tuple[int, int]] = set()
         self._attributed: set[int] = set()
@@ -161,7 +171,7 @@ class _Placement:
             data.start.tolist(),
             data.end.tolist(),
         )
-        self._size = types.size.tolist()
+        self._size, self._bounds = types.size.tolist(), data.bounds.tolist()
         self._aggregate = set(np.flatnonzero(np.isin(types.kind, (Kind.STRUCT, Kind.UNION))).tolist())
         self._code = set(np.flatnonzero(types.kind == Kind.FUNC_PROTO).tolist())
         pointers = np.flatnonzero(types.kind == Kind.PTR)
@@ -187,7 +197,8 @@ class _Placement:
             fitting = self._shapes(shapes, start, end, members)
             if 0 < len(fitting) <= _MOST_SHAPES:
                 found.extend((start, one) for one in fitting)
-                if len(fitting) == 1:
+                table = all(self._function[row] >= 0 for row in data.between(start, end))
+                if len(fitting) == 1 and not table:
                     self._objects.setdefault(start, fitting[0])
             else:
                 untyped.append(((start, end), members))
@@ -195,6 +206,8 @@ class _Placement:
         for (start, end), members in untyped:
             members = [row for row in members if row not in self._attributed]
             inside = data.between(start, end)
+            if _lists_code(data, inside):
+                continue
             if members and all(self._function[row] >= 0 for row in inside):
                 tables.extend(members)
             else:
@@ -204,7 +217,10 @@ class _Placement:
     def _variables(self) -> dict[int, int]:
         """Objects of one type, and single pointers to them."""
         data, types = self._data, self._types
-        found = dict(self._objects)
+        # Not beyond the symbol that it lies in: what seems larger has another type.
+        found = {
+            one: goal for one, goal in self._objects.items() if one + self._size[goal] <= self._bound(one)
+        }
         pointer_to: dict[int, int] = {}
         for type_id in np.flatnonzero(types.kind == Kind.PTR).tolist():
             pointer_to.setdefault(int(types.link[type_id]), type_id)
@@ -214,6 +230,11 @@ class _Placement:
             if goal in pointer_to and self._place[row] not in found:
                 found[self._place[row]] = pointer_to[goal]
         return found
+
+    def _bound(self, address: int) -> int:
+        """Where the symbol that an address lies in ends."""
+        at = bisect_right(self._bounds, address)
+        return self._bounds[at] if at < len(self._bounds) else address
 
     # ------------------------------------------------------------ types that are told
 
@@ -289,10 +310,10 @@ class _Placement:
             row = bisect_left(place, address)
             if row >= len(place):
                 continue
-            limit = address + size
+            limit = min(address + size, self._bound(address))
             if start[row] == address and type_id in aggregate:
                 # As many of them as there is room for: an array.
-                limit += min((end[row] - address) // size, _MOST_ELEMENTS) * size - size
+                limit = address + max(min((end[row] - address) // size, _MOST_ELEMENTS), 1) * size
             while row < len(place) and place[row] < limit:
                 leaf = self._leaf(type_id, (place[row] - address) % size)
                 if leaf is not None:
@@ -329,7 +350,7 @@ class _Placement:
             flat[type_id] = out[:_MOST_PARTS]
             return flat[type_id]
 
-        aggregates = np.flatnonzero(np.isin(types.kind, (Kind.STRUCT, Kind.UNION)) & (types.named > 0))
+        aggregates = np.flatnonzero((types.kind == Kind.STRUCT) & (types.named > 0))
         for type_id in aggregates[types.same[aggregates] == aggregates].tolist():
             for key in set(fields(type_id, 0)):
                 found[key].append(type_id)
@@ -340,11 +361,12 @@ class _Placement:
         types = self._types
         listed: list[int] | None = None
         for row in members:
-            here = index.get((self._place[row] - start, int(self._prototype[self._function[row]])))
-            if here is not None and (listed is None or len(here) < len(listed)):
+            prototypes = self._types.prototypes_of(self._function[row])
+            here = [one for key in prototypes for one in index.get((self._place[row] - start, key), ())]
+            if here and (listed is None or len(here) < len(listed)):
                 listed = here
         fitting = []
-        for type_id in listed or ():
+        for type_id in dict.fromkeys(listed or ()):
             size = int(types.size[type_id])
             if (
                 size > end - start
@@ -377,7 +399,10 @@ class _Placement:
                 return False
             goal, function = int(types.link[leaf[0]]), self._function[row]
             if types.kind[goal] == Kind.FUNC_PROTO:
-                if function < 0 or (self._prototype[function] and self._prototype[function] != goal):
+                if function < 0:
+                    return False
+                prototypes = types.prototypes_of(function)
+                if prototypes and goal not in prototypes:
                     return False
             elif function >= 0 and goal:
                 return False

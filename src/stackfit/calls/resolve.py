@@ -37,9 +37,11 @@ __all__ = ["Indirect", "Resolved", "resolve_indirect"]
 
 _ROW, _SINK, _SINK_A, _SINK_B, _KIND, _A, _B = range(flow.RECORD_SIZE)
 _Place = tuple[int, int, int]  # a kind of flow_constants and the two numbers that name the place
-_PLACES = (flow.FIELD, flow.GLOBAL, flow.PARAMETER, flow.RESULT)
+_PLACES = (flow.FIELD, flow.GLOBAL, flow.PARAMETER, flow.RESULT, flow.MERGED)
+_NO_FLOW = (flow.OBJECT, flow.SITE, flow.ARGUMENT, flow.HANDED, flow.TYPED)
 _AGGREGATES = (Kind.STRUCT, Kind.UNION)
 _MOST_CONTAINERS = 4096
+_ROUNDS = 2  # walks that know what the one before found
 _LARGE = 256  # bytes: an object beyond this size may be an array of some struct
 
 
@@ -81,8 +83,9 @@ def resolve_indirect(
     flows = follow_program(code, tables, frames, pointers, taken, types, {})
     data = read_data(program, code.functions)
     placed = place_functions(data, types, code.functions, _objects(flows))
-    flows = follow_program(code, tables, frames, pointers, taken, types, placed.variables, flows)
-    placed = place_functions(data, types, code.functions, _objects(flows))
+    for _ in range(_ROUNDS):
+        flows = follow_program(code, tables, frames, pointers, taken, types, placed.variables, flows)
+        placed = place_functions(data, types, code.functions, _objects(flows))
     return _Resolver(code, types, flows, data, placed, taken, mode).resolve()
 
 
@@ -141,7 +144,8 @@ class _Resolver:
         self._unknown: set[_Place] = set()  # places that are also filled with something unknown
         self._loose = set[int]()
         self._known: dict[_Place, tuple[set[int], bool]] = {}
-        in_data = {int(one) for one in np.unique(data.function[data.function >= 0])}
+        in_data = {int(data.function[row]) for row in (*placed.loose, *placed.tables)}
+        in_data.update(function for members in placed.fields.values() for function in members.values())
         self._by_prototype = _by_prototype(types, in_data | set(taken))
         self._collect(taken)
         self._loose_by_prototype = _by_prototype(types, self._loose)
@@ -150,7 +154,7 @@ class _Resolver:
         self._loose_at = defaultdict[int, list[int]](list)
         self._loose_in_tables = list[int]()
         for row in placed.loose:
-            if not types.prototype[data.function[row]]:
+            if not types.prototypes_of(int(data.function[row])):
                 start = int(data.start[row])
                 self._loose_at[int(data.place[row]) - start].append(row)
                 if data.end[row] - start > _LARGE:
@@ -193,7 +197,7 @@ class _Resolver:
         gone = set[int]()  # functions that some record tells of
         mask = (1 << 64) - 1
         for row, sink, sink_a, sink_b, kind, a, b in self._records.tolist():
-            if sink in (flow.OBJECT, flow.SITE, flow.ARGUMENT, flow.HANDED):
+            if sink in _NO_FLOW:
                 continue
             function = at(a & mask) if kind == flow.CONSTANT and a < 0 else -1
             if sink == flow.STACKED:
@@ -281,6 +285,9 @@ class _Resolver:
         """Functions that may be in a place because it is not known where they go."""
         found = set(self._loose_by_prototype.get(prototype, ())) if prototype else set[int]()
         kind, struct, offset = place
+        if not prototype and kind == flow.FIELD:  # a union
+            for one in _pointed_by_any(self._types, struct, offset):
+                found |= self._loose_by_prototype.get(one, set())
         if kind == flow.FIELD:
             for row in (*self._loose_at.get(offset, ()), *self._loose_in_tables):
                 if self._placed.fits(row, (struct, offset)):
@@ -365,7 +372,13 @@ class _Resolver:
                 continue
             goal = int(types.link[types.part_type[parts[number]]])
             known = types.named[goal] and types.named[pointed] and types.kind[pointed] in _AGGREGATES
-            if known and types.kind[goal] in _AGGREGATES and goal != pointed:
+            if (
+                known
+                and types.kind[goal] in _AGGREGATES
+                and goal != pointed
+                and not types.starts_with(goal, pointed)
+                and not types.starts_with(pointed, goal)
+            ):
                 return False
         return True
 
@@ -392,6 +405,8 @@ class _Resolver:
             return self._types.member_name(a, b), Rung.FIELD
         if kind == flow.PARAMETER:
             return f"parameter {b + 1} of {names[a]}", Rung.PARAMETER
+        if kind == flow.MERGED:
+            return "one of several pointers", Rung.PARAMETER
         if kind == flow.RESULT:
             return f"what {names[a]} returns", Rung.PARAMETER
         return "a pointer of known prototype", Rung.SIGNATURE
@@ -448,8 +463,8 @@ class _SecurityHooks:
 def _by_prototype(types: TypeLayout, functions: Iterable[int]) -> dict[int, set[int]]:
     found = defaultdict[int, set[int]](set)
     for function in functions:
-        if types.prototype[function]:
-            found[int(types.prototype[function])].add(function)
+        for prototype in types.prototypes_of(function):
+            found[prototype].add(function)
     return dict(found)
 
 
@@ -528,3 +543,14 @@ def _field(types: TypeLayout, struct: int, offset: int) -> Field | None:
 def _pointed(types: TypeLayout, struct: int, offset: int) -> int:
     leaf = _leaf(types, struct, offset)
     return int(types.link[leaf[0]]) if leaf is not None else 0
+
+
+def _pointed_by_any(types: TypeLayout, union: int, offset: int) -> set[int]:
+    """Prototypes of the function pointers that a union's members have at a byte."""
+    found = set[int]()
+    for part in types.types.parts(union) if types.kind[union] == Kind.UNION else ():
+        member, at = int(types.part_type[part]), int(types.part_at[part])
+        goal = int(types.link[member])
+        if at == offset and types.kind[member] == Kind.PTR and types.kind[goal] == Kind.FUNC_PROTO:
+            found.add(goal)
+    return found

@@ -47,13 +47,41 @@ class TypeLayout:
     part_at: NDArray[np.int64]
     part_type: NDArray[np.int32]
     prototype: NDArray[np.int32]
+    ambiguous: dict[int, tuple[int, ...]]
     per_cpu_at: NDArray[np.int64]
     per_cpu_type: NDArray[np.int32]
+
+    def prototypes_of(self, function: int) -> tuple[int, ...]:
+        """Prototypes that a function may have; none when nothing is known of it."""
+        prototype = int(self.prototype[function])
+        return (prototype,) if prototype else self.ambiguous.get(function, ())
 
     def describe(self, type_id: int) -> str:
         """`struct file`; `union (anonymous)`."""
         name = self.types.name(type_id) or "(anonymous)"
         return f"{Kind(int(self.kind[type_id])).name.lower()} {name}"
+
+    def starts_with(self, type_id: int, other: int) -> bool:
+        """Whether a pointer to a type is one to the other too: its first member, or that one's, has that type."""
+        for _ in range(_MOST_NESTED):
+            if self.kind[type_id] == Kind.ARRAY:
+                type_id = int(self.link[type_id])
+            elif self.kind[type_id] in _AGGREGATES:
+                parts = self.types.parts(type_id)
+                if not len(parts) or self.part_at[parts[0]] != 0:
+                    return False
+                if self.kind[type_id] == Kind.UNION:
+                    return any(
+                        int(self.part_type[part]) == other
+                        or self.starts_with(int(self.part_type[part]), other)
+                        for part in parts
+                    )
+                type_id = int(self.part_type[parts[0]])
+            else:
+                return False
+            if type_id == other:
+                return True
+        return False
 
     def member_name(self, type_id: int, offset: int) -> str:
         """`struct file_operations.read_iter` of the member at a byte of a struct; nested ones by their
@@ -116,6 +144,7 @@ def read_types(program: Program, functions: Functions) -> TypeLayout | None:
         for image, one, shift in zip(owners, modules, shifts, strict=True)
     ]
     per_cpu = _per_cpu(types, len(kernel.kind), resolved)
+    prototype, ambiguous = _prototypes(types, functions, begins, resolved)
     return TypeLayout(
         types=types,
         same=same,
@@ -126,7 +155,8 @@ def read_types(program: Program, functions: Functions) -> TypeLayout | None:
         part_first=rows.first,
         part_at=part_at,
         part_type=np.ascontiguousarray(resolved[rows.part_type], np.int32),
-        prototype=_prototypes(types, functions, begins, resolved),
+        prototype=prototype,
+        ambiguous=ambiguous,
         per_cpu_at=np.array([at for at, _ in per_cpu], np.int64),
         per_cpu_type=np.array([kind for _, kind in per_cpu], np.int32),
     )
@@ -213,25 +243,28 @@ def _sizes(types: Types, link: NDArray[np.int32], word: int) -> NDArray[np.int64
 
 def _prototypes(
     types: Types, functions: Functions, begins: list[tuple[int, int, int]], resolved: NDArray[np.int32]
-) -> NDArray[np.int32]:
-    """Prototype of each function of the program by its name; none where the image has two of that name."""
-    found = np.zeros(len(functions), np.int32)
+) -> tuple[NDArray[np.int32], dict[int, tuple[int, ...]]]:
+    """Prototype of each function of the program by its name; where the image has several functions or several
+    prototypes of that name, all of these."""
+    found, ambiguous = np.zeros(len(functions), np.int32), dict[int, tuple[int, ...]]()
     by_image = defaultdict[int, list[int]](list)
     for index, image in enumerate(functions.image.tolist()):
         by_image[image].append(index)
     for image, begin, end in begins:
-        known: dict[str, int] = {}
+        known = defaultdict[str, set[int]](set)
         ids = begin + np.flatnonzero(types.rows.kind[begin:end] == Kind.FUNC)
         for type_id in ids.tolist():
-            name, prototype = types.name(type_id), int(resolved[types.rows.link[type_id]])
-            known[name] = prototype if known.get(name, prototype) == prototype else 0
+            known[types.name(type_id)].add(int(resolved[types.rows.link[type_id]]))
         often = Counter(functions.names[index] for index in by_image[image])
         for index in by_image[image]:
             for name in (functions.names[index], *functions.aliases[index]):
-                if often[name] <= 1 and (prototype := known.get(name, 0)):
-                    found[index] = prototype
+                if name in known:
+                    if often[name] <= 1 and len(known[name]) == 1:
+                        (found[index],) = known[name]
+                    else:
+                        ambiguous[index] = tuple(sorted(known[name]))
                     break
-    return found
+    return found, ambiguous
 
 
 def _per_cpu(types: Types, end: int, resolved: NDArray[np.int32]) -> list[tuple[int, int]]:
