@@ -12,7 +12,7 @@ from stackfit.image.model import Machine
 from stackfit.isa.code import Code
 from stackfit.isa.effects import FLAG_MEMORY, NO_REGISTER, RIP, Operation
 
-__all__ = ["branch_targets", "constant_argument", "constant_before"]
+__all__ = ["argument_value", "branch_targets", "constant_argument", "constant_before"]
 
 _LOOK_BACK = 24  # instructions searched before the call
 # Integer argument registers: System V AMD64 ABI 3.2.3; i386 with -mregparm=3 (arch/x86/Makefile).
@@ -35,13 +35,23 @@ def constant_argument(code: Code, address: int, argument: int, variadic: bool = 
 
     On i386 a variadic function takes its arguments on the stack, last pushed first.
     """
+    if variadic and code.machine is Machine.I386:
+        row = code.row_at(address)
+        return _pushed(code, row, argument) if row >= 0 else -1
+    return _function(code, argument_value(code, address, argument))
+
+
+def argument_value(code: Code, address: int, argument: int) -> int | None:
+    """The number that is the n-th argument (from 0), in a register, of the call at that address."""
     row = code.row_at(address)
     registers = _ARGUMENTS[code.machine]
     if row < 0 or argument >= len(registers):
-        return -1
-    if variadic and code.machine is Machine.I386:
-        return _pushed(code, row, argument)
-    return constant_before(code, row, registers[argument], branch_targets(code))
+        return None
+    return _value_before(code, row, registers[argument], branch_targets(code))
+
+
+def _function(code: Code, value: int | None) -> int:
+    return -1 if value is None else code.functions.at(value)
 
 
 def _pushed(code: Code, row: int, argument: int) -> int:
@@ -64,23 +74,28 @@ def _pushed(code: Code, row: int, argument: int) -> int:
 
 def constant_before(code: Code, row: int, register: int, joins: NDArray[np.bool_]) -> int:
     """The function whose address the register holds at that row, loaded in straight-line code, or -1."""
-    table, functions = code.instructions, code.functions
+    return _function(code, _value_before(code, row, register, joins))
+
+
+def _value_before(code: Code, row: int, register: int, joins: NDArray[np.bool_]) -> int | None:
+    """The number that the register holds at that row, loaded in straight-line code."""
+    table = code.instructions
     at = row
     for _ in range(_LOOK_BACK):
         if joins[at]:
-            return -1
+            return None
         at -= 1
         if at < 0:
-            return -1
+            return None
         operation = int(table.operation[at])
         if operation == Operation.MOVE_IMMEDIATE and int(table.register[at]) == register:
             mask = 0xFFFF_FFFF if code.machine is Machine.I386 else 0xFFFF_FFFF_FFFF_FFFF
-            return functions.at(int(table.immediate[at]) & mask)
+            return int(table.immediate[at]) & mask
         if operation == Operation.LEA and int(table.register[at]) == register and int(table.base[at]) == RIP:
-            return functions.at(int(code.address[at]) + int(table.length[at]) + int(table.displacement[at]))
+            return int(code.address[at]) + int(table.length[at]) + int(table.displacement[at])
         if int(table.clobbers[at]) & (1 << register) or operation in _BARRIERS:
-            return -1
-    return -1
+            return None
+    return None
 
 
 _BARRIERS = (

@@ -171,8 +171,8 @@ def _agreed_variables(records: NDArray[np.int64], types: TypeLayout) -> dict[int
 
 
 def _agreed_origins(records: NDArray[np.int64], types: TypeLayout, origins: NDArray[np.int32]) -> None:
-    """Types of pointers that turn up untyped, by what they are used as; where that differs, the one that starts
-    with all the others (a pointer to an object is one to its first member)."""
+    """Types of pointers that turn up untyped, by what they are used as; where that differs, the one that
+    starts with all the others (a pointer to an object is one to its first member)."""
     chosen = records[records[:, _SINK] == TYPED]
     pairs = np.unique(chosen[:, [_A, _SINK_A]], axis=0)
     uses: dict[int, list[int]] = {}

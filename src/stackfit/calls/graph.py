@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,8 @@ from stackfit.assumptions import AssumptionSet
 from stackfit.calls.constants import branch_targets, constant_before
 from stackfit.calls.model import CallKind, Calls, EdgeKind, Edges, Evidence, Reason, Rung
 from stackfit.calls.registers import thunk_registers
-from stackfit.calls.resolve import Resolved
+from stackfit.calls.resolve import Resolution, Resolved
+from stackfit.calls.static_calls import Updated, static_call_updates
 from stackfit.calls.vectors import Vector, entry_frame
 from stackfit.frames.model import Frames, SiteKind, StackKind
 from stackfit.image.model import InputError, Machine, Program
@@ -23,6 +23,7 @@ from stackfit.isa.effects import ABSOLUTE, FLAG_MEMORY, FLAG_SEGMENT, NO_REGISTE
 
 __all__ = ["build_calls", "build_edges"]
 
+_NOTHING = Resolution({}, {})
 _STATIC_CALL_PREFIX = "__SCT__"  # include/linux/static_call_types.h
 _STATIC_CALL_TEXT = ".static_call.text"  # include/asm-generic/vmlinux.lds.h
 _PAGE_FAULT, _GENERAL_PROTECTION, _INVALID_OPCODE, _BREAKPOINT = 14, 13, 6, 3
@@ -62,17 +63,18 @@ def build_calls(
     frames: Frames,
     vectors: list[Vector],
     assumptions: AssumptionSet | None = None,
-    resolved: Mapping[int, Resolved] = MappingProxyType({}),
+    resolution: Resolution = _NOTHING,
 ) -> Calls:
-    """All call sites of a program; `resolved` (by row) and then `[[candidates]]` of the assumptions fill
-    sites that stay open.
+    """All call sites of a program; `resolution` and then `[[candidates]]` of the assumptions fill sites that
+    stay open.
 
     Raises InputError for candidates that name a function which the program does not have.
     """
     sets, names = _Sets(), list[str]()
     sites = np.concatenate(
         [
-            _transfer_sites(program, code, tables, frames, resolved, sets, names),
+            _transfer_sites(program, code, tables, frames, resolution.sites, sets, names),
+            _updated_sites(code, static_call_updates(code, frames, resolution.updates), sets),
             _exception_sites(code, tables, frames, vectors, sets),
         ]
     )
@@ -155,6 +157,23 @@ def _transfer_sites(
     sites["kind"][switched] = CallKind.STACK_SWITCH
     sites["under"][switched] = frames.site_under[switched]
     return sites
+
+
+def _updated_sites(code: Code, updates: Mapping[int, Updated], sets: _Sets) -> NDArray[np.void]:
+    """Tail jumps that the kernel writes into trampolines of static calls, at the trampoline's first byte."""
+    sites = np.zeros(len(updates), _SITE)
+    for site, (trampoline, updated) in zip(sites, sorted(updates.items()), strict=True):
+        site["function"] = trampoline
+        site["address"] = code.functions.address[trampoline]
+        site["depth"] = code.machine.word
+        site["under"] = site["name"] = -1
+        site["kind"] = CallKind.TAIL
+        site["tail"] = True
+        site["rung"] = Rung.STATIC_CALL
+        site["candidates"] = sets.add(updated.functions) if updated.functions else -1
+        site["evidence"] = Evidence.OPEN if updated.open else Evidence.ASSUMED
+        site["reason"] = Reason.UPDATED if updated.open else Reason.NONE
+    return sites[(sites["candidates"] >= 0) | (sites["reason"] > 0)]
 
 
 def _fill(

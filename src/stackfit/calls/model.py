@@ -49,7 +49,7 @@ class Rung(enum.IntEnum):
 
     NONE = 0
     ENCODED = 1  # the target is in the instruction
-    STATIC_CALL = 2  # the trampoline's initial target
+    STATIC_CALL = 2  # the trampoline's initial target, or one that the kernel sets
     CONSTANT = 3  # the register was loaded with a constant just before
     PARAVIRT = 4  # pv_ops as the image holds it: native
     VECTOR = 5  # an exception's handler
@@ -74,6 +74,7 @@ class Reason(enum.IntEnum):
     UNDEFINED = 2
     OUTSIDE = 3
     NO_HANDLER = 4
+    UPDATED = 6
     UNFILLED = 5  # the pointer's place is known, but not what is put there
 
     @property
@@ -85,6 +86,7 @@ _REASONS = {
     Reason.NONE: "",
     Reason.INDIRECT: "indirect call: the pointer's value is not known",
     Reason.UNFILLED: "indirect call: nothing in the images given fills the pointer",
+    Reason.UPDATED: "static call: set at run time to a pointer that is not known",
     Reason.UNDEFINED: "symbol defined by no image given: a module is missing",
     Reason.OUTSIDE: "target lies outside the code of the images given",
     Reason.NO_HANDLER: "the exception's handler was not found",

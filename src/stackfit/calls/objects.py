@@ -140,8 +140,8 @@ def _pointers(image: Image, index: int) -> NDArray[np.uint64]:
 
 
 def _lists_code(data: Data, rows: range) -> bool:
-    """Whether an object is a sorted list of places in code (`__mcount_loc` within a linked kernel), not a table
-    of functions to call."""
+    """Whether an object is a sorted list of places in code (`__mcount_loc` within a linked kernel), not a
+    table of functions to call."""
     values = data.value[rows.start : rows.stop]
     return len(rows) >= _LONG_LIST and bool((values[1:] > values[:-1]).all())
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import enum
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,7 @@ from stackfit.calls import flow_constants as flow
 from stackfit.calls.flows import Flows, follow_program
 from stackfit.calls.model import Rung
 from stackfit.calls.objects import Data, Field, Placed, callable_functions, place_functions, read_data
+from stackfit.calls.static_calls import STATIC_CALL_UPDATE
 from stackfit.calls.types import TypeLayout, read_types
 from stackfit.frames.model import Frames
 from stackfit.image.btf import Kind
@@ -33,7 +34,7 @@ from stackfit.image.tables import Tables
 from stackfit.isa.code import Code
 from stackfit.isa.effects import FLAG_MEMORY, NO_REGISTER, RIP, Operation
 
-__all__ = ["Indirect", "Resolved", "resolve_indirect"]
+__all__ = ["Indirect", "Resolution", "Resolved", "resolve_indirect"]
 
 _ROW, _SINK, _SINK_A, _SINK_B, _KIND, _A, _B = range(flow.RECORD_SIZE)
 _Place = tuple[int, int, int]  # a kind of flow_constants and the two numbers that name the place
@@ -65,6 +66,15 @@ class Resolved:
     place: str
 
 
+@dataclass(frozen=True)
+class Resolution:
+    """`sites`: by row of an indirect call. `updates`: by row of a call of `__static_call_update`, the
+    functions that the static call is set to there."""
+
+    sites: Mapping[int, Resolved]
+    updates: Mapping[int, tuple[int, ...]]
+
+
 def resolve_indirect(
     program: Program,
     code: Code,
@@ -72,13 +82,13 @@ def resolve_indirect(
     frames: Frames,
     pointers: NDArray[np.uint64],
     mode: Indirect = Indirect.TYPED,
-) -> dict[int, Resolved]:
-    """Rows of indirect calls and jumps that can be resolved. Empty without BTF, and on i386."""
+) -> Resolution:
+    """Indirect calls and jumps that can be resolved. Nothing without BTF, and on i386."""
     if program.machine is not Machine.X86_64:
-        return {}
+        return Resolution({}, {})
     types = read_types(program, code.functions)
     if types is None:
-        return {}
+        return Resolution({}, {})
     taken = _taken_in_code(code)
     flows = follow_program(code, tables, frames, pointers, taken, types, {})
     data = read_data(program, code.functions)
@@ -162,7 +172,27 @@ class _Resolver:
         self._containers = _containers(types)
         self._hooks = _SecurityHooks(code, types, data, placed)
 
-    def resolve(self) -> dict[int, Resolved]:
+    def resolve(self) -> Resolution:
+        return Resolution(self._sites(), self._updates())
+
+    def _updates(self) -> dict[int, tuple[int, ...]]:
+        """What calls of `__static_call_update(key, trampoline, function)` hand over, where it is known."""
+        records, found = self._records, dict[int, tuple[int, ...]]()
+        for callee in self._code.functions.named(STATIC_CALL_UPDATE):
+            chosen = (
+                (records[:, _SINK] == flow.ARGUMENT)
+                & (records[:, _SINK_A] == callee)
+                & (records[:, _SINK_B] == 2)
+            )
+            for row, kind, a, b in records[chosen][:, [_ROW, _KIND, _A, _B]].tolist():
+                answer = self._answer((kind, a, b), (), ()) if kind in (*_PLACES, flow.CONSTANT) else None
+                if answer is not None:
+                    found[row] = tuple(sorted({*found.get(row, ()), *answer.candidates}))
+                elif (kind, a) == (flow.CONSTANT, 0):  # it does nothing then
+                    found.setdefault(row, ())
+        return found
+
+    def _sites(self) -> dict[int, Resolved]:
         sites = self._records[self._records[:, _SINK] == flow.SITE]
         by_row = defaultdict[int, set[_Place]](set)
         for row, kind, a, b in sites[:, [_ROW, _KIND, _A, _B]].tolist():

@@ -62,7 +62,8 @@ class TypeLayout:
         return f"{Kind(int(self.kind[type_id])).name.lower()} {name}"
 
     def starts_with(self, type_id: int, other: int) -> bool:
-        """Whether a pointer to a type is one to the other too: its first member, or that one's, has that type."""
+        """Whether a pointer to a type is one to the other too: its first member, or that one's, has that
+        type."""
         for _ in range(_MOST_NESTED):
             if self.kind[type_id] == Kind.ARRAY:
                 type_id = int(self.link[type_id])
