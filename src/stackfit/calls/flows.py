@@ -45,9 +45,14 @@ _ROOM = 1 << 18  # records written at a time
 
 @dataclass(frozen=True, eq=False)
 class Flows:
-    """`records`: int64[n, 7] with FLOW_COLUMNS; kinds and sinks are those of flow_constants.py."""
+    """`records`: int64[n, 7] with FLOW_COLUMNS; kinds and sinks are those of flow_constants.py.
+
+    `origins`: type of each row's result, then of each argument (ARGUMENTS), where only its uses tell it; else
+    0.
+    """
 
     records: NDArray[np.int64]
+    origins: NDArray[np.int32]
 
 
 def follow_program(
@@ -74,8 +79,9 @@ def follow_program(
     if before is not None:
         arguments = _agreed_arguments(code, before.records, walk.entered)
         known = {**_agreed_variables(before.records, types), **variables}
+        origins[:] = before.origins  # what has a type is no ORIGIN any more: its uses are not on record again
         _agreed_origins(before.records, types, origins)
-    return Flows(walk.follow(arguments, known, origins))
+    return Flows(walk.follow(arguments, known, origins), origins)
 
 
 class _Walk:

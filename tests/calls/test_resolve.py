@@ -1,0 +1,233 @@
+"""Candidates of indirect calls in small programs compiled here, with the types that gcc writes as BTF."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stackfit.calls.model import Rung
+from stackfit.calls.resolve import Indirect, Resolved, resolve_indirect
+from stackfit.frames.analyse import analyse_frames
+from stackfit.image.link import link
+from stackfit.image.pointers import code_pointers
+from stackfit.image.tables import read_tables
+from stackfit.isa.code import decode_program
+from stackfit.isa.effects import Operation
+from toolchain import compiled
+
+COMMON = """
+typedef unsigned long size_t;
+#define NOINLINE __attribute__((noinline, noclone, noipa))
+struct file;
+struct operations { int (*open)(struct file *); long (*read)(struct file *, char *, long); };
+struct file { int mode; const struct operations *op; void *data; };
+extern void *allocate(size_t); extern void spend(void *); extern void sink(void *, void *);
+"""
+
+
+def resolve(
+    directory: Path, source: str, mode: Indirect = Indirect.TYPED
+) -> dict[str, list[tuple[Rung, list[str], str] | None]]:
+    """Function → (rung, names of the candidates, place) of each of its indirect calls, in order; None:
+    open."""
+    image = compiled(directory, COMMON + source, 64, "-O2", "-gbtf", "-mcmodel=kernel", "-mno-red-zone")
+    if image.section(".BTF") is None:
+        pytest.skip("this gcc writes no BTF")
+    program = link([image])
+    code, tables = decode_program(program), read_tables(program)
+    pointers = code_pointers(program)
+    frames = analyse_frames(code, tables, pointers)
+    found = resolve_indirect(program, code, tables, frames, pointers, mode).sites
+    names, answers = code.functions.names, dict[str, list[tuple[Rung, list[str], str] | None]]()
+    for row in range(len(code)):
+        if code.instructions.operation[row] in (Operation.CALL_INDIRECT, Operation.JUMP_INDIRECT):
+            one: Resolved | None = found.get(row)
+            answers.setdefault(names[code.function[row]], []).append(
+                None if one is None else (one.rung, sorted(names[x] for x in one.candidates), one.place)
+            )
+    return answers
+
+
+def only(
+    answers: dict[str, list[tuple[Rung, list[str], str] | None]], name: str
+) -> tuple[Rung, list[str], str]:
+    (answer,) = answers[name]
+    assert answer is not None
+    return answer
+
+
+FILES = """
+static NOINLINE int a_open(struct file *f) { return f->mode; }
+static NOINLINE long a_read(struct file *f, char *b, long n) { return n; }
+static NOINLINE long b_read(struct file *f, char *b, long n) { return n + 1; }
+const struct operations a = { a_open, a_read }, b = { .read = b_read };
+NOINLINE long do_read(struct file *f, char *to, long n) { return f->op->read(f, to, n) + 1; }
+NOINLINE int do_open(struct file *f) { return f->op->open(f) + 1; }
+"""
+
+
+def test_a_field_has_what_initialised_structs_hold_there(tmp_path: Path) -> None:
+    answers = resolve(tmp_path, FILES)
+    assert only(answers, "do_read") == (Rung.FIELD, ["a_read", "b_read"], "struct operations.read")
+    assert only(answers, "do_open") == (Rung.FIELD, ["a_open"], "struct operations.open")
+
+
+def test_strict_trusts_no_type(tmp_path: Path) -> None:
+    assert resolve(tmp_path, FILES, Indirect.STRICT) == {"do_read": [None], "do_open": [None]}
+
+
+def test_signature_trusts_the_prototype_alone(tmp_path: Path) -> None:
+    source = (
+        FILES
+        + """
+    struct other { long (*peek)(struct file *, char *, long); };
+    static NOINLINE long c_peek(struct file *f, char *b, long n) { return n + 2; }
+    const struct other c = { c_peek };
+    NOINLINE long use(const struct other *o, struct file *f) { return o->peek(f, 0, 0) + 1; }
+    """
+    )
+    assert only(resolve(tmp_path, source), "do_read")[1] == ["a_read", "b_read"]
+    rung, members, _ = only(resolve(tmp_path, source, Indirect.SIGNATURE), "do_read")
+    assert (rung, members) == (Rung.SIGNATURE, ["a_read", "b_read", "c_peek"])
+
+
+def test_code_that_stores_a_function_registers_it(tmp_path: Path) -> None:
+    source = """
+    struct timer { struct timer *next; void (*function)(struct timer *); };
+    static NOINLINE void late(struct timer *t) { spend(t); }
+    static NOINLINE void early(struct timer *t) { spend(t); }
+    NOINLINE void set(struct timer *t) { t->function = late; }
+    NOINLINE void setup(struct timer *t, void (*function)(struct timer *)) { t->function = function; }
+    NOINLINE void both(struct timer *t) { setup(t, early); spend(t); }
+    NOINLINE void run(struct timer *t) { t->function(t); spend(t); }
+    """
+    assert only(resolve(tmp_path, source), "run") == (Rung.FIELD, ["early", "late"], "struct timer.function")
+
+
+def test_a_default_that_meets_an_argument_is_not_lost(tmp_path: Path) -> None:
+    source = """
+    struct action { long pad; int (*handler)(int, void *); };
+    static NOINLINE int fallback(int n, void *d) { return n; }
+    static NOINLINE int mine(int n, void *d) { return n + 1; }
+    NOINLINE int request(struct action *a, int (*handler)(int, void *)) {
+        if (!handler) { spend(a); handler = fallback; }
+        a->handler = handler;
+        spend(a);
+        return 0;
+    }
+    NOINLINE int probe(struct action *a) { request(a, mine); return request(a, 0) + 1; }
+    NOINLINE int fire(struct action *a) { return a->handler(1, a) + 1; }
+    """
+    assert only(resolve(tmp_path, source), "fire")[1] == ["fallback", "mine"]
+
+
+def test_an_argument_has_what_callers_hand_over(tmp_path: Path) -> None:
+    source = """
+    static NOINLINE int less(const void *a, const void *b) { return a < b; }
+    static NOINLINE int more(const void *a, const void *b) { return a > b; }
+    NOINLINE int sort(char *base, long n, int (*compare)(const void *, const void *)) {
+        int r = 0;
+        while (n--) { r += compare(base, base + n); spend(base); }
+        return r;
+    }
+    NOINLINE int one(char *b) { return sort(b, 3, less) + 1; }
+    NOINLINE int two(char *b) { return sort(b, 3, more) + 1; }
+    """
+    assert only(resolve(tmp_path, source), "sort")[:2] == (Rung.PARAMETER, ["less", "more"])
+
+
+def test_constant_tables_need_no_types(tmp_path: Path) -> None:
+    source = """
+    static NOINLINE long zero(long n) { return n; }
+    static NOINLINE long one(long n) { return n + 1; }
+    static long (*const table[])(long) = { zero, one };
+    NOINLINE long dispatch(unsigned long n, long x) { return table[n & 1](x) + 1; }
+    """
+    for mode in Indirect:
+        assert only(resolve(tmp_path, source, mode), "dispatch")[:2] == (Rung.GLOBAL, ["one", "zero"])
+
+
+def test_allocated_memory_gets_the_type_of_its_uses(tmp_path: Path) -> None:
+    source = (
+        FILES
+        + """
+    struct job { struct file *file; long (*work)(struct job *); long pad[4]; };
+    static NOINLINE long walk(struct job *j) { return 1; }
+    NOINLINE void queue(struct job *j) { spend(j); }
+    NOINLINE void start(void) { struct job *j = allocate(sizeof *j); j->work = walk; queue(j); }
+    NOINLINE long work(struct job *j) { return j->work(j) + 1; }
+    NOINLINE long again(void) { struct job *j = allocate(8); queue(j); return j->work(j) + 1; }
+    """
+    )
+    answers = resolve(tmp_path, source)
+    assert only(answers, "work") == only(answers, "again") == (Rung.FIELD, ["walk"], "struct job.work")
+
+
+def test_a_function_that_goes_where_nothing_is_known_may_be_anywhere_its_prototype_fits(
+    tmp_path: Path,
+) -> None:
+    source = (
+        FILES
+        + """
+    static NOINLINE long stray_read(struct file *f, char *b, long n) { return n + 3; }
+    NOINLINE void hide(void *somewhere) { sink(somewhere, stray_read); spend(somewhere); }
+    """
+    )
+    answers = resolve(tmp_path, source)
+    assert only(answers, "do_read")[1] == ["a_read", "b_read", "stray_read"]
+    assert only(answers, "do_open")[1] == ["a_open"]
+
+
+def test_container_of_finds_the_structs_around(tmp_path: Path) -> None:
+    source = """
+    struct node { struct node *next; long key; };
+    struct holder { struct node node; int (*poke)(struct holder *); };
+    struct keeper { struct node node; long (*peek)(struct node *); };
+    static NOINLINE int poked(struct holder *h) { return 1; }
+    static NOINLINE long peeked(struct node *n) { return 2; }
+    struct holder h = { .poke = poked };
+    struct keeper k = { .peek = peeked };
+    NOINLINE int visit(struct node *n) { struct holder *h = (void *)n; return h->poke(h) + 1; }
+    NOINLINE long other(struct keeper *k) { return k->peek(&k->node) + 1; }
+    NOINLINE int same(struct holder *h) { return h->poke(h) + 1; }
+    """
+    answers = resolve(tmp_path, source)
+    rung, members, place = only(answers, "visit")
+    assert rung is Rung.CONTAINER and members == ["peeked", "poked"]
+    assert place == "struct node +16, in struct holder.poke, struct keeper.peek"
+    assert only(answers, "same")[1] == ["poked"]
+
+
+def test_what_nothing_fills_is_open_and_named(tmp_path: Path) -> None:
+    source = "NOINLINE int call(struct file *f) { return f->op->open(f) + 1; }"
+    assert only(resolve(tmp_path, source), "call") == (Rung.FIELD, [], "struct operations.open")
+
+
+def test_a_pointer_of_unknown_type_stays_open(tmp_path: Path) -> None:
+    source = (
+        FILES + "NOINLINE long blind(long (**f)(long)) { return ((long (**)(long))*(void **)f)[2](1) + 1; }"
+    )
+    assert resolve(tmp_path, source)["blind"] == [None]
+
+
+def test_a_struct_on_the_stack_is_filled_too(tmp_path: Path) -> None:
+    source = """
+    struct walk { int (*step)(struct walk *); long count; };
+    static NOINLINE int stepped(struct walk *w) { return 1; }
+    NOINLINE int drive(struct walk *w) { return w->step(w) + 1; }
+    NOINLINE int whole(void) { struct walk w = { stepped, 3 }; return drive(&w) + 1; }
+    """
+    assert only(resolve(tmp_path, source), "drive")[1] == ["stepped"]
+
+
+def test_functions_of_one_name_may_have_each_others_prototype(tmp_path: Path) -> None:
+    """Two static functions of one name (two files of a kernel): BTF says not which is which."""
+    source = """
+    struct port { unsigned (*in)(struct port *, int); };
+    static NOINLINE unsigned twin(struct port *p, int n) { return n; }
+    const struct port first = { twin };
+    asm(".text\\n.type twin, @function\\n");
+    NOINLINE unsigned read_port(struct port *p) { return p->in(p, 1) + 1; }
+    """
+    assert only(resolve(tmp_path, source), "read_port")[1] == ["twin"]
