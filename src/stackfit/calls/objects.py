@@ -16,15 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stackfit.calls.types import TypeLayout
+from stackfit.calls.types import Field, TypeLayout
 from stackfit.image.btf import Kind
 from stackfit.image.functions import Functions
 from stackfit.image.model import Image, Machine, Program
 from stackfit.image.pointers import METADATA, PATCH_LISTS
 
-__all__ = ["Data", "Field", "Placed", "callable_functions", "place_functions", "read_data"]
-
-Field = tuple[int, int]  # struct, byte in it
+__all__ = ["Data", "Placed", "callable_functions", "place_functions", "read_data"]
 
 _TRAMPOLINE = "__SCT__"  # include/linux/static_call_types.h
 _MOST_SHAPES = 16  # more structs than that fit an object: its shape tells nothing
@@ -50,7 +48,7 @@ class Data:
     bounds: NDArray[np.int64]  # where symbols and sections begin or end, ascending
 
     def between(self, start: int, end: int) -> range:
-        return range(*np.searchsorted(self.place, [start, end]).tolist())
+        return range(bisect_left(self.place, start), bisect_left(self.place, end))
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +162,6 @@ class _Placement:
         self._fields = defaultdict[Field, dict[int, int]](dict)
         self._typed: set[tuple[int, int]] = set()
         self._attributed: set[int] = set()
-        self._leaves: dict[Field, tuple[int, Field] | None] = {}
         self._place, self._value = data.place.tolist(), data.value.tolist()
         self._function, self._start, self._end = (
             data.function.tolist(),
@@ -238,63 +235,6 @@ class _Placement:
 
     # ------------------------------------------------------------ types that are told
 
-    def _leaf(self, type_id: int, offset: int) -> tuple[int, Field] | None:
-        """Type at a byte of a type, and the field: as _member() of flow.py finds them."""
-        key = (type_id, offset)
-        if key in self._leaves:
-            return self._leaves[key]
-        types, found = self._types, None
-        owner, at = 0, 0
-        for _ in range(32):
-            kind = int(types.kind[type_id])
-            if kind == Kind.ARRAY:
-                element = int(types.link[type_id])
-                length = int(types.size[element])
-                if length <= 0:
-                    break
-                at -= offset - offset % length
-                type_id, offset = element, offset % length
-            elif kind in (Kind.STRUCT, Kind.UNION):
-                if not 0 <= offset < types.size[type_id]:
-                    break
-                if types.named[type_id] or not owner:
-                    owner, at = type_id, offset
-                part = self._part(type_id, kind, offset)
-                if part == -2:
-                    found = (0, (owner, at))
-                if part < 0:
-                    break
-                offset -= int(types.part_at[part])
-                type_id = int(types.part_type[part])
-            else:
-                found = (type_id, (owner, at)) if offset == 0 else None
-                break
-        self._leaves[key] = found
-        return found
-
-    def _part(self, type_id: int, kind: int, offset: int) -> int:
-        """The member at a byte, -1 none, -2 several of a union."""
-        types, chosen, pointers, aggregates = self._types, -1, set[int](), 0
-        for part in reversed(types.types.parts(type_id)):
-            at, member = int(types.part_at[part]), int(types.part_type[part])
-            if at < 0 or at > offset:
-                continue
-            if kind == Kind.STRUCT:
-                inside = offset < at + types.size[member] or types.kind[member] == Kind.ARRAY
-                return part if inside else -1
-            if offset >= types.size[member]:
-                continue
-            if types.kind[member] == Kind.PTR:
-                if not pointers:
-                    chosen = part
-                pointers.add(int(types.link[member]))
-            elif types.kind[member] in (Kind.ARRAY, Kind.STRUCT, Kind.UNION):
-                aggregates += 1
-                chosen = chosen if chosen >= 0 else part
-        if len(pointers) + aggregates > 1:
-            return -2
-        return chosen
-
     def _spread(self, work: list[tuple[int, int]]) -> None:
         """Types of objects at addresses, and of what they point to."""
         place, start, end = self._place, self._start, self._end
@@ -315,7 +255,7 @@ class _Placement:
                 # As many of them as there is room for: an array.
                 limit = address + max(min((end[row] - address) // size, _MOST_ELEMENTS), 1) * size
             while row < len(place) and place[row] < limit:
-                leaf = self._leaf(type_id, (place[row] - address) % size)
+                leaf = self._types.leaf(type_id, (place[row] - address) % size)
                 if leaf is not None:
                     goal = pointer.get(leaf[0], -1)
                     if self._function[row] >= 0:
@@ -388,22 +328,20 @@ class _Placement:
 
     def _fits(self, type_id: int, size: int, start: int, end: int) -> bool:
         """Whether every pointer of the object stands where the struct has one of its kind."""
-        types = self._types
+        types, pointer, code = self._types, self._pointer, self._code
         for row in self._data.between(start, end):
-            leaf = self._leaf(type_id, (self._place[row] - start) % size)
+            leaf = types.leaf(type_id, (self._place[row] - start) % size)
             if leaf is None:
                 return False
             if leaf[0] == 0:
                 continue
-            if types.kind[leaf[0]] != Kind.PTR:
-                return False
-            goal, function = int(types.link[leaf[0]]), self._function[row]
-            if types.kind[goal] == Kind.FUNC_PROTO:
+            goal, function = pointer.get(leaf[0], -1), self._function[row]
+            if goal in code:
                 if function < 0:
                     return False
                 prototypes = types.prototypes_of(function)
                 if prototypes and goal not in prototypes:
                     return False
-            elif function >= 0 and goal:
+            elif goal < 0 or (function >= 0 and goal):
                 return False
         return True

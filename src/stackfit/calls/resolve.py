@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from stackfit.calls import flow_constants as flow
 from stackfit.calls.flows import Flows, follow_program
 from stackfit.calls.model import Rung
-from stackfit.calls.objects import Data, Field, Placed, callable_functions, place_functions, read_data
+from stackfit.calls.objects import Data, Placed, callable_functions, place_functions, read_data
 from stackfit.calls.static_calls import STATIC_CALL_UPDATE
-from stackfit.calls.types import TypeLayout, read_types
+from stackfit.calls.types import Field, TypeLayout, read_types
 from stackfit.frames.model import Frames
 from stackfit.image.btf import Kind
 from stackfit.image.model import Machine, Program
@@ -41,7 +41,6 @@ _Place = tuple[int, int, int]  # a kind of flow_constants and the two numbers th
 _PLACES = (flow.FIELD, flow.GLOBAL, flow.PARAMETER, flow.RESULT, flow.MERGED)
 _NO_FLOW = (flow.OBJECT, flow.SITE, flow.ARGUMENT, flow.HANDED, flow.TYPED)
 _AGGREGATES = (Kind.STRUCT, Kind.UNION)
-_MOST_CONTAINERS = 4096
 _ROUNDS = 2  # walks that know what the one before found
 _LARGE = 256  # bytes: an object beyond this size may be an array of some struct
 
@@ -170,6 +169,8 @@ class _Resolver:
                 if data.end[row] - start > _LARGE:
                     self._loose_in_tables.append(row)
         self._containers = _containers(types)
+        self._surroundings: dict[Field, list[tuple[int, Field]]] = {}
+        self._fields: dict[Field, tuple[set[int], bool]] = {}
         self._hooks = _SecurityHooks(code, types, data, placed)
 
     def resolve(self) -> Resolution:
@@ -365,33 +366,47 @@ class _Resolver:
     ) -> Resolved | None:
         """A byte outside a struct: the same byte of whatever that struct is embedded in, if the function
         pointer there takes arguments as they are handed over."""
-        types, members, names = self._types, set[int](), set[str]()
-        found = self._containers.get(struct, [])
-        if len(found) > _MOST_CONTAINERS:
-            return None
+        types, members, names = self._types, set[int](), set[Field]()
         unknown = False
-        for outer, at in found:
-            field = _field(types, outer, at + offset)
-            if field is None:
-                continue
+        for outer, field in self._around(struct, offset):
             if heads and outer == self._hooks.entry:
                 members = set().union(*(self._hooks.functions[head] for head in heads))
-                heads_text = f"hooks of {types.describe(outer)} on the list at {heads[0] & (1 << 64) - 1:#x}"
-                return Resolved(Rung.LIST, tuple(sorted(members)), heads_text)
-            place = (flow.FIELD, *field)
-            prototype = self._prototype_of(place)
-            if prototype and not self._takes(prototype, arguments):
+                place = f"hooks of {types.describe(outer)} on the list at {heads[0] & (1 << 64) - 1:#x}"
+                return Resolved(Rung.LIST, tuple(sorted(members)), place)
+            prototype = self._prototype_of((flow.FIELD, *field))
+            if field in names or (prototype and not self._takes(prototype, arguments)):
                 continue
+            names.add(field)
+            held, incomplete = self._of_field(field, prototype)
+            unknown |= incomplete
+            members |= held
+        if not names or unknown:
+            return None
+        texts = sorted(types.member_name(*field) for field in names)
+        text = f"{types.describe(struct)} {offset:+d}, in " + ", ".join(texts[:3])
+        return Resolved(Rung.CONTAINER, tuple(sorted(members)), text + (" …" if len(texts) > 3 else ""))
+
+    def _around(self, struct: int, offset: int) -> list[tuple[int, Field]]:
+        """(struct, field): the function pointers at a byte off a struct, in the structs that it is embedded
+        in."""
+        if (struct, offset) not in self._surroundings:
+            found = []
+            for outer, at in self._containers.get(struct, ()):
+                field = self._types.function_field(outer, at + offset)
+                if field is not None:
+                    found.append((outer, field))
+            self._surroundings[struct, offset] = found
+        return self._surroundings[struct, offset]
+
+    def _of_field(self, field: Field, prototype: int) -> tuple[set[int], bool]:
+        """Functions that a field can have, and whether others too that are not known."""
+        if field not in self._fields:
+            place = (flow.FIELD, *field)
             held, incomplete = self._reach(place)
             if incomplete and prototype:
                 held = held | set(self._of_prototype(prototype))
-            unknown |= incomplete and not prototype
-            members |= held | self._strays(place, prototype)
-            names.add(types.member_name(*field))
-        if not names or unknown:
-            return None
-        text = f"{types.describe(struct)} {offset:+d}, in " + ", ".join(sorted(names)[:3])
-        return Resolved(Rung.CONTAINER, tuple(sorted(members)), text + (" …" if len(names) > 3 else ""))
+            self._fields[field] = held | self._strays(place, prototype), incomplete and not prototype
+        return self._fields[field]
 
     def _takes(self, prototype: int, arguments: tuple[tuple[int, int], ...]) -> bool:
         """Whether a prototype's parameters can be pointers to these types."""
@@ -529,49 +544,8 @@ def _containers(types: TypeLayout) -> dict[int, list[Field]]:
     return found
 
 
-def _leaf(types: TypeLayout, struct: int, offset: int) -> tuple[int, Field] | None:
-    """Type at a byte of a struct, and the innermost named struct around it with the byte in that."""
-    owner, at, type_id = struct, offset, struct
-    for _ in range(32):
-        kind = int(types.kind[type_id])
-        if kind == Kind.ARRAY:
-            length = int(types.size[types.link[type_id]])
-            if length <= 0:
-                return None
-            at -= offset - offset % length
-            type_id, offset = int(types.link[type_id]), offset % length
-        elif kind in (Kind.STRUCT, Kind.UNION):
-            if not 0 <= offset < types.size[type_id]:
-                return None
-            if types.named[type_id]:
-                owner, at = type_id, offset
-            parts = [
-                part
-                for part in types.types.parts(type_id)
-                if 0 <= types.part_at[part] <= offset
-                and offset < types.part_at[part] + types.size[types.part_type[part]]
-            ]
-            if kind == Kind.UNION and len(parts) > 1 and types.named[type_id]:
-                return 0, (owner, at)
-            if len(parts) != 1:
-                return None
-            offset -= int(types.part_at[parts[0]])
-            type_id = int(types.part_type[parts[0]])
-        else:
-            return (type_id, (owner, at)) if offset == 0 else None
-    return None
-
-
-def _field(types: TypeLayout, struct: int, offset: int) -> Field | None:
-    """The field of a function pointer at a byte of a struct."""
-    leaf = _leaf(types, struct, offset)
-    if leaf is None or (leaf[0] and types.kind[types.link[leaf[0]]] != Kind.FUNC_PROTO):
-        return None
-    return leaf[1]
-
-
 def _pointed(types: TypeLayout, struct: int, offset: int) -> int:
-    leaf = _leaf(types, struct, offset)
+    leaf = types.leaf(struct, offset)
     return int(types.link[leaf[0]]) if leaf is not None else 0
 
 

@@ -10,7 +10,8 @@ qualifiers.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,17 @@ from stackfit.image.btf import Kind, Types, join_types, read_btf
 from stackfit.image.functions import Functions
 from stackfit.image.model import Program
 
-__all__ = ["TypeLayout", "read_types"]
+__all__ = ["Field", "TypeLayout", "read_types"]
+
+Field = tuple[int, int]  # struct, byte in it
 
 _PER_CPU = ".data..percpu"
 _AGGREGATES = (Kind.STRUCT, Kind.UNION)
+# As plain numbers: an enumeration's members are slow to look up.
+_PTR, _ARRAY, _STRUCT, _UNION, _FUNC_PROTO = map(
+    int, (Kind.PTR, Kind.ARRAY, Kind.STRUCT, Kind.UNION, Kind.FUNC_PROTO)
+)
+_SEVERAL = -2
 _MOST_NESTED = 64  # arrays of arrays …
 
 
@@ -50,6 +58,7 @@ class TypeLayout:
     ambiguous: dict[int, tuple[int, ...]]
     per_cpu_at: NDArray[np.int64]
     per_cpu_type: NDArray[np.int32]
+    _leaves: dict[Field, tuple[int, Field] | None] = field(default_factory=dict)
 
     def prototypes_of(self, function: int) -> tuple[int, ...]:
         """Prototypes that a function may have; none when nothing is known of it."""
@@ -61,23 +70,91 @@ class TypeLayout:
         name = self.types.name(type_id) or "(anonymous)"
         return f"{Kind(int(self.kind[type_id])).name.lower()} {name}"
 
+    @cached_property
+    def _lists(self) -> tuple[list[int], list[int], list[int], list[int], list[int], list[int], list[int]]:
+        """kind, named, link, size, part_first, part_at, part_type as lists: quicker one by one than
+        arrays."""
+        return (
+            self.kind.tolist(), self.named.tolist(), self.link.tolist(), self.size.tolist(),
+            self.part_first.tolist(), self.part_at.tolist(), self.part_type.tolist(),
+        )  # fmt: skip
+
+    def leaf(self, type_id: int, offset: int) -> tuple[int, Field] | None:
+        """What lies at a byte of a type: its type (0: a union's members differ), and the field: the innermost
+        struct with a name around it, and the byte in that. As _member() of flow.py finds them."""
+        key = (type_id, offset)
+        if key not in self._leaves:
+            self._leaves[key] = self._find_leaf(type_id, offset)
+        return self._leaves[key]
+
+    def _find_leaf(self, type_id: int, offset: int) -> tuple[int, Field] | None:
+        kinds, named, link, size, _, part_at, part_type = self._lists
+        owner, at = 0, 0
+        for _ in range(_MOST_NESTED):
+            kind = kinds[type_id]
+            if kind == _ARRAY:
+                length = size[link[type_id]]
+                if length <= 0:
+                    return None
+                at -= offset - offset % length
+                type_id, offset = link[type_id], offset % length
+            elif kind in (_STRUCT, _UNION):
+                if not 0 <= offset < size[type_id]:
+                    return None
+                if named[type_id] or not owner:
+                    owner, at = type_id, offset
+                part = self._part(type_id, offset)
+                if part < 0:
+                    return (0, (owner, at)) if part == _SEVERAL else None
+                offset -= part_at[part]
+                type_id = part_type[part]
+            else:
+                return (type_id, (owner, at)) if offset == 0 else None
+        return None
+
+    def _part(self, type_id: int, offset: int) -> int:
+        """The member at a byte, -1 none, _SEVERAL of a union."""
+        kinds, _, link, size, part_first, part_at, part_type = self._lists
+        struct, chosen, pointers, aggregates = kinds[type_id] == _STRUCT, -1, set[int](), 0
+        for part in range(part_first[type_id + 1] - 1, part_first[type_id] - 1, -1):
+            at, member = part_at[part], part_type[part]
+            if at < 0 or at > offset:
+                continue
+            if struct:  # a flexible array at the end has no size of its own
+                return part if offset < at + size[member] or kinds[member] == _ARRAY else -1
+            if offset >= size[member]:
+                continue
+            if kinds[member] == _PTR:
+                if not pointers:
+                    chosen = part
+                pointers.add(link[member])
+            elif kinds[member] in (_ARRAY, _STRUCT, _UNION):
+                aggregates += 1
+                chosen = chosen if chosen >= 0 else part
+        return _SEVERAL if len(pointers) + aggregates > 1 else chosen
+
+    def function_field(self, struct: int, offset: int) -> Field | None:
+        """The field of a function pointer at a byte of a struct, also where only a union may have one."""
+        found = self.leaf(struct, offset)
+        if found is None or (found[0] and self.kind[self.link[found[0]]] != _FUNC_PROTO):
+            return None
+        return found[1]
+
     def starts_with(self, type_id: int, other: int) -> bool:
         """Whether a pointer to a type is one to the other too: its first member, or that one's, has that
         type."""
+        kinds, _, link, _, part_first, part_at, part_type = self._lists
         for _ in range(_MOST_NESTED):
-            if self.kind[type_id] == Kind.ARRAY:
-                type_id = int(self.link[type_id])
-            elif self.kind[type_id] in _AGGREGATES:
-                parts = self.types.parts(type_id)
-                if not len(parts) or self.part_at[parts[0]] != 0:
+            if kinds[type_id] == _ARRAY:
+                type_id = link[type_id]
+            elif kinds[type_id] == _STRUCT:
+                part = part_first[type_id]
+                if part == part_first[type_id + 1] or part_at[part] != 0:
                     return False
-                if self.kind[type_id] == Kind.UNION:
-                    return any(
-                        int(self.part_type[part]) == other
-                        or self.starts_with(int(self.part_type[part]), other)
-                        for part in parts
-                    )
-                type_id = int(self.part_type[parts[0]])
+                type_id = part_type[part]
+            elif kinds[type_id] == _UNION:
+                members = part_type[part_first[type_id] : part_first[type_id + 1]]
+                return any(member == other or self.starts_with(member, other) for member in members)
             else:
                 return False
             if type_id == other:
