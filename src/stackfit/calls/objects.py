@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stackfit.calls.types import Field, TypeLayout
+from stackfit.calls.types import PER_CPU, Field, TypeLayout
 from stackfit.image.btf import Kind
 from stackfit.image.functions import Functions
 from stackfit.image.model import Image, Machine, Program
@@ -129,12 +129,24 @@ def _pointers(image: Image, index: int) -> NDArray[np.uint64]:
     """Where a section holds absolute pointers."""
     section = image.sections[index]
     if image.pointers.size:
-        inside = (image.pointers >= section.address) & (image.pointers < section.end)
-        return np.sort(image.pointers[inside])
+        # The table has per-CPU data where it is loaded, its section has it at 0 (arch/x86/tools/relocs.c).
+        loaded = section.address
+        if section.name == PER_CPU:
+            loaded = _symbol(image, "__per_cpu_load", section.address)
+        inside = (image.pointers >= loaded) & (image.pointers < loaded + section.size)
+        return np.sort(image.pointers[inside]) - np.uint64(loaded - section.address)
     table = image.relocations.get(index)
     if table is None:
         return np.empty(0, np.uint64)
     return np.sort(table["offset"][table["type"] == 1] + np.uint64(section.address))  # R_X86_64_64
+
+
+def _symbol(image: Image, name: str, otherwise: int) -> int:
+    """A symbol's address."""
+    for index, text in enumerate(image.symbols.names):
+        if text == name:
+            return int(image.symbols.records["address"][index])
+    return otherwise
 
 
 def _lists_code(data: Data, rows: range) -> bool:
@@ -153,7 +165,8 @@ def place_functions(
     data: Data, types: TypeLayout, functions: Functions, objects: Iterable[tuple[int, int]]
 ) -> Placed:
     """Put every function pointer in data into its field. `objects`: (address, type) that code tells."""
-    return _Placement(data, types, functions).run(objects)
+    per_cpu = zip(types.per_cpu_at.tolist(), types.per_cpu_type.tolist(), strict=True)
+    return _Placement(data, types, functions).run((*objects, *per_cpu))
 
 
 class _Placement:

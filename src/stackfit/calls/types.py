@@ -20,11 +20,11 @@ from stackfit.image.btf import Kind, Types, join_types, read_btf
 from stackfit.image.functions import Functions
 from stackfit.image.model import Program
 
-__all__ = ["Field", "TypeLayout", "read_types"]
+__all__ = ["PER_CPU", "Field", "TypeLayout", "read_types"]
 
 Field = tuple[int, int]  # struct, byte in it
 
-_PER_CPU = ".data..percpu"
+PER_CPU = ".data..percpu"
 _AGGREGATES = (Kind.STRUCT, Kind.UNION)
 # As plain numbers: an enumeration's members are slow to look up.
 _PTR, _ARRAY, _STRUCT, _UNION, _FUNC_PROTO = map(
@@ -349,7 +349,7 @@ def _per_cpu(types: Types, end: int, resolved: NDArray[np.int32]) -> list[tuple[
     """(bytes from the per-CPU area's start, plain type) of the kernel's per-CPU variables."""
     rows, found = types.rows, list[tuple[int, int]]()
     for section in np.flatnonzero(rows.kind[:end] == Kind.DATASEC).tolist():
-        if types.name(section) == _PER_CPU:
+        if types.name(section) == PER_CPU:
             for part in types.parts(section):
                 variable = int(rows.part_type[part])
                 found.append((int(rows.part_offset[part]), int(resolved[rows.link[variable]])))
