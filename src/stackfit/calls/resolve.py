@@ -155,7 +155,8 @@ class _Resolver:
         self._known: dict[_Place, tuple[set[int], bool]] = {}
         in_data = {int(data.function[row]) for row in (*placed.loose, *placed.tables)}
         in_data.update(function for members in placed.fields.values() for function in members.values())
-        self._by_prototype = _by_prototype(types, in_data | set(taken))
+        self._taken = in_data | set(taken)
+        self._by_prototype = _by_prototype(types, self._taken)
         self._collect(taken)
         self._loose_by_prototype = _by_prototype(types, self._loose)
         # Loose functions of unknown prototype, by their byte in the object; in objects that may be arrays
@@ -306,7 +307,9 @@ class _Resolver:
                 return None
             whole = set(self._of_prototype(prototype)) | members
             return Resolved(Rung.SIGNATURE, tuple(sorted(whole)), name)
-        members = members | self._strays(place, prototype)
+        # Every store into a field need not be seen, nor every call of a function whose address is taken.
+        if kind == flow.FIELD or (kind == flow.PARAMETER and a in self._taken):
+            members = members | self._strays(place, prototype)
         return Resolved(rung, tuple(sorted(members)), name)
 
     def _of_prototype(self, prototype: int) -> tuple[int, ...]:

@@ -155,7 +155,7 @@ class Composer:
             composed=None,
             direct=sum(part.total for part in parts),
             bound=bound,
-            hops=tuple(None if endless.size else hop for hop in hops),
+            hops=self._curve(everything, exceptions, hops),
             found=sum(part.found * part.times for part in parts),
             open=opened,
             unlisted=tuple(endless.tolist()),
@@ -198,13 +198,14 @@ class Composer:
     def _fitting(self, layout: Layout, stack: Stack, placement: Placement) -> Fitting:
         """How many contexts fit, each by its own bound as tight as it has got."""
         exceptions = placement.exceptions
-        known = [
-            item
+        bounded = [
+            (item, self.solvers.hops_to_endless(item, exceptions))
             for item in placement.items
-            if item.starts and not item.open and not self.solvers.is_endless(item, exceptions)
+            if item.starts and not item.open
         ]
         alone, nested = [], []
         for hop in range(self.hops + 1):
+            known = [item for item, limit in bounded if hop < limit]
             on_top = sum(part.total for part in self.nested(layout, stack, placement, hop))
             bests = [self.solvers.best((item,), exceptions, hop) for item in known]
             values = [best.value for best in bests if best is not None]
@@ -220,6 +221,11 @@ class Composer:
         if most < 0:
             return None, function
         return (hops[most] if most < len(hops) else None), -1
+
+    def _curve(self, items: Iterable[Item], exceptions: int, hops: Sequence[int]) -> tuple[int | None, ...]:
+        """Bounds by hops, None from where so many lead to recursion without a budget."""
+        limit = min((self.solvers.hops_to_endless(item, exceptions) for item in items), default=len(hops))
+        return tuple(bound if hop < limit else None for hop, bound in enumerate(hops))
 
     def _hop_assumption(self, seen: NDArray[np.bool_]) -> tuple[str, ...]:
         if self.hop_limit is None or 0 <= most_hops(self.edges, seen)[0] <= self.hop_limit:
@@ -286,7 +292,7 @@ class Composer:
             entry_bytes=best.above,
             direct=best.value,
             found=None if chain is None else min(best.above + chain.found, best.value),
-            hops=tuple(None if endless else hop for hop in hops),
+            hops=self._curve((item,), exceptions, hops),
             bound=bound,
             measured=None,
             composed=None,

@@ -64,6 +64,7 @@ class Solvers:
         self.switches = _switch_kinds(code, edges, calls, contexts)
         self._leading = {kind: self._leads_to(kind) for kind in ("hardirq", "softirq")}
         self._solvers: dict[tuple[Key, bool], Solver] = {}
+        self._endless: dict[Key, NDArray[np.int32]] = {}
         self._chains: dict[tuple[Key, int, int], Bound] = {}
         self._uppers: dict[Key, dict[tuple[int, int], int]] = {}
 
@@ -152,10 +153,21 @@ class Solvers:
         """Recursive functions without a budget: bool by function."""
         return self._solver(self._key(item, exceptions)).unlisted
 
-    def is_endless(self, item: Item, exceptions: int) -> bool:
-        """Whether chains of an item can pass recursion without a budget."""
-        unlisted = np.flatnonzero(self.unlisted(item, exceptions))
-        return any(self.reachable(item, start, exceptions)[unlisted].any() for start in item.starts)
+    def hops_to_endless(self, item: Item, exceptions: int) -> int:
+        """The fewest indirect calls by which a chain of an item passes recursion without a budget; more than a
+        curve has when none does."""
+        key = self._key(item, exceptions)
+        fewest = self._endless.get(key)
+        if fewest is None:
+            solver = self._solver(key)
+            fewest = _hops_to(self._edges_with(key[2]), solver.unlisted, self._cut(key), self.hops)
+            self._endless[key] = fewest
+        return min((int(fewest[start.entry]) for start in item.starts), default=self.hops + 1)
+
+    def _cut(self, key: Key) -> NDArray[np.bool_]:
+        """Functions whose calls are not followed: bool by function."""
+        limits = self._applied.kernel if key[0] else self._applied.limits
+        return np.asarray(limits.cut >= 0, np.bool_)
 
     def best(self, items: Iterable[Item], exceptions: int, hops: int = 0) -> Best | None:
         """The deepest of all starts as bounded so far; the first of equals. None: nothing is known."""
@@ -180,6 +192,41 @@ class Solvers:
                 return again
             best = again
         return best
+
+
+def _hops_to(edges: Edges, goals: NDArray[np.bool_], cut: NDArray[np.bool_], most: int) -> NDArray[np.int32]:
+    """The fewest hops on a chain from each function to any of the goals; `most` + 1 beyond that many."""
+    count = len(edges.first) - 1
+    owner = np.repeat(np.arange(count, dtype=np.int32), np.diff(edges.first))
+    live = ~cut[owner] & (edges.kind != EdgeKind.SWITCH)
+    backward = []
+    for hop in (False, True):
+        chosen = np.flatnonzero(live & ((edges.kind == EdgeKind.HOP) == hop))
+        order = chosen[np.argsort(edges.callee[chosen], kind="stable")]
+        first = np.searchsorted(edges.callee[order], np.arange(count + 1))
+        backward.append((first, owner[order]))
+    fewest = np.full(count, most + 1, np.int32)
+    frontier = np.flatnonzero(goals)
+    for hops in range(most + 1):
+        frontier = frontier[fewest[frontier] > hops]
+        fewest[frontier] = hops
+        level = [frontier]
+        while frontier.size:
+            callers = _callers(*backward[0], frontier)
+            frontier = callers[fewest[callers] > hops]
+            fewest[frontier] = hops
+            level.append(frontier)
+        frontier = _callers(*backward[1], np.concatenate(level))
+    return fewest
+
+
+def _callers(
+    first: NDArray[np.int64], owner: NDArray[np.int32], functions: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Each owner of an edge to one of these functions, once."""
+    sizes = first[functions + 1] - first[functions]
+    rows = np.repeat(first[functions] - (np.cumsum(sizes) - sizes), sizes) + np.arange(int(sizes.sum()))
+    return np.unique(owner[rows]).astype(np.int64)
 
 
 def _switch_kinds(code: Code, edges: Edges, calls: Calls, contexts: list[Context]) -> NDArray[np.str_]:
