@@ -179,7 +179,9 @@ def test_stack_switches(sample: Sample) -> None:
     assert found == {name: set(callees) for name, callees in sample.expected["stack_switches"].items()}
 
 
-def test_static_calls_go_to_their_initial_target_and_to_those_set_later_and_say_that_it_is_assumed(sample: Sample) -> None:
+def test_static_calls_go_to_their_initial_target_and_to_those_set_later_and_say_that_it_is_assumed(
+    sample: Sample,
+) -> None:
     calls = sample.analysis.calls
     for trampoline, targets in sample.expected["static_calls"].items():
         stub = sample.function(trampoline)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackfit.assumptions import AssumptionSet
+from stackfit.assumptions.model import Candidates
 from stackfit.calls.constants import branch_targets, constant_before
 from stackfit.calls.model import CallKind, Calls, EdgeKind, Edges, Evidence, Reason, Rung
 from stackfit.calls.registers import thunk_registers
@@ -79,7 +80,7 @@ def build_calls(
         ]
     )
     if assumptions is not None and assumptions.candidates:
-        _annotate(code, sites, sets, assumptions)
+        _annotate(code, sites, sets, names, assumptions)
     sites = _merge_alternatives(code, tables, sites, sets)
     sites = sites[np.lexsort((sites["kind"], sites["address"], sites["function"]))]
     return Calls(
@@ -325,38 +326,54 @@ def _exception_sites(
     return np.concatenate(parts)
 
 
-def _annotate(code: Code, sites: NDArray[np.void], sets: _Sets, assumptions: AssumptionSet) -> None:
-    """Candidates that an assumption file gives for a function's or a site's indirect calls."""
+def _annotate(
+    code: Code, sites: NDArray[np.void], sets: _Sets, names: list[str], assumptions: AssumptionSet
+) -> None:
+    """Candidates that an assumption file gives for indirect calls: instead of none, or of those found by
+    types.
+
+    A function's come first, then a field's, then a site's, which holds."""
     functions = code.functions
-    for entry in assumptions.candidates:
+    free = np.isin(sites["reason"], _INDIRECT) | (sites["rung"] > Rung.ANNOTATION)
+    numbers = {name: index for index, name in enumerate(names)}
+    order = ("function", "field", "site")
+    for entry in sorted(assumptions.candidates, key=lambda one: order.index(one.selector)):
         if entry.selector == "field":
-            continue  # needs the types of the pointers
-        if entry.selector == "site":
+            number = numbers.get(entry.field or "", -1)
+            if number < 0 and entry.versions == "":
+                raise _unknown(assumptions, entry, "field", entry.field or "", list(numbers))
+            at = np.flatnonzero((sites["name"] == number) & (number >= 0))
+        elif entry.selector == "site":
             name, _, text = (entry.site or "").rpartition("+")
             chosen = {int(functions.address[index]) + int(text, 16) for index in functions.named(name)}
             at = np.flatnonzero(np.isin(sites["address"], np.array(sorted(chosen), np.uint64)))
         else:
-            owners = functions.named(entry.function or "")
-            at = np.flatnonzero(np.isin(sites["function"], owners))
-        at = at[(sites["candidates"][at] < 0) & np.isin(sites["reason"][at], _INDIRECT)]
+            at = np.flatnonzero(np.isin(sites["function"], functions.named(entry.function or "")))
+        at = at[free[at]]
         if not at.size:
             continue
         members: list[int] = []
         for name in entry.functions:
             found = functions.named(name)
             if not found and entry.match == "exact" and entry.versions == "":
-                near = difflib.get_close_matches(name, functions.names, 3)
-                hint = f" (near: {', '.join(near)})" if near else ""
-                raise InputError(
-                    assumptions.path or assumptions.name,
-                    f"candidates of {entry.subject}: no function {name}{hint}",
-                )
+                raise _unknown(assumptions, entry, "function", name, functions.names)
             members.extend(found)
         if members or not entry.functions:
             sites["candidates"][at] = sets.add(tuple(sorted(set(members)))) if members else -1
             sites["rung"][at] = Rung.ANNOTATION
             sites["evidence"][at] = Evidence.ASSUMED
             sites["reason"][at] = Reason.NONE
+
+
+def _unknown(
+    assumptions: AssumptionSet, entry: Candidates, what: str, name: str, known: list[str]
+) -> InputError:
+    """Candidates that name what the program does not have."""
+    near = difflib.get_close_matches(name, known, 3)
+    hint = f" (near: {', '.join(near)})" if near else ""
+    return InputError(
+        assumptions.path or assumptions.name, f"candidates of {entry.subject}: no {what} {name}{hint}"
+    )
 
 
 def _merge_alternatives(code: Code, tables: Tables, sites: NDArray[np.void], sets: _Sets) -> NDArray[np.void]:

@@ -154,8 +154,8 @@ class Solvers:
         return self._solver(self._key(item, exceptions)).unlisted
 
     def hops_to_endless(self, item: Item, exceptions: int) -> int:
-        """The fewest indirect calls by which a chain of an item passes recursion without a budget; more than a
-        curve has when none does."""
+        """The fewest indirect calls by which a chain of an item passes recursion without a budget; more than
+        a curve has when none does."""
         key = self._key(item, exceptions)
         fewest = self._endless.get(key)
         if fewest is None:
