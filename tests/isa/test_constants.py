@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import stackfit.calls.flow_constants
 import stackfit.frames.constants
 import stackfit.isa.constants
 from stackfit.frames.model import SiteKind, StackKind, Summary
@@ -19,7 +20,9 @@ def declared(pxd: Path) -> dict[str, int]:
     return {name: int(value, 0) for name, value in re.findall(r"^ +(\w+) = (\w+)", pxd.read_text(), re.M)}
 
 
-@pytest.mark.parametrize("module", [stackfit.isa.constants, stackfit.frames.constants])
+@pytest.mark.parametrize(
+    "module", [stackfit.isa.constants, stackfit.frames.constants, stackfit.calls.flow_constants]
+)
 def test_the_uncompiled_and_the_compiled_modules_use_the_same_numbers(module: object) -> None:
     name = str(module.__name__)  # type: ignore[attr-defined]
     pxd = declared(SOURCES.joinpath(*name.split(".")[1:]).with_suffix(".pxd"))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from stackfit.calls.types import PER_CPU, Field, TypeLayout
 from stackfit.image.btf import Kind
 from stackfit.image.functions import Functions
-from stackfit.image.model import Image, Machine, Program
+from stackfit.image.model import Image, Machine, Program, Section
 from stackfit.image.pointers import METADATA, PATCH_LISTS
 
 __all__ = ["Data", "Placed", "callable_functions", "place_functions", "read_data"]
@@ -99,7 +99,7 @@ def read_data(program: Program, functions: Functions) -> Data:
             edges.append(bounds.view(np.int64))
             starts.append(bounds[row].view(np.int64))
             ends.append(bounds[np.minimum(row + 1, bounds.size - 1)].view(np.int64))
-            constant.append(np.full(at.size, not section.writable))
+            constant.append(_is_constant(image, section, at))
     empty = np.empty(0, np.int64)
     place = np.concatenate([empty, *places])
     order = np.argsort(place, kind="stable")
@@ -139,6 +139,17 @@ def _pointers(image: Image, index: int) -> NDArray[np.uint64]:
     if table is None:
         return np.empty(0, np.uint64)
     return np.sort(table["offset"][table["type"] == 1] + np.uint64(section.address))  # R_X86_64_64
+
+
+def _is_constant(image: Image, section: Section, at: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Whether the kernel never writes there. Its .rodata is writable by the section's flags, for the
+    variables that are so until the end of boot (include/asm-generic/vmlinux.lds.h: RO_AFTER_INIT_DATA)."""
+    if not section.writable:
+        return np.ones(at.size, np.bool_)
+    start, end = (_symbol(image, f"__{side}_ro_after_init", 0) for side in ("start", "end"))
+    if section.name != ".rodata" or not section.address <= start <= end <= section.end:
+        return np.zeros(at.size, np.bool_)
+    return np.asarray((at < start) | (at >= end), np.bool_)
 
 
 def _symbol(image: Image, name: str, otherwise: int) -> int:

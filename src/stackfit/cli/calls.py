@@ -65,6 +65,7 @@ def _print_sites(analysis: Analysis, chosen: NDArray[np.bool_]) -> None:
         members = [] if site["candidates"] is None else document["candidate_sets"][site["candidates"]]
         reached = ", ".join(names[address] for address in members[:4])
         reached += f" … {len(members)} in all" if len(members) > 4 else ""
+        reached += f"  [{site['place']}]" if reached and site["place"] else ""
         rows.append(
             [
                 f"{site['address']:x}",
@@ -72,13 +73,14 @@ def _print_sites(analysis: Analysis, chosen: NDArray[np.bool_]) -> None:
                 site["module"] or "",
                 number_text(site["depth"]),
                 site["kind"],
+                site["rung"],
                 site["evidence"],
                 reached or site["reason"] or "",
             ]
         )
     columns = [
         ("address", "right"), ("function", "left"), ("module", "left"), ("depth", "right"), ("kind", "left"),
-        ("evidence", "left"), ("reaches", "left"),
+        ("rung", "left"), ("evidence", "left"), ("reaches", "left"),
     ]  # fmt: skip
     print_table(make_console(), f"{number_text(len(rows))} call sites", columns, rows)
 

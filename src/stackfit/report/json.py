@@ -143,6 +143,7 @@ def calls_json(analysis: Analysis, chosen: NDArray[np.bool_] | None = None) -> J
             "candidates": renumber.get(int(calls.candidates[site])),
             "open": bool(calls.reason[site] != Reason.NONE),
             "reason": _reason(analysis, site),
+            "place": _place(analysis, site),
         }
         for site in index.tolist()
     ]
@@ -156,6 +157,14 @@ def calls_json(analysis: Analysis, chosen: NDArray[np.bool_] | None = None) -> J
         ],
         "sites": sites,
     }
+
+
+def _place(analysis: Analysis, site: int) -> str | None:
+    """Where an indirect call takes its pointer from, as far as that is known."""
+    calls = analysis.calls
+    if calls.rung[site] <= Rung.ANNOTATION or calls.name[site] < 0:
+        return None
+    return str(calls.names[int(calls.name[site])])
 
 
 def _reason(analysis: Analysis, site: int) -> str | None:

@@ -28,10 +28,20 @@ NOT_PREEMPTED = (
     "an exception raised in an interrupt ends without preemption: preempt_count is not 0 there"
     " (kernel/entry/common.c:raw_irqentry_exit_cond_resched)"
 )
+_NO_CASTS = (
+    "no function is cast to another type, objects have the type that their uses or their shape tell, and a"
+    " pointer that goes where nothing is known goes to a place of its prototype"
+)
 RUNG_ASSUMPTIONS = {
-    Rung.STATIC_CALL: "static calls keep their initial target (tracing off, preemption mode as built)",
+    Rung.STATIC_CALL: "static calls have their initial target or one set by name: tracing is off",
     Rung.PARAVIRT: "pv_ops hold native functions, as in the image: no hypervisor overrides them",
     Rung.ANNOTATION: "candidates listed by an assumption file",
+    Rung.GLOBAL: "global function pointers hold what initialises them or is stored to them by name",
+    Rung.FIELD: f"calls through a field reach what is put into that field: {_NO_CASTS}",
+    Rung.CONTAINER: f"a pointer outside its type's struct is in a struct that embeds it: {_NO_CASTS}",
+    Rung.PARAMETER: f"callbacks handed over are those that callers name: {_NO_CASTS}",
+    Rung.LIST: "a hook list is walked by the function that names its head",
+    Rung.SIGNATURE: "calls of a known prototype reach functions of that prototype alone: no function is cast",
 }
 
 
