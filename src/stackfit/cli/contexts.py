@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 
 from stackfit.cli.options import add_image_options, output, run_analysis
-from stackfit.report.json import contexts_json, dumps
+from stackfit.report.json import Json, contexts_json, dumps
 from stackfit.report.terminal import make_console, print_table
 from stackfit.text import bytes_text, clean, number_text
+
+_SIZES = (4096, 8192, 16384)  # bytes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,4 +53,24 @@ def run(options: argparse.Namespace) -> int:
          ("composed", "right"), ("direct", "right"), ("bound", "right"), ("open", "right")],
         rows,
     )  # fmt: skip
+    _print_sizes([context for context in document["contexts"] if context["kind"] == "syscall"])
     return 0
+
+
+def _print_sizes(calls: list[Json]) -> None:
+    """How many system calls stay below common sizes of a stack, by their own bounds."""
+    if not calls:
+        return
+    for field, words in (("direct", "without indirect calls"), ("bound", "at any number of them")):
+        if field == "direct":
+            values = [call["hops"][0] if call["hops"] else None for call in calls]
+        else:
+            values = [call["bound"] for call in calls]
+        below = ", ".join(
+            f"{sum(value is not None and value <= size for value in values)} below {size >> 10} KiB"
+            for size in _SIZES
+        )
+        print(
+            f"of {number_text(len(calls))} system calls, {words}: {below},"
+            f" {values.count(None)} without a bound (open items aside, under the assumptions)"
+        )
