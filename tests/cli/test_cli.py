@@ -135,8 +135,11 @@ def test_calls_of_one_function_are_its_own_and_those_that_reach_it(
 def test_contexts_of_one_kind(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["contexts", str(KERNEL), "--kind", "syscall"]) == 0
     rows = capsys.readouterr().out.splitlines()[2:]
-    assert len([row for row in rows if row]) == 13  # twelve numbers, and entry and exit work
-    assert all(row.startswith("syscall") for row in rows if row)
+    rows, closing = [row for row in rows if row][:-2], [row for row in rows if row][-2:]
+    assert len(rows) == 13  # twelve numbers, and entry and exit work
+    assert all(row.startswith("syscall") for row in rows)
+    assert [line.partition(",")[0] for line in closing] == ["of 13 system calls"] * 2
+    assert "below 4 KiB" in closing[0] and "at any number" in closing[1]
 
 
 def test_through_a_module_that_only_pointers_reach(capsys: pytest.CaptureFixture[str]) -> None:
