@@ -231,3 +231,46 @@ def test_functions_of_one_name_may_have_each_others_prototype(tmp_path: Path) ->
     NOINLINE unsigned read_port(struct port *p) { return p->in(p, 1) + 1; }
     """
     assert only(resolve(tmp_path, source), "read_port")[1] == ["twin"]
+
+
+def test_the_only_struct_with_the_members_in_use_is_the_type(tmp_path: Path) -> None:
+    source = """
+    struct lock { int owner; int depth; };
+    struct steps { int (*show)(void *); };
+    struct sequence { long size; long at; struct lock lock; const struct steps *op; };
+    struct decoy { long size; long at; struct lock lock; long op; };
+    static NOINLINE int shown(void *x) { return 1; }
+    const struct steps s = { shown };
+    extern void give(struct decoy *);
+    NOINLINE void lock(struct lock *l) { spend(l); }
+    NOINLINE int next(struct file *f) {
+        struct sequence *q = f->data;
+        lock(&q->lock);
+        return q->op->show(q) + 1;
+    }
+    NOINLINE void other(struct decoy *d) { lock(&d->lock); }
+    NOINLINE int use(struct sequence *q) { return q->op->show(q) + 1; }
+    """
+    assert only(resolve(tmp_path, source), "next") == (Rung.FIELD, ["shown"], "struct steps.show")
+
+
+def test_of_several_such_structs_none_is_the_type(tmp_path: Path) -> None:
+    source = """
+    struct lock { int owner; int depth; };
+    struct steps { int (*show)(void *); };
+    struct moves { int (*move)(void *); };
+    struct sequence { long size; long at; struct lock lock; const struct steps *op; };
+    struct decoy { long size; long at; struct lock lock; const struct moves *op; };
+    static NOINLINE int shown(void *x) { return 1; }
+    static NOINLINE int moved(void *x) { return 2; }
+    const struct steps s = { shown };
+    const struct moves m = { moved };
+    NOINLINE void lock(struct lock *l) { spend(l); }
+    NOINLINE int next(struct file *f) {
+        struct sequence *q = f->data;
+        lock(&q->lock);
+        return q->op->show(q) + 1;
+    }
+    NOINLINE int use(struct sequence *q, struct decoy *d) { return q->op->show(q) + d->op->move(d); }
+    """
+    assert resolve(tmp_path, source)["next"] == [None]

@@ -26,9 +26,11 @@ if not cython.compiled:
         BTF_STRUCT,
         BTF_UNION,
         CONSTANT,
+        EMBEDS,
         FIELD,
         GLOBAL,
         HANDED,
+        HOLDS,
         LOOSE,
         MARK_CONTINUES,
         MARK_EXTRA,
@@ -350,8 +352,10 @@ def _flow_into(
             return _record(records, count, row, OBJECT, goal, 0, value, state[at + 1], 0)
         return _record(records, count, row, LOOSE, 0, 0, value, state[at + 1], 0)
     elif value == ORIGIN:
-        if state[at + 2] == 0 and (kind[goal] == BTF_STRUCT or kind[goal] == BTF_UNION):
-            return _record(records, count, row, TYPED, goal, 0, value, state[at + 1], 0)
+        if kind[goal] == BTF_STRUCT or kind[goal] == BTF_UNION:
+            if state[at + 2] == 0:
+                return _record(records, count, row, TYPED, goal, 0, value, state[at + 1], 0)
+            return _record(records, count, row, EMBEDS, state[at + 1], state[at + 2], POINTER, goal, 0)
     elif value in (FIELD, PARAMETER, RESULT, MERGED):
         return _record(records, count, row, LOOSE, 0, 0, value, state[at + 1], state[at + 2])
     return count
@@ -883,6 +887,10 @@ def follow_functions(
                             value_kind = leaf[4]
                             value_a = leaf[5]
                             value_b = leaf[6]
+                            if emit and address_kind == ORIGIN:
+                                count = _record(
+                                    records, count, row, HOLDS, address_a, address_b, value_kind, value_a, 0
+                                )
                 elif op == EXCHANGE and not (flags[row] & 1) and reg < 16 and b < 16 and w == 8:
                     for i in range(3):
                         number = state[3 * reg + i]
@@ -965,6 +973,21 @@ def follow_functions(
                             )
                         elif t >= 0:
                             count = _flow_into(records, count, row, 0, LOOSE, 0, 0, state, t, kind, link)
+                            if address_kind == ORIGIN and (
+                                (state[t] == POINTER and state[t + 2] == 0)
+                                or (state[t] == CONSTANT and state[t + 1] < 0)
+                            ):
+                                count = _record(
+                                    records,
+                                    count,
+                                    row,
+                                    HOLDS,
+                                    address_a,
+                                    address_b,
+                                    state[t],
+                                    state[t + 1],
+                                    0,
+                                )
                     if op == STORE_IMMEDIATE:
                         state[3 * SP] = UNKNOWN
                     mask = 0
@@ -1047,6 +1070,13 @@ def follow_functions(
                             value_kind = leaf[4]
                             value_a = leaf[5]
                             value_b = leaf[6]
+                            if value_kind == UNKNOWN and address_kind == ORIGIN:
+                                value_kind = ORIGIN
+                                value_a = row
+                                if emit:
+                                    count = _record(
+                                        records, count, row, HOLDS, address_a, address_b, ORIGIN, row, 0
+                                    )
                         elif b < 16:
                             value_kind = state[3 * b]
                             value_a = state[3 * b + 1]

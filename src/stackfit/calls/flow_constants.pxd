@@ -28,6 +28,8 @@ cdef enum:
     ARGUMENT = 14
     HANDED = 15
     TYPED = 16
+    HOLDS = 17
+    EMBEDS = 18
     RECORD_SIZE = 7
     MOST_ARGUMENTS = 6
     ARGUMENTS = 8

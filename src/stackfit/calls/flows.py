@@ -19,16 +19,20 @@ from stackfit.calls.flow_constants import (
     ARGUMENT,
     ARGUMENTS,
     CONSTANT,
+    EMBEDS,
     GLOBAL,
+    HOLDS,
     MOST_ARGUMENTS,
+    ORIGIN,
     POINTER,
     RECORD_SIZE,
+    SITE,
     STATE_LIMIT,
     STATE_SIZE,
     TYPED,
 )
 from stackfit.calls.registers import thunk_registers
-from stackfit.calls.types import TypeLayout
+from stackfit.calls.types import Field, TypeLayout
 from stackfit.frames.analyse import function_roles, special_rows
 from stackfit.frames.model import Frames
 from stackfit.image.btf import Kind
@@ -81,6 +85,7 @@ def follow_program(
         known = {**_agreed_variables(before.records, types), **variables}
         origins[:] = before.origins  # what has a type is no ORIGIN any more: its uses are not on record again
         _agreed_origins(before.records, types, origins)
+        _embedding_origins(code, before.records, types, origins)
     return Flows(walk.follow(arguments, known, origins), origins)
 
 
@@ -189,3 +194,71 @@ def _agreed_origins(records: NDArray[np.int64], types: TypeLayout, origins: NDAr
             if all(other == goal or types.starts_with(goal, other) for other in goals):
                 origins[origin] = goal
                 break
+
+
+def _embedding_origins(
+    code: Code, records: NDArray[np.int64], types: TypeLayout, origins: NDArray[np.int32]
+) -> None:
+    """Types of further origins: the one struct that has members of the types in use where they are used.
+
+    An object that a mutex is taken in, at some byte, and that holds a pointer at another, is often of the
+    only struct that has both. Where several structs do, the origin stays as it is.
+    """
+    embeds, holds = dict[int, set[Field]](), dict[int, set[tuple[int, int, int]]]()
+    for _, _, origin, offset, _, goal, _ in records[records[:, _SINK] == EMBEDS].tolist():
+        embeds.setdefault(origin, set()).add((offset, goal))
+    for _, _, origin, offset, kind, a, _ in records[records[:, _SINK] == HOLDS].tolist():
+        holds.setdefault(origin, set()).add((offset, kind, a))
+    called = {int(one) for one in records[(records[:, _SINK] == SITE) & (records[:, _KIND] == ORIGIN), _A]}
+    for origin, parts in embeds.items():
+        if origins[origin]:
+            continue
+        first, *rest = sorted(parts)
+        fitting = {outer for outer, at in types.containers.get(first[1], ()) if at == first[0]}
+        for offset, goal in rest:
+            fitting &= {outer for outer, at in types.containers.get(goal, ()) if at == offset}
+        fitting = {
+            struct
+            for struct in fitting
+            if all(
+                _can_hold(code, types, origins, struct, one, holds, called) for one in holds.get(origin, ())
+            )
+        }
+        # A struct within another one, at its start, is what both are.
+        least = [
+            one for one in fitting if all(one == other or types.starts_with(other, one) for other in fitting)
+        ]
+        if len(least) == 1:
+            origins[origin] = least[0]
+
+
+def _can_hold(
+    code: Code,
+    types: TypeLayout,
+    origins: NDArray[np.int32],
+    struct: int,
+    held: tuple[int, int, int],
+    holds: dict[int, set[tuple[int, int, int]]],
+    called: set[int],
+) -> bool:
+    """Whether a byte of a struct can hold a value: (byte, its kind, its number)."""
+    offset, kind, a = held
+    if not 0 <= offset < types.size[struct]:
+        return False
+    goals = types.pointers_at(struct, offset)
+    if kind == CONSTANT:
+        function = code.functions.at(a & (1 << 64) - 1)
+        prototypes = types.prototypes_of(function) if function >= 0 else ()
+        return bool(goals) and (not prototypes or not goals.isdisjoint((0, *prototypes)))
+    if kind == ORIGIN:
+        if a in called:
+            return any(types.kind[goal] == Kind.FUNC_PROTO for goal in goals)
+        calls = [byte for byte, inner, row in holds.get(a, ()) if inner == ORIGIN and row in called]
+        if calls:
+            return any(
+                goal and all(types.function_field(goal, byte) is not None for byte in calls) for goal in goals
+            )
+        a = int(origins[a])
+        if not a:
+            return True
+    return any(goal in (0, a) or types.starts_with(goal, a) or types.starts_with(a, goal) for goal in goals)

@@ -39,7 +39,9 @@ __all__ = ["Indirect", "Resolution", "Resolved", "resolve_indirect"]
 _ROW, _SINK, _SINK_A, _SINK_B, _KIND, _A, _B = range(flow.RECORD_SIZE)
 _Place = tuple[int, int, int]  # a kind of flow_constants and the two numbers that name the place
 _PLACES = (flow.FIELD, flow.GLOBAL, flow.PARAMETER, flow.RESULT, flow.MERGED)
-_NO_FLOW = (flow.OBJECT, flow.SITE, flow.ARGUMENT, flow.HANDED, flow.TYPED)
+_NO_FLOW = (
+    flow.OBJECT, flow.SITE, flow.ARGUMENT, flow.HANDED, flow.TYPED, flow.HOLDS, flow.EMBEDS,
+)  # fmt: skip
 _AGGREGATES = (Kind.STRUCT, Kind.UNION)
 _ROUNDS = 2  # walks that know what the one before found
 _LARGE = 256  # bytes: an object beyond this size may be an array of some struct
@@ -169,7 +171,6 @@ class _Resolver:
                 self._loose_at[int(data.place[row]) - start].append(row)
                 if data.end[row] - start > _LARGE:
                     self._loose_in_tables.append(row)
-        self._containers = _containers(types)
         self._surroundings: dict[Field, list[tuple[int, Field]]] = {}
         self._fields: dict[Field, tuple[set[int], bool]] = {}
         self._hooks = _SecurityHooks(code, types, data, placed)
@@ -394,7 +395,7 @@ class _Resolver:
         in."""
         if (struct, offset) not in self._surroundings:
             found = []
-            for outer, at in self._containers.get(struct, ()):
+            for outer, at in self._types.containers.get(struct, ()):
                 field = self._types.function_field(outer, at + offset)
                 if field is not None:
                     found.append((outer, field))
@@ -514,37 +515,6 @@ def _by_prototype(types: TypeLayout, functions: Iterable[int]) -> dict[int, set[
         for prototype in types.prototypes_of(function):
             found[prototype].add(function)
     return dict(found)
-
-
-def _containers(types: TypeLayout) -> dict[int, list[Field]]:
-    """Struct → (struct that has it as a member, byte it stands at there), directly or in a member of it."""
-    direct = defaultdict[int, list[Field]](list)
-    aggregate = np.isin(types.kind, (Kind.STRUCT, Kind.UNION))
-    for outer in np.flatnonzero(aggregate).tolist():
-        if types.same[outer] != outer:
-            continue
-        for part in types.types.parts(outer):
-            inner, at = int(types.part_type[part]), int(types.part_at[part])
-            if at >= 0 and aggregate[inner]:
-                direct[inner].append((outer, at))
-    found: dict[int, list[Field]] = {}
-
-    def collect(struct: int, depth: int) -> list[Field]:
-        if struct not in found:
-            found[struct] = []  # a struct does not hold itself
-            everything = list(direct.get(struct, ()))
-            if depth < 8:
-                everything += [
-                    (outer, at + more)
-                    for middle, at in direct.get(struct, ())
-                    for outer, more in collect(middle, depth + 1)
-                ]
-            found[struct] = everything
-        return found[struct]
-
-    for struct in list(direct):
-        collect(struct, 0)
-    return found
 
 
 def _pointed(types: TypeLayout, struct: int, offset: int) -> int:

@@ -79,6 +79,11 @@ class TypeLayout:
             self.part_first.tolist(), self.part_at.tolist(), self.part_type.tolist(),
         )  # fmt: skip
 
+    @cached_property
+    def containers(self) -> dict[int, list[Field]]:
+        """Struct → (struct that has it as a member, byte it stands at there), directly or in a member's."""
+        return _containers(self)
+
     def leaf(self, type_id: int, offset: int) -> tuple[int, Field] | None:
         """What lies at a byte of a type: its type (0: a union's members differ), and the field: the innermost
         struct with a name around it, and the byte in that. As _member() of flow.py finds them."""
@@ -132,6 +137,28 @@ class TypeLayout:
                 aggregates += 1
                 chosen = chosen if chosen >= 0 else part
         return _SEVERAL if len(pointers) + aggregates > 1 else chosen
+
+    def pointers_at(self, type_id: int, offset: int) -> set[int]:
+        """What the pointers at a byte of a type point to: of a union all of them."""
+        kinds, _, link, size, part_first, part_at, part_type = self._lists
+        for _ in range(_MOST_NESTED):
+            kind = kinds[type_id]
+            if kind == _ARRAY and size[link[type_id]] > 0:
+                type_id, offset = link[type_id], offset % size[link[type_id]]
+            elif kind == _STRUCT:
+                part = self._part(type_id, offset)
+                if part < 0:
+                    return set()
+                type_id, offset = part_type[part], offset - part_at[part]
+            elif kind == _UNION:
+                found = set[int]()
+                for member in part_type[part_first[type_id] : part_first[type_id + 1]]:
+                    if offset < size[member]:
+                        found |= self.pointers_at(member, offset)
+                return found
+            else:
+                return {link[type_id]} if kind == _PTR and offset == 0 else set()
+        return set()
 
     def function_field(self, struct: int, offset: int) -> Field | None:
         """The field of a function pointer at a byte of a struct, also where only a union may have one."""
@@ -192,6 +219,37 @@ class TypeLayout:
             path += f".{name}" if name else ""
             type_id, offset = int(self.part_type[row]), offset - int(self.part_at[row])
         return self.describe(owner) + path + (f"+{offset}" if offset else "")
+
+
+def _containers(types: TypeLayout) -> dict[int, list[Field]]:
+    """Struct → (struct that has it as a member, byte it stands at there), directly or in a member of it."""
+    direct = defaultdict[int, list[Field]](list)
+    aggregate = np.isin(types.kind, (Kind.STRUCT, Kind.UNION))
+    for outer in np.flatnonzero(aggregate).tolist():
+        if types.same[outer] != outer:
+            continue
+        for part in types.types.parts(outer):
+            inner, at = int(types.part_type[part]), int(types.part_at[part])
+            if at >= 0 and aggregate[inner]:
+                direct[inner].append((outer, at))
+    found: dict[int, list[Field]] = {}
+
+    def collect(struct: int, depth: int) -> list[Field]:
+        if struct not in found:
+            found[struct] = []  # a struct does not hold itself
+            everything = list(direct.get(struct, ()))
+            if depth < 8:
+                everything += [
+                    (outer, at + more)
+                    for middle, at in direct.get(struct, ())
+                    for outer, more in collect(middle, depth + 1)
+                ]
+            found[struct] = everything
+        return found[struct]
+
+    for struct in list(direct):
+        collect(struct, 0)
+    return found
 
 
 def read_types(program: Program, functions: Functions) -> TypeLayout | None:
