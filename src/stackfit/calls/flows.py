@@ -214,9 +214,9 @@ def _embedding_origins(
         if origins[origin]:
             continue
         first, *rest = sorted(parts)
-        fitting = {outer for outer, at in types.containers.get(first[1], ()) if at == first[0]}
+        fitting = types.embedding.get((first[1], first[0]), set())
         for offset, goal in rest:
-            fitting &= {outer for outer, at in types.containers.get(goal, ()) if at == offset}
+            fitting = fitting & types.embedding.get((goal, offset), set())
         fitting = {
             struct
             for struct in fitting

@@ -27,7 +27,6 @@ __all__ = ["Data", "Placed", "callable_functions", "place_functions", "read_data
 _TRAMPOLINE = "__SCT__"  # include/linux/static_call_types.h
 _MOST_SHAPES = 16  # more structs than that fit an object: its shape tells nothing
 _MOST_ELEMENTS = 1 << 12
-_MOST_PARTS = 1 << 12  # fields of one struct that are looked at
 _LONG_LIST = 512  # pointers
 _SLACK = 64  # bytes between an object's end and the next symbol
 
@@ -205,7 +204,7 @@ class _Placement:
         self._spread(list(objects))
         rows = np.flatnonzero(data.function >= 0)
         loose, tables = list[int](), list[int]()
-        shapes = self._shape_index()
+        shapes = self._types.function_pointers
         by_object = defaultdict[tuple[int, int], list[int]](list)
         for row in rows.tolist():
             by_object[int(data.start[row]), int(data.end[row])].append(row)
@@ -291,34 +290,6 @@ class _Placement:
                 row += 1
 
     # ------------------------------------------------------------ types by shape
-
-    def _shape_index(self) -> dict[Field, list[int]]:
-        """(byte, prototype) → structs with such a function pointer there."""
-        types, found = self._types, defaultdict[Field, list[int]](list)
-        flat: dict[int, list[Field]] = {}
-
-        def fields(type_id: int, depth: int) -> list[Field]:
-            if type_id in flat:
-                return flat[type_id]
-            kind, out = int(types.kind[type_id]), list[Field]()
-            if kind == Kind.PTR and types.kind[types.link[type_id]] == Kind.FUNC_PROTO:
-                out.append((0, int(types.link[type_id])))
-            elif kind in (Kind.STRUCT, Kind.UNION) and depth < 8:
-                for part in types.types.parts(type_id):
-                    at = int(types.part_at[part])
-                    if at >= 0:
-                        out.extend(
-                            (at + offset, prototype)
-                            for offset, prototype in fields(int(types.part_type[part]), depth + 1)
-                        )
-            flat[type_id] = out[:_MOST_PARTS]
-            return flat[type_id]
-
-        aggregates = np.flatnonzero((types.kind == Kind.STRUCT) & (types.named > 0))
-        for type_id in aggregates[types.same[aggregates] == aggregates].tolist():
-            for key in set(fields(type_id, 0)):
-                found[key].append(type_id)
-        return found
 
     def _shapes(self, index: dict[Field, list[int]], start: int, end: int, members: list[int]) -> list[int]:
         """Structs that an object from `start` to `end` can be, or an array of them."""

@@ -42,7 +42,8 @@ _PLACES = (flow.FIELD, flow.GLOBAL, flow.PARAMETER, flow.RESULT, flow.MERGED)
 _NO_FLOW = (
     flow.OBJECT, flow.SITE, flow.ARGUMENT, flow.HANDED, flow.TYPED, flow.HOLDS, flow.EMBEDS,
 )  # fmt: skip
-_AGGREGATES = (Kind.STRUCT, Kind.UNION)
+_AGGREGATES = (int(Kind.STRUCT), int(Kind.UNION))
+_FUNC_PROTO = int(Kind.FUNC_PROTO)
 _ROUNDS = 2  # walks that know what the one before found
 _LARGE = 256  # bytes: an object beyond this size may be an array of some struct
 
@@ -96,7 +97,7 @@ def resolve_indirect(
     placed = place_functions(data, types, code.functions, _objects(flows))
     for _ in range(_ROUNDS):
         flows = follow_program(code, tables, frames, pointers, taken, types, placed.variables, flows)
-        placed = place_functions(data, types, code.functions, _objects(flows))
+    placed = place_functions(data, types, code.functions, _objects(flows))
     return _Resolver(code, types, flows, data, placed, taken, mode).resolve()
 
 
@@ -229,9 +230,8 @@ class _Resolver:
         escaped = set[_Place]()  # places whose contents go where nothing is known
         gone = set[int]()  # functions that some record tells of
         mask = (1 << 64) - 1
-        for row, sink, sink_a, sink_b, kind, a, b in self._records.tolist():
-            if sink in _NO_FLOW:
-                continue
+        flows = self._records[~np.isin(self._records[:, _SINK], _NO_FLOW)]
+        for row, sink, sink_a, sink_b, kind, a, b in flows.tolist():
             function = at(a & mask) if kind == flow.CONSTANT and a < 0 else -1
             if sink == flow.STACKED:
                 if function >= 0:
@@ -386,9 +386,9 @@ class _Resolver:
             members |= held
         if not names or unknown:
             return None
-        texts = sorted(types.member_name(*field) for field in names)
-        text = f"{types.describe(struct)} {offset:+d}, in " + ", ".join(texts[:3])
-        return Resolved(Rung.CONTAINER, tuple(sorted(members)), text + (" …" if len(texts) > 3 else ""))
+        some = ", ".join(types.member_name(*field) for field in sorted(names)[:3])
+        text = f"{types.describe(struct)} {offset:+d}, in {some}" + (" …" if len(names) > 3 else "")
+        return Resolved(Rung.CONTAINER, tuple(sorted(members)), text)
 
     def _around(self, struct: int, offset: int) -> list[tuple[int, Field]]:
         """(struct, field): the function pointers at a byte off a struct, in the structs that it is embedded
@@ -445,7 +445,7 @@ class _Resolver:
                 goal = int(types.link[types.part_type[part]])
         elif kind == flow.RESULT and types.prototype[a]:
             goal = int(types.link[types.link[types.prototype[a]]])
-        return goal if types.kind[goal] == Kind.FUNC_PROTO else 0
+        return goal if types.kind[goal] == _FUNC_PROTO else 0
 
     def _name(self, place: _Place) -> tuple[str, Rung]:
         kind, a, b = place

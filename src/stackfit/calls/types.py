@@ -31,6 +31,8 @@ _PTR, _ARRAY, _STRUCT, _UNION, _FUNC_PROTO = map(
     int, (Kind.PTR, Kind.ARRAY, Kind.STRUCT, Kind.UNION, Kind.FUNC_PROTO)
 )
 _SEVERAL = -2
+_MOST_PARTS = 1 << 12  # function pointers of one struct that are looked at
+_MOST_DEEP = 8  # structs within structs
 _MOST_NESTED = 64  # arrays of arrays …
 
 
@@ -59,6 +61,7 @@ class TypeLayout:
     per_cpu_at: NDArray[np.int64]
     per_cpu_type: NDArray[np.int32]
     _leaves: dict[Field, tuple[int, Field] | None] = field(default_factory=dict)
+    _pointers: dict[Field, set[int]] = field(default_factory=dict)
 
     def prototypes_of(self, function: int) -> tuple[int, ...]:
         """Prototypes that a function may have; none when nothing is known of it."""
@@ -83,6 +86,20 @@ class TypeLayout:
     def containers(self) -> dict[int, list[Field]]:
         """Struct → (struct that has it as a member, byte it stands at there), directly or in a member's."""
         return _containers(self)
+
+    @cached_property
+    def embedding(self) -> dict[Field, set[int]]:
+        """(struct, byte) → structs that have that struct at that byte."""
+        found = defaultdict[Field, set[int]](set)
+        for inner, outers in self.containers.items():
+            for outer, at in outers:
+                found[inner, at].add(outer)
+        return dict(found)
+
+    @cached_property
+    def function_pointers(self) -> dict[Field, list[int]]:
+        """(byte, prototype) → structs with such a function pointer there."""
+        return _function_pointers(self)
 
     def leaf(self, type_id: int, offset: int) -> tuple[int, Field] | None:
         """What lies at a byte of a type: its type (0: a union's members differ), and the field: the innermost
@@ -120,13 +137,19 @@ class TypeLayout:
     def _part(self, type_id: int, offset: int) -> int:
         """The member at a byte, -1 none, _SEVERAL of a union."""
         kinds, _, link, size, part_first, part_at, part_type = self._lists
-        struct, chosen, pointers, aggregates = kinds[type_id] == _STRUCT, -1, set[int](), 0
-        for part in range(part_first[type_id + 1] - 1, part_first[type_id] - 1, -1):
+        begin, end = part_first[type_id], part_first[type_id + 1]
+        if kinds[type_id] == _STRUCT:
+            for part in range(end - 1, begin - 1, -1):
+                at = part_at[part]
+                if 0 <= at <= offset:  # a flexible array at the end has no size of its own
+                    member = part_type[part]
+                    return part if offset < at + size[member] or kinds[member] == _ARRAY else -1
+            return -1
+        chosen, pointers, aggregates = -1, set[int](), 0
+        for part in range(end - 1, begin - 1, -1):
             at, member = part_at[part], part_type[part]
             if at < 0 or at > offset:
                 continue
-            if struct:  # a flexible array at the end has no size of its own
-                return part if offset < at + size[member] or kinds[member] == _ARRAY else -1
             if offset >= size[member]:
                 continue
             if kinds[member] == _PTR:
@@ -140,6 +163,12 @@ class TypeLayout:
 
     def pointers_at(self, type_id: int, offset: int) -> set[int]:
         """What the pointers at a byte of a type point to: of a union all of them."""
+        key = (type_id, offset)
+        if key not in self._pointers:
+            self._pointers[key] = self._find_pointers(type_id, offset)
+        return self._pointers[key]
+
+    def _find_pointers(self, type_id: int, offset: int) -> set[int]:
         kinds, _, link, size, part_first, part_at, part_type = self._lists
         for _ in range(_MOST_NESTED):
             kind = kinds[type_id]
@@ -222,34 +251,54 @@ class TypeLayout:
 
 
 def _containers(types: TypeLayout) -> dict[int, list[Field]]:
-    """Struct → (struct that has it as a member, byte it stands at there), directly or in a member of it."""
+    kinds, _, _, _, part_first, part_at, part_type = types._lists
     direct = defaultdict[int, list[Field]](list)
-    aggregate = np.isin(types.kind, (Kind.STRUCT, Kind.UNION))
-    for outer in np.flatnonzero(aggregate).tolist():
-        if types.same[outer] != outer:
-            continue
-        for part in types.types.parts(outer):
-            inner, at = int(types.part_type[part]), int(types.part_at[part])
-            if at >= 0 and aggregate[inner]:
-                direct[inner].append((outer, at))
+    for outer in np.flatnonzero(np.isin(types.kind, _AGGREGATES)).tolist():
+        if types.same[outer] == outer:
+            for part in range(part_first[outer], part_first[outer + 1]):
+                if part_at[part] >= 0 and kinds[part_type[part]] in (_STRUCT, _UNION):
+                    direct[part_type[part]].append((outer, part_at[part]))
     found: dict[int, list[Field]] = {}
 
     def collect(struct: int, depth: int) -> list[Field]:
         if struct not in found:
             found[struct] = []  # a struct does not hold itself
             everything = list(direct.get(struct, ()))
-            if depth < 8:
-                everything += [
-                    (outer, at + more)
-                    for middle, at in direct.get(struct, ())
-                    for outer, more in collect(middle, depth + 1)
-                ]
+            if depth < _MOST_DEEP:
+                for middle, at in direct.get(struct, ()):
+                    everything += [(outer, at + more) for outer, more in collect(middle, depth + 1)]
             found[struct] = everything
         return found[struct]
 
     for struct in list(direct):
         collect(struct, 0)
     return found
+
+
+def _function_pointers(types: TypeLayout) -> dict[Field, list[int]]:
+    kinds, named, link, _, part_first, part_at, part_type = types._lists
+    found, flat = defaultdict[Field, list[int]](list), dict[int, list[Field]]()
+
+    def fields(type_id: int, depth: int) -> list[Field]:
+        if type_id in flat:
+            return flat[type_id]
+        kind, out = kinds[type_id], list[Field]()
+        if kind == _PTR and kinds[link[type_id]] == _FUNC_PROTO:
+            out.append((0, link[type_id]))
+        elif kind in (_STRUCT, _UNION) and depth < _MOST_DEEP:
+            for part in range(part_first[type_id], part_first[type_id + 1]):
+                at = part_at[part]
+                if at >= 0:
+                    for offset, prototype in fields(part_type[part], depth + 1):
+                        out.append((at + offset, prototype))
+        flat[type_id] = out[:_MOST_PARTS]
+        return flat[type_id]
+
+    for type_id in range(len(kinds)):
+        if kinds[type_id] == _STRUCT and named[type_id] and types.same[type_id] == type_id:
+            for key in dict.fromkeys(fields(type_id, 0)):
+                found[key].append(type_id)
+    return dict(found)
 
 
 def read_types(program: Program, functions: Functions) -> TypeLayout | None:
