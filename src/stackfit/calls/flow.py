@@ -27,6 +27,7 @@ if not cython.compiled:
         BTF_UNION,
         CONSTANT,
         EMBEDS,
+        ESCAPED,
         FIELD,
         GLOBAL,
         HANDED,
@@ -112,6 +113,22 @@ def _find(table: cython.const[cython.int][::1], row: cython.int) -> cython.int:
 
 
 @cython.cfunc
+@cython.inline
+def _ends_open(
+    type_id: cython.longlong,
+    kind: cython.const[cython.uchar][::1],
+    size: cython.const[cython.longlong][::1],
+    part_first: cython.const[cython.longlong][::1],
+    part_type: cython.const[cython.int][::1],
+) -> cython.bint:
+    """Whether a struct ends in an array of no size of its own."""
+    last: cython.longlong = part_first[type_id + 1] - 1
+    if kind[type_id] != BTF_STRUCT or last < part_first[type_id]:
+        return False
+    return kind[part_type[last]] == BTF_ARRAY and size[part_type[last]] == 0
+
+
+@cython.cfunc
 def _member(
     leaf: cython.longlong[::1],
     type_id: cython.longlong,
@@ -147,7 +164,9 @@ def _member(
             offset = rest
             type_id = link[type_id]
         elif kind[type_id] == BTF_STRUCT or kind[type_id] == BTF_UNION:
-            if offset < 0 or offset >= size[type_id]:
+            if offset < 0 or (
+                offset >= size[type_id] and not _ends_open(type_id, kind, size, part_first, part_type)
+            ):
                 return False
             if named[type_id] or leaf[1] == 0:
                 leaf[1] = type_id
@@ -255,7 +274,13 @@ def _meet_value(
         return False
     if old == MERGED and states[at + 1] == row:
         return False
-    if kind == CONSTANT and a == 0 and old not in (STACK, UNKNOWN):
+    # Null gives way to a pointer; a number does not.
+    if (
+        kind == CONSTANT
+        and a == 0
+        and old not in (STACK, UNKNOWN)
+        and (old != CONSTANT or states[at + 1] < 0)
+    ):
         return False
     if old == POINTER and kind == CONSTANT and a < 0:
         return False
@@ -263,6 +288,7 @@ def _meet_value(
         old == CONSTANT
         and (states[at + 1] == 0 or (states[at + 1] < 0 and kind == POINTER))
         and kind not in (STACK, UNKNOWN)
+        and (kind != CONSTANT or a < 0)
     ):
         states[at] = kind
         states[at + 1] = a
@@ -285,6 +311,9 @@ def _meet(
     at: cython.int
     other: cython.int
     changed: cython.bint = False
+    if state[ESCAPED] > states[start + ESCAPED]:
+        states[start + ESCAPED] = state[ESCAPED]
+        changed = True
     for at in range(0, 3 * REGISTERS, 3):
         if _meet_value(states, start + at, state[at], state[at + 1], state[at + 2], row, at):
             changed = True
@@ -344,6 +373,8 @@ def _flow_into(
     """Record the value at `state[at]` going where type `expected` stands (0: not known what stands there)."""
     value: cython.longlong = state[at]
     goal: cython.longlong = link[expected] if kind[expected] == BTF_PTR else 0
+    if sink == FIELD and sink_a == 0:  # through a pointer to a pointer: in no struct that is known
+        sink = LOOSE
     if kind[goal] == BTF_FUNC_PROTO:
         if value != CONSTANT or state[at + 1] < 0:
             return _record(records, count, row, sink, sink_a, sink_b, value, state[at + 1], state[at + 2])
@@ -356,7 +387,7 @@ def _flow_into(
             if state[at + 2] == 0:
                 return _record(records, count, row, TYPED, goal, 0, value, state[at + 1], 0)
             return _record(records, count, row, EMBEDS, state[at + 1], state[at + 2], POINTER, goal, 0)
-    elif value in (FIELD, PARAMETER, RESULT, MERGED):
+    elif value in (FIELD, GLOBAL, PARAMETER, RESULT, MERGED):
         return _record(records, count, row, LOOSE, 0, 0, value, state[at + 1], state[at + 2])
     return count
 
@@ -445,6 +476,23 @@ def _found(
 
 
 @cython.cfunc
+@cython.inline
+def _escape(state: cython.longlong[::1], depth: cython.longlong) -> cython.void:
+    """The address of that depth is known elsewhere: what lies above it in memory may change in any call."""
+    if depth > state[ESCAPED]:
+        state[ESCAPED] = depth
+
+
+@cython.cfunc
+def _after_call(state: cython.longlong[::1]) -> cython.void:
+    """Function pointers and numbers in objects whose address is known elsewhere are known no longer."""
+    at: cython.int
+    for at in range(SLOTS, SLOTS + 4 * SLOT_COUNT, 4):
+        if state[at] <= state[ESCAPED] and state[at + 1] not in (POINTER, ORIGIN, STACK):
+            state[at + 1] = UNKNOWN
+
+
+@cython.cfunc
 def _variable(table: cython.const[cython.longlong][::1], address: cython.longlong) -> cython.int:
     """The last entry of an ascending table that is not above the address, or -1."""
     low: cython.int = 0
@@ -492,7 +540,10 @@ def _load(
             leaf[6] = state[at + 3]
         return
     if address_kind == POINTER:
-        if kind[address_a] == BTF_STRUCT and (address_b < 0 or address_b >= size[address_a]):
+        if kind[address_a] == BTF_STRUCT and (
+            address_b < 0
+            or (address_b >= size[address_a] and not _ends_open(address_a, kind, size, part_first, part_type))
+        ):
             # Outside the struct: in whatever it is embedded in.
             leaf[4] = FIELD
             leaf[5] = address_a
@@ -564,6 +615,11 @@ def _stacked(
     slot: cython.int
     offset: cython.longlong
     if kind[goal] != BTF_STRUCT and kind[goal] != BTF_UNION:
+        for slot in range(SLOTS, SLOTS + 4 * SLOT_COUNT, 4):
+            if state[slot] <= state[at + 1] and _may_be_code(state[slot + 1], state[slot + 2]):
+                count = _record(
+                    records, count, row, LOOSE, 0, 0, state[slot + 1], state[slot + 2], state[slot + 3]
+                )
         return count
     for slot in range(SLOTS, SLOTS + 4 * SLOT_COUNT, 4):
         offset = state[at + 1] - state[slot]
@@ -602,6 +658,7 @@ def follow_functions(
     thunk: cython.const[cython.uchar][::1],
     no_return: cython.const[cython.uchar][::1],
     prototype: cython.const[cython.int][::1],
+    in_register: cython.const[cython.int][:, ::1],
     arguments: cython.const[cython.longlong][:, :, ::1],
     extra_row: cython.const[cython.int][::1],
     extra_to: cython.const[cython.int][::1],
@@ -630,15 +687,16 @@ def follow_functions(
     number of records. The first function's records not fitting, that is more than there is room for.
 
     Rows and functions as in track_functions(). `thunk`: register that an indirect thunk jumps through.
-    `prototype`: BTF prototype of each function, 0 unknown. `arguments`: functions × 6 × 3, what the argument
-    registers hold at its entry where no prototype says it. Types (types.py): `kind`, `named`, `link`, `size`
-    (bytes) and parts of each. Variables of known type, ascending: `variable_at` (address), `per_cpu_at`
-    (bytes from the start of the per-CPU area). `order`: registers of the arguments.
-    Scratch: `remembered` per row, all -1 (and so again afterwards), `scratch` (8 + STATE_SIZE), `states`
-    (STATE_LIMIT of them), `waiting` (2 + 3 × STATE_LIMIT).
+    `prototype`: BTF prototype of each function, 0 unknown; `in_register` (types.py) what its arguments are.
+    `arguments`: functions × 6 × 3, what the argument registers hold at its entry where no prototype says
+    it. Types (types.py): `kind`, `named`, `link`, `size` (bytes) and parts of each. Variables of known
+    type, ascending: `variable_at` (address), `per_cpu_at` (bytes from the start of the per-CPU area).
+    `order`: registers of the arguments. Scratch: `remembered` per row, all -1 (and so again afterwards),
+    `scratch` (8 + 2 × STATE_SIZE), `states` (STATE_LIMIT of them), `waiting` (2 + 3 × STATE_LIMIT).
     """
     leaf: cython.longlong[::1] = scratch[:8]
-    state: cython.longlong[::1] = scratch[8:]
+    state: cython.longlong[::1] = scratch[8 : 8 + STATE_SIZE]
+    entry: cython.longlong[::1] = scratch[8 + STATE_SIZE :]
     n: cython.int = cython.cast(cython.int, operation.shape[0])
     count: cython.int = 0
     before: cython.int
@@ -692,12 +750,11 @@ def follow_functions(
                     state[t + i] = arguments[function, j, i]
         proto = prototype[function]
         if proto:
-            j = 0
-            number = part_first[proto]
-            while number < part_first[proto + 1] and j < MOST_ARGUMENTS:
+            for j in range(MOST_ARGUMENTS):
+                number = in_register[proto, j]
+                if number < 0:
+                    continue
                 member = part_type[number]
-                if member == 0:  # more arguments follow
-                    break
                 if kind[member] == BTF_PTR and link[member]:
                     t = 3 * order[j]
                     state[t] = POINTER
@@ -707,8 +764,8 @@ def follow_functions(
                         state[t] = PARAMETER
                         state[t + 1] = function
                         state[t + 2] = j
-                j += 1 if size[member] <= 8 else 2 if size[member] <= 16 else 0
-                number += 1
+        for i in range(STATE_SIZE):
+            entry[i] = state[i]
         counts[0] = 0
         counts[1] = 0
         _arrive(counts, remembered, states, queue, rows_of, queued, first[function], state)
@@ -724,6 +781,7 @@ def follow_functions(
             else:
                 if counts[1] == 0:
                     emit = 1
+                    count = _leave(records, count, remembered, states, first[function], entry)
                     continue
                 counts[1] -= 1
                 block = queue[counts[1]]
@@ -897,6 +955,9 @@ def follow_functions(
                         state[3 * reg + i] = state[3 * b + i]
                         state[3 * b + i] = number
                     mask = 0
+                elif op == EXCHANGE:
+                    if emit and (flags[row] & 1) and reg < 16:
+                        count = _flow_into(records, count, row, 0, LOOSE, 0, 0, state, 3 * reg, kind, link)
                 elif op == POP:
                     if reg < 16:
                         mask = 1 << reg
@@ -914,6 +975,8 @@ def follow_functions(
                             )
                         else:
                             _save(state, depth[row] + 8, UNKNOWN, 0, 0)
+                            if emit and reg == NONE and not (flags[row] & 1) and immediate[row] < 0:
+                                count = _record(records, count, row, LOOSE, 0, 0, CONSTANT, immediate[row], 0)
                     if emit and reg < 16 and reg != SP and not (flags[row] & 1):
                         if state[3 * reg] == CONSTANT and state[3 * reg + 1] < 0:
                             count = _record(
@@ -932,6 +995,8 @@ def follow_functions(
                         state[t] = CONSTANT if w == 8 else UNKNOWN
                         state[t + 1] = immediate[row]
                         state[t + 2] = 0
+                    if t >= 0 and state[t] == STACK:
+                        _escape(state, state[t + 1])
                     if address_kind == STACK:
                         if t >= 0:
                             _save(state, address_a, state[t], state[t + 1], state[t + 2])
@@ -1045,6 +1110,11 @@ def follow_functions(
                 elif op == BREAKPOINT:
                     going = length[row] == 1 and after < n and owner[after] == owner[row]
 
+                if call == 2 and emit and proto and kind[link[proto]] == BTF_PTR:
+                    if kind[link[link[proto]]] == BTF_FUNC_PROTO:
+                        count = _record(
+                            records, count, row, RESULT, function, 0, RESULT if g >= 0 else UNKNOWN, g, 0
+                        )
                 if call == 3:
                     if emit:
                         member = link[proto] if proto else 0
@@ -1095,9 +1165,8 @@ def follow_functions(
                             ) and kind[leaf[0]] == BTF_PTR:  # fmt: skip
                                 member = link[leaf[0]]
                         elif value_kind == PARAMETER:
-                            # value_b counts registers; parameters before it of up to 8 bytes are one each
-                            if part_first[prototype[value_a]] + value_b < part_first[prototype[value_a] + 1]:
-                                number = part_type[part_first[prototype[value_a]] + value_b]
+                            if in_register[prototype[value_a], value_b] >= 0:
+                                number = part_type[in_register[prototype[value_a], value_b]]
                                 if kind[number] == BTF_PTR:
                                     member = link[number]
                         elif value_kind == RESULT:
@@ -1121,45 +1190,51 @@ def follow_functions(
                     elif g >= 0:
                         member = prototype[g]
                     if emit:
-                        number = part_first[member] if member > 0 else 0
                         for j in range(MOST_ARGUMENTS):
                             t = 3 * order[j]
-                            if member > 0:
-                                if number >= part_first[member + 1] or part_type[number] == 0:
-                                    break
-                                if size[part_type[number]] > 8:
-                                    break
-                                if state[t] == STACK and kind[part_type[number]] == BTF_PTR:
+                            number = in_register[member, j] if member > 0 else -1
+                            if number >= 0:
+                                to = part_type[number]
+                                if state[t] == STACK:
                                     count = _stacked(
-                                        records, count, row, link[part_type[number]], state, t, leaf, kind,
-                                        named, link, size, part_first, part_at, part_type,
+                                        records, count, row, link[to] if kind[to] == BTF_PTR else 0, state, t,
+                                        leaf, kind, named, link, size, part_first, part_at, part_type,
                                     )  # fmt: skip
                                 elif g >= 0:
                                     count = _flow_into(
-                                        records, count, row, part_type[number], PARAMETER, g, j, state, t,
-                                        kind, link,
-                                    )  # fmt: skip
+                                        records, count, row, to, PARAMETER, g, j, state, t, kind, link
+                                    )
                                 else:
                                     count = _flow_into(
-                                        records, count, row, part_type[number], PASSED, member, j, state, t,
-                                        kind, link,
-                                    )  # fmt: skip
-                                if g >= 0 and not (
-                                    kind[part_type[number]] == BTF_PTR and link[part_type[number]]
-                                ):
+                                        records, count, row, to, PASSED, member, j, state, t, kind, link
+                                    )
+                                if g >= 0 and not (kind[to] == BTF_PTR and link[to]):
                                     count = _record(
                                         records, count, row, ARGUMENT, g, j, state[t], state[t + 1],
                                         state[t + 2],
                                     )  # fmt: skip
-                                number += 1
-                            else:
+                            elif member <= 0 or number == -2:
+                                # No prototype, or a part of a struct, or one of any number of arguments.
                                 if g >= 0:
                                     count = _record(
                                         records, count, row, ARGUMENT, g, j, state[t], state[t + 1],
                                         state[t + 2],
                                     )  # fmt: skip
-                                count = _flow_into(records, count, row, 0, LOOSE, 0, 0, state, t, kind, link)
+                                if state[t] == STACK:
+                                    count = _stacked(
+                                        records, count, row, 0, state, t, leaf, kind, named, link, size,
+                                        part_first, part_at, part_type,
+                                    )  # fmt: skip
+                                else:
+                                    count = _flow_into(
+                                        records, count, row, 0, LOOSE, 0, 0, state, t, kind, link
+                                    )
                     if call == 1:
+                        for j in range(MOST_ARGUMENTS):
+                            if state[3 * order[j]] == STACK:
+                                _escape(state, state[3 * order[j] + 1])
+                        if state[ESCAPED]:
+                            _after_call(state)
                         for i in range(12):
                             if 0x0FC7 & (1 << i):
                                 state[3 * i] = UNKNOWN

@@ -18,6 +18,7 @@ cdef enum:
     SLOTS = 48
     SLOT_COUNT = 16
     NEXT_SLOT = 112
+    ESCAPED = 113
     STATE_SIZE = 114
     STATE_LIMIT = 16384
     SITE = 0

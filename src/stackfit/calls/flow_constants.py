@@ -27,6 +27,7 @@ REGISTERS = 16
 SLOTS = 48
 SLOT_COUNT = 16
 NEXT_SLOT = 112
+ESCAPED = 113  # the greatest depth whose address is known outside the function
 STATE_SIZE = 114
 STATE_LIMIT = 16384  # places of one function where paths meet
 

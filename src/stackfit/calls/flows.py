@@ -109,14 +109,14 @@ class _Walk:
         self._functions = (
             code.first[:-1].astype(np.int32), functions.parent, functions.piece.view(np.uint8),
             function_roles(functions), thunk_registers(functions), frames.no_return.view(np.uint8),
-            types.prototype,
+            types.prototype, types.in_register,
         )  # fmt: skip
         self._tables = (
             special.extra_row, special.extra_to, special.next_row, special.next_to, types.kind, types.named,
             types.link, types.size, types.part_first, types.part_at, types.part_type,
         )  # fmt: skip
         self._scratch = (
-            _ARGUMENTS, np.full(rows, -1, np.int32), np.zeros(8 + STATE_SIZE, np.int64),
+            _ARGUMENTS, np.full(rows, -1, np.int32), np.zeros(8 + 2 * STATE_SIZE, np.int64),
             np.empty(STATE_LIMIT * STATE_SIZE, np.int64), np.empty(2 + 3 * STATE_LIMIT, np.int32),
         )  # fmt: skip
 

@@ -84,6 +84,9 @@ def read_data(program: Program, functions: Functions) -> Data:
                 or section.name.startswith((*METADATA, *PATCH_LISTS))
             ):
                 continue
+            own = symbols[(symbols >= section.address) & (symbols < section.end)]
+            bounds = np.concatenate([[section.address], own, [section.end]]).astype(np.uint64)
+            edges.append(bounds.view(np.int64))
             at = _pointers(image, index)
             if not at.size:
                 continue
@@ -92,10 +95,7 @@ def read_data(program: Program, functions: Functions) -> Data:
             at, offsets = at[inside], offsets[inside]
             places.append(at.view(np.int64))
             values.append(section.data[offsets[:, None] + np.arange(8)].view("<i8").ravel())
-            own = symbols[(symbols >= section.address) & (symbols < section.end)]
-            bounds = np.concatenate([[section.address], own, [section.end]]).astype(np.uint64)
             row = np.searchsorted(bounds, at, "right") - 1
-            edges.append(bounds.view(np.int64))
             starts.append(bounds[row].view(np.int64))
             ends.append(bounds[np.minimum(row + 1, bounds.size - 1)].view(np.int64))
             constant.append(_is_constant(image, section, at))

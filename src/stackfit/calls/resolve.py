@@ -14,6 +14,7 @@ open.
 from __future__ import annotations
 
 import enum
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -152,9 +153,12 @@ class _Resolver:
         self._code, self._types, self._data, self._placed, self._mode = code, types, data, placed, mode
         self._records = flows.records
         self._holds = defaultdict[_Place, set[int]](set)  # functions put into each place
+        self._bounds = data.bounds.tolist()
         self._from = defaultdict[_Place, set[_Place]](set)  # places whose contents are copied there
+        self._in_object = defaultdict[int, set[_Place]](set)  # global places by the object that they lie in
         self._unknown: set[_Place] = set()  # places that are also filled with something unknown
         self._loose = set[int]()
+        self._settled = False  # whether all that is loose is known
         self._known: dict[_Place, tuple[set[int], bool]] = {}
         in_data = {int(data.function[row]) for row in (*placed.loose, *placed.tables)}
         in_data.update(function for members in placed.fields.values() for function in members.values())
@@ -172,6 +176,8 @@ class _Resolver:
                 self._loose_at[int(data.place[row]) - start].append(row)
                 if data.end[row] - start > _LARGE:
                     self._loose_in_tables.append(row)
+        self._settled = True
+        self._known.clear()
         self._surroundings: dict[Field, list[tuple[int, Field]]] = {}
         self._fields: dict[Field, tuple[set[int], bool]] = {}
         self._hooks = _SecurityHooks(code, types, data, placed)
@@ -226,7 +232,9 @@ class _Resolver:
         for (struct, offset), members in self._placed.fields.items():
             self._holds[flow.FIELD, struct, offset].update(members.values())
         passed = list[tuple[int, int, _Place]]()
-        stacked, matched = set[tuple[int, int]](), set[tuple[int, int]]()
+        stacked = defaultdict[tuple[int, int], set[int]](set)
+        matched = defaultdict[tuple[int, int], set[int]](set)
+        typed = set(self._records[self._records[:, _SINK] == flow.FIELD, _ROW].tolist())
         escaped = set[_Place]()  # places whose contents go where nothing is known
         gone = set[int]()  # functions that some record tells of
         mask = (1 << 64) - 1
@@ -235,7 +243,7 @@ class _Resolver:
             function = at(a & mask) if kind == flow.CONSTANT and a < 0 else -1
             if sink == flow.STACKED:
                 if function >= 0:
-                    stacked.add((int(self._code.function[row]), function))
+                    stacked[int(self._code.function[row]), function].add(row)
                 continue
             if function >= 0:
                 gone.add(function)
@@ -250,18 +258,33 @@ class _Resolver:
                 continue
             place = (sink, sink_a, sink_b)
             if sink == flow.FIELD and function >= 0:
-                matched.add((int(self._code.function[row]), function))
+                matched[int(self._code.function[row]), function].add(row)
             self._put(place, (kind, a, b), function)
-        for _, function in stacked - matched:
-            self._loose.add(function)
+            # Into an object that is read through its type as well, of which nothing is known here.
+            if sink == flow.GLOBAL and row not in typed and not self._is_single(sink_a):
+                if function >= 0:
+                    self._loose.add(function)
+                elif kind in _PLACES:
+                    escaped.add((kind, a, b))
+        for key, rows in stacked.items():
+            if len(rows) > len(matched[key]):
+                self._loose.add(key[1])
         self._loose.update(set(taken) - gone)
         self._loose.update(int(self._data.function[row]) for row in self._placed.loose)
         for prototype, number, value in passed:
             function = at(value[1] & mask) if value[0] == flow.CONSTANT and value[1] < 0 else -1
             for callee in self._by_prototype.get(prototype, ()):
                 self._put((flow.PARAMETER, callee, number), value, function)
+        for place in (*self._holds, *self._from, *self._unknown):
+            if place[0] == flow.GLOBAL:
+                self._in_object[bisect_right(self._bounds, place[1])].add(place)
         for place in escaped:
             self._loose |= self._reach(place)[0]
+
+    def _is_single(self, address: int) -> bool:
+        """Whether an address is that of a variable of one word."""
+        index = bisect_right(self._bounds, address)
+        return 0 < index < len(self._bounds) and self._bounds[index] - self._bounds[index - 1] <= 8
 
     def _put(self, place: _Place, value: _Place, function: int) -> None:
         if function >= 0:
@@ -278,7 +301,7 @@ class _Resolver:
     ) -> Resolved | None:
         kind, a, b = place
         types = self._types
-        if kind == flow.CONSTANT:
+        if kind == flow.CONSTANT and self._mode is not Indirect.STRICT:
             function = self._code.functions.at(a & (1 << 64) - 1)
             return Resolved(Rung.CONSTANT, (function,), "") if function >= 0 else None
         if kind == flow.GLOBAL:
@@ -340,8 +363,14 @@ class _Resolver:
             unknown |= one in self._unknown
             if one[0] == flow.GLOBAL:
                 found |= self._contents(one[1], bool(one[2]))[0]
+                for other in self._in_object.get(bisect_right(self._bounds, one[1]), ()):
+                    if (one[2] or other[2]) and other not in seen:  # an element, and any element
+                        seen.add(other)
+                        work.append(other)
             elif one[0] == flow.FIELD and not 0 <= one[2] < self._types.size[one[1]]:
                 unknown = True
+            elif one[0] == flow.FIELD and one != place and self._settled:
+                found |= self._strays(one, self._prototype_of(one))
             for other in self._from.get(one, ()):
                 if other not in seen:
                     seen.add(other)
@@ -358,12 +387,16 @@ class _Resolver:
             if row < len(data.place) and data.place[row] == address and data.function[row] >= 0:
                 return {int(data.function[row])}, bool(data.constant[row])
             return set(), False
-        # The address may lie before the table: `table - 8 * first(, index, 8)`.
-        if row >= len(data.place) or data.place[row] - address > 8:
-            return set(), False
-        rows = data.between(int(data.place[row]), int(data.end[row]))
-        members = {int(one) for one in data.function[rows.start : rows.stop] if one >= 0}
-        return members, bool(data.constant[rows.start : rows.stop].all())
+        # The base of an indexed access may lie a little before the table, or within it: both objects then.
+        members, constant = set[int](), True
+        for at in (address, address + 8):
+            index = bisect_right(self._bounds, at)
+            if not 0 < index < len(self._bounds):
+                continue
+            rows = data.between(self._bounds[index - 1], self._bounds[index])
+            members.update(int(one) for one in data.function[rows.start : rows.stop] if one >= 0)
+            constant = constant and bool(data.constant[rows.start : rows.stop].all())
+        return members, constant
 
     def _in_container(
         self, struct: int, offset: int, arguments: tuple[tuple[int, int], ...], heads: tuple[int, ...]
@@ -440,8 +473,8 @@ class _Resolver:
         elif kind == flow.FIELD:
             goal = _pointed(types, a, b)
         elif kind == flow.PARAMETER and types.prototype[a]:
-            part = int(types.part_first[types.prototype[a]]) + b
-            if part < types.part_first[types.prototype[a] + 1]:
+            part = int(types.in_register[types.prototype[a], b])
+            if part >= 0:
                 goal = int(types.link[types.part_type[part]])
         elif kind == flow.RESULT and types.prototype[a]:
             goal = int(types.link[types.link[types.prototype[a]]])

@@ -30,7 +30,11 @@ _AGGREGATES = (Kind.STRUCT, Kind.UNION)
 _PTR, _ARRAY, _STRUCT, _UNION, _FUNC_PROTO = map(
     int, (Kind.PTR, Kind.ARRAY, Kind.STRUCT, Kind.UNION, Kind.FUNC_PROTO)
 )
+_FLOAT = int(Kind.FLOAT)
+_MOST_PARAMETERS = 64  # a prototype with more is the same as itself alone
+_REGISTERS = 6  # for arguments
 _SEVERAL = -2
+_MOST_CONTAINERS = 1 << 14  # places of one struct within others
 _MOST_PARTS = 1 << 12  # function pointers of one struct that are looked at
 _MOST_DEEP = 8  # structs within structs
 _MOST_NESTED = 64  # arrays of arrays …
@@ -88,6 +92,12 @@ class TypeLayout:
         return _containers(self)
 
     @cached_property
+    def in_register(self) -> NDArray[np.int32]:
+        """Types × 6: the part (parameter) of a prototype that each argument register holds, -1 none, -2 a
+        piece of a struct, or one of any number (System V AMD64 ABI, 3.2.3)."""
+        return _in_register(self)
+
+    @cached_property
     def embedding(self) -> dict[Field, set[int]]:
         """(struct, byte) → structs that have that struct at that byte."""
         found = defaultdict[Field, set[int]](set)
@@ -121,7 +131,7 @@ class TypeLayout:
                 at -= offset - offset % length
                 type_id, offset = link[type_id], offset % length
             elif kind in (_STRUCT, _UNION):
-                if not 0 <= offset < size[type_id]:
+                if offset < 0 or (offset >= size[type_id] and not self._ends_open(type_id)):
                     return None
                 if named[type_id] or not owner:
                     owner, at = type_id, offset
@@ -133,6 +143,14 @@ class TypeLayout:
             else:
                 return (type_id, (owner, at)) if offset == 0 else None
         return None
+
+    def _ends_open(self, type_id: int) -> bool:
+        """Whether a struct ends in an array of no size of its own."""
+        kinds, _, _, size, part_first, _, part_type = self._lists
+        last = part_first[type_id + 1] - 1
+        if kinds[type_id] != _STRUCT or last < part_first[type_id]:
+            return False
+        return kinds[part_type[last]] == _ARRAY and size[part_type[last]] == 0
 
     def _part(self, type_id: int, offset: int) -> int:
         """The member at a byte, -1 none, _SEVERAL of a union."""
@@ -250,8 +268,34 @@ class TypeLayout:
         return self.describe(owner) + path + (f"+{offset}" if offset else "")
 
 
+def _in_register(types: TypeLayout) -> NDArray[np.int32]:
+    kinds, _, link, size, part_first, _, part_type = types._lists
+    found = np.full((len(kinds), _REGISTERS), -1, np.int32)
+    for type_id in np.flatnonzero(types.kind == _FUNC_PROTO).tolist():
+        result = link[type_id]
+        # A large struct is returned through a hidden pointer, the first argument.
+        register = 1 if kinds[result] in (_STRUCT, _UNION) and size[result] > 16 else 0
+        if register:
+            found[type_id, 0] = -2
+        for part in range(part_first[type_id], part_first[type_id + 1]):
+            member = part_type[part]
+            if register >= _REGISTERS:
+                break
+            if not kinds[member]:  # more arguments follow
+                found[type_id, register:] = -2
+                break
+            needed = 1 if size[member] <= 8 else 2 if size[member] <= 16 else 0
+            if kinds[member] == _FLOAT or not size[member]:
+                needed = 0
+            if needed and register + needed <= _REGISTERS:
+                plain = needed == 1 and kinds[member] not in (_STRUCT, _UNION)
+                found[type_id, register : register + needed] = part if plain else -2
+                register += needed
+    return found
+
+
 def _containers(types: TypeLayout) -> dict[int, list[Field]]:
-    kinds, _, _, _, part_first, part_at, part_type = types._lists
+    kinds, _, _, size, part_first, part_at, part_type = types._lists
     direct = defaultdict[int, list[Field]](list)
     for outer in np.flatnonzero(np.isin(types.kind, _AGGREGATES)).tolist():
         if types.same[outer] == outer:
@@ -263,11 +307,12 @@ def _containers(types: TypeLayout) -> dict[int, list[Field]]:
     def collect(struct: int, depth: int) -> list[Field]:
         if struct not in found:
             found[struct] = []  # a struct does not hold itself
-            everything = list(direct.get(struct, ()))
-            if depth < _MOST_DEEP:
-                for middle, at in direct.get(struct, ()):
-                    everything += [(outer, at + more) for outer, more in collect(middle, depth + 1)]
-            found[struct] = everything
+            everything = dict.fromkeys(direct.get(struct, ()))
+            for middle, at in direct.get(struct, ()) if depth < _MOST_DEEP else ():
+                for outer, more in collect(middle, depth + 1):
+                    if len(everything) < _MOST_CONTAINERS and at + more < size[outer]:
+                        everything[outer, at + more] = None
+            found[struct] = list(everything)
         return found[struct]
 
     for struct in list(direct):
@@ -276,7 +321,7 @@ def _containers(types: TypeLayout) -> dict[int, list[Field]]:
 
 
 def _function_pointers(types: TypeLayout) -> dict[Field, list[int]]:
-    kinds, named, link, _, part_first, part_at, part_type = types._lists
+    kinds, named, link, size, part_first, part_at, part_type = types._lists
     found, flat = defaultdict[Field, list[int]](list), dict[int, list[Field]]()
 
     def fields(type_id: int, depth: int) -> list[Field]:
@@ -295,7 +340,12 @@ def _function_pointers(types: TypeLayout) -> dict[Field, list[int]]:
         return flat[type_id]
 
     for type_id in range(len(kinds)):
-        if kinds[type_id] == _STRUCT and named[type_id] and types.same[type_id] == type_id:
+        if (
+            kinds[type_id] == _STRUCT
+            and named[type_id]
+            and size[type_id] > 0
+            and types.same[type_id] == type_id
+        ):
             for key in dict.fromkeys(fields(type_id, 0)):
                 found[key].append(type_id)
     return dict(found)
@@ -334,7 +384,7 @@ def read_types(program: Program, functions: Functions) -> TypeLayout | None:
         types=types,
         same=same,
         kind=rows.kind,
-        named=(rows.name_at > 0).astype(np.uint8),
+        named=_addressable(types).astype(np.uint8),
         link=link,
         size=_sizes(types, link, program.machine.word),
         part_first=rows.first,
@@ -345,6 +395,14 @@ def read_types(program: Program, functions: Functions) -> TypeLayout | None:
         per_cpu_at=np.array([at for at, _ in per_cpu], np.int64),
         per_cpu_type=np.array([kind for _, kind in per_cpu], np.int32),
     )
+
+
+def _addressable(types: Types) -> NDArray[np.bool_]:
+    """Types that pointers to themselves lead to: with a name, or behind a typedef or pointer."""
+    rows = types.rows
+    found = rows.name_at > 0
+    found[types.resolved[rows.link[np.isin(rows.kind, (Kind.TYPEDEF, Kind.PTR))]]] = True
+    return np.asarray(found, np.bool_)
 
 
 def _same(types: Types) -> NDArray[np.int32]:
@@ -368,7 +426,7 @@ def _same(types: Types) -> NDArray[np.int32]:
         if len(found) == 1:
             same[type_id] = next(iter(found))
     prototypes: dict[object, int] = {}
-    texts: dict[int, object] = {}
+    texts: dict[tuple[int, int], object] = {}
     for type_id in np.flatnonzero(rows.kind == Kind.FUNC_PROTO).tolist():
         same[type_id] = prototypes.setdefault(_text(types, resolved, same, texts, type_id, 0), type_id)
     return same
@@ -378,14 +436,14 @@ def _text(
     types: Types,
     resolved: NDArray[np.int32],
     same: NDArray[np.int32],
-    texts: dict[int, object],
+    texts: dict[tuple[int, int], object],
     type_id: int,
     depth: int,
 ) -> object:
-    """What tells a type from others in C, hashable; `texts` keeps those of whole types."""
+    """What tells a type from others in C, hashable; `texts` keeps what was found, by depth."""
     type_id = int(resolved[type_id])
-    if type_id in texts:
-        return texts[type_id]
+    if (type_id, depth) in texts:
+        return texts[type_id, depth]
     rows = types.rows
     kind = int(rows.kind[type_id])
     found: object
@@ -395,9 +453,11 @@ def _text(
         found = ("*", _text(types, resolved, same, texts, int(rows.link[type_id]), depth + 1))
     elif kind == Kind.FUNC_PROTO:
         parts = rows.part_type[rows.first[type_id] : rows.first[type_id + 1]].tolist()
-        found = tuple(
-            _text(types, resolved, same, texts, part, depth + 1) for part in (int(rows.link[type_id]), *parts)
-        )
+        parts = [int(rows.link[type_id]), *parts]
+        if len(parts) > _MOST_PARAMETERS:
+            return type_id
+        # The texts of what it is made of, by number: a text within a text grows without end.
+        found = tuple(_text(types, resolved, same, texts, part, depth + 1) for part in parts)
     elif kind in (Kind.ENUM, Kind.ENUM64):
         found = ("int", int(rows.size[type_id]))
     elif kind == Kind.INT:
@@ -406,8 +466,7 @@ def _text(
         found = int(same[type_id]) if int(same[type_id]) != type_id else types.name(type_id)
     else:
         found = int(same[type_id])
-    if depth == 0 or kind not in (Kind.PTR, Kind.FUNC_PROTO):
-        texts[type_id] = found
+    texts[type_id, depth] = found
     return found
 
 
