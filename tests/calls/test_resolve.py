@@ -274,3 +274,94 @@ def test_of_several_such_structs_none_is_the_type(tmp_path: Path) -> None:
     NOINLINE int use(struct sequence *q, struct decoy *d) { return q->op->show(q) + d->op->move(d); }
     """
     assert resolve(tmp_path, source)["next"] == [None]
+
+
+def test_an_object_on_the_stack_may_change_in_a_call_that_knows_it(tmp_path: Path) -> None:
+    source = """
+    struct t { long n; int (*cb)(int); };
+    static NOINLINE int one(int n) { return n; }
+    static NOINLINE int two(int n) { return n + 1; }
+    NOINLINE void change(struct t *t) { t->cb = two; }
+    NOINLINE int run(int n) { struct t t = { n, one }; change(&t); return t.cb(n) + 1; }
+    """
+    for mode in Indirect:
+        (answer,) = resolve(tmp_path, source, mode)["run"]
+        assert answer is None or {"one", "two"} <= set(answer[1])
+
+
+def test_a_callback_in_an_object_on_the_stack_outlives_the_calls_of_a_loop(tmp_path: Path) -> None:
+    source = """
+    struct t { long n; int (*cb)(int); };
+    static NOINLINE int one(int n) { return n; }
+    NOINLINE int each(struct t *t) { return t->cb(t->n) + 1; }
+    NOINLINE int walk(long n, int (*cb)(int)) {
+        struct t t = { 0, cb };
+        int sum = 0;
+        for (t.n = 0; t.n < n; t.n++) sum += each(&t);
+        return sum;
+    }
+    NOINLINE int run(long n) { return walk(n, one) + 1; }
+    """
+    assert "one" in only(resolve(tmp_path, source), "each")[1]
+
+
+def test_a_store_through_a_pointer_to_a_function_pointer_may_be_into_any_field(tmp_path: Path) -> None:
+    source = """
+    struct t { long n; int (*cb)(int); };
+    static NOINLINE int one(int n) { return n; }
+    static NOINLINE int two(int n) { return n + 1; }
+    const struct t start = { 1, one };
+    NOINLINE void set(int (**place)(int), int (*f)(int)) { *place = f; }
+    NOINLINE void fill(struct t *t) { set(&t->cb, two); spend(t); }
+    NOINLINE int run(const struct t *t, int n) { return t->cb(n) + 1; }
+    """
+    assert only(resolve(tmp_path, source), "run")[1] == ["one", "two"]
+
+
+def test_a_struct_that_only_a_typedef_names_is_one_place(tmp_path: Path) -> None:
+    source = """
+    typedef struct { long a; int (*cb)(int); } part;
+    struct whole { long x; part p; };
+    static NOINLINE int one(int n) { return n; }
+    NOINLINE void set(part *p) { p->cb = one; }
+    NOINLINE int run(struct whole *w, int n) { return w->p.cb(n) + 1; }
+    """
+    assert only(resolve(tmp_path, source), "run")[1] == ["one"]
+
+
+def test_arguments_stand_in_registers_as_the_abi_says(tmp_path: Path) -> None:
+    source = """
+    struct pair { long a, b; };
+    struct t { int (*cb)(int); };
+    static NOINLINE int one(int n) { return n; }
+    static NOINLINE int two(int n) { return n + 1; }
+    NOINLINE int after(struct pair p, int (*f)(int), long n) { spend(&p); return f(n) + 1; }
+    NOINLINE int one_way(void) { struct pair p = { 1, 2 }; return after(p, one, 3) + 1; }
+    NOINLINE int other_way(void) { struct pair p = { 1, 2 }; return after(p, two, 3) + 1; }
+    """
+    assert only(resolve(tmp_path, source), "after")[:2] == (Rung.PARAMETER, ["one", "two"])
+
+
+def test_what_a_tail_call_returns_is_returned(tmp_path: Path) -> None:
+    source = """
+    typedef int (*function)(int);
+    static NOINLINE int one(int n) { return n; }
+    static NOINLINE int two(int n) { return n + 1; }
+    NOINLINE function inner(int n) { spend(0); return one; }
+    NOINLINE function pick(int n) { if (n > 3) return inner(n + 1); return two; }
+    NOINLINE int run(int n) { return pick(n)(n) + 1; }
+    """
+    assert only(resolve(tmp_path, source), "run")[1] == ["one", "two"]
+
+
+def test_an_object_that_code_fills_by_name_is_read_by_type(tmp_path: Path) -> None:
+    source = """
+    struct item { struct item *next; int (*cb)(int); };
+    static NOINLINE int one(int n) { return n; }
+    static struct item mine;
+    struct item *head;
+    NOINLINE void add(void *item) { sink(&head, item); }
+    NOINLINE void start(void) { mine.cb = one; add(&mine); }
+    NOINLINE int run(struct item *i, int n) { return i->cb(n) + 1; }
+    """
+    assert only(resolve(tmp_path, source), "run")[1] == ["one"]

@@ -322,8 +322,8 @@ def _meet(
             continue
         other = _slot(state, states[start + at])
         if other < 0:
-            states[start + at + 1] = UNKNOWN
-            changed = True
+            if _meet_value(states, start + at + 1, UNKNOWN, 0, 0, row, SLOTS + states[start + at]):
+                changed = True
         elif _meet_value(
             states, start + at + 1, state[other + 1], state[other + 2], state[other + 3], row,
             SLOTS + states[start + at],
@@ -452,7 +452,9 @@ def _leave(
     for at in range(SLOTS, SLOTS + 4 * SLOT_COUNT, 4):
         if states[start + at + 1] == MERGED and states[start + at + 2] == row:
             other = _slot(state, states[start + at])
-            if other >= 0 and (state[other + 1] != MERGED or state[other + 2] != row):
+            if other < 0:
+                count = _record(records, count, row, MERGED, row, states[start + at + 3], UNKNOWN, 0, 0)
+            elif state[other + 1] != MERGED or state[other + 2] != row:
                 count = _record(
                     records, count, row, MERGED, row, states[start + at + 3], state[other + 1],
                     state[other + 2], state[other + 3],
@@ -484,12 +486,32 @@ def _escape(state: cython.longlong[::1], depth: cython.longlong) -> cython.void:
 
 
 @cython.cfunc
-def _after_call(state: cython.longlong[::1]) -> cython.void:
-    """Function pointers and numbers in objects whose address is known elsewhere are known no longer."""
+def _after_call(
+    records: cython.longlong[:, ::1],
+    count: cython.int,
+    emit: cython.int,
+    row: cython.int,
+    state: cython.longlong[::1],
+) -> cython.int:
+    """Numbers and function pointers in objects whose address is known elsewhere may change in a call."""
     at: cython.int
+    place: cython.longlong
     for at in range(SLOTS, SLOTS + 4 * SLOT_COUNT, 4):
-        if state[at] <= state[ESCAPED] and state[at + 1] not in (POINTER, ORIGIN, STACK):
+        if state[at] > state[ESCAPED] or state[at + 1] in (UNKNOWN, POINTER, ORIGIN, STACK):
+            continue
+        if not _may_be_code(state[at + 1], state[at + 2]):
             state[at + 1] = UNKNOWN
+            continue
+        place = SLOTS + state[at]
+        if emit:
+            count = _record(
+                records, count, row, MERGED, row, place, state[at + 1], state[at + 2], state[at + 3]
+            )
+            count = _record(records, count, row, MERGED, row, place, UNKNOWN, 0, 0)
+        state[at + 1] = MERGED
+        state[at + 2] = row
+        state[at + 3] = place
+    return count
 
 
 @cython.cfunc
@@ -1234,7 +1256,7 @@ def follow_functions(
                             if state[3 * order[j]] == STACK:
                                 _escape(state, state[3 * order[j] + 1])
                         if state[ESCAPED]:
-                            _after_call(state)
+                            count = _after_call(records, count, emit, row, state)
                         for i in range(12):
                             if 0x0FC7 & (1 << i):
                                 state[3 * i] = UNKNOWN
