@@ -181,6 +181,7 @@ def check(
     assumptions: Sequence[str | Path] = (),
     hops: int | None = None,
     debug: str | Path | None = None,
+    indirect: Indirect = Indirect.TYPED,
 ) -> Analysis:
     """Check one kernel against layouts; see Analysis.verdicts. Raises InputError."""
-    return analyse([image], modules, layouts, assumptions, hops, debug)
+    return analyse([image], modules, layouts, assumptions, hops, debug, indirect=indirect)

@@ -189,6 +189,7 @@ def test_one_screen(capsys: pytest.CaptureFixture[str], storm: str) -> None:
         (["--layout", "linux-2.6-8k", "--layout", "linux-x86_64"], "is for x86_64, linux-2.6-8k is for i386"),
         ([*ARTICLE, "--scenario", "nowhere"], "nowhere"),
         ([*ARTICLE, "--modules", "x.ko"], "goes with an image"),
+        ([*ARTICLE, "--indirect", "strict"], "goes with an image"),
         (["/nonexistent", *ARTICLE], "No such file"),
     ],
 )

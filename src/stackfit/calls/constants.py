@@ -12,11 +12,11 @@ from stackfit.image.model import Machine
 from stackfit.isa.code import Code
 from stackfit.isa.effects import FLAG_MEMORY, NO_REGISTER, RIP, Operation
 
-__all__ = ["argument_value", "branch_targets", "constant_argument", "constant_before"]
+__all__ = ["ARGUMENT_REGISTERS", "argument_value", "branch_targets", "constant_argument", "constant_before"]
 
 _LOOK_BACK = 24  # instructions searched before the call
 # Integer argument registers: System V AMD64 ABI 3.2.3; i386 with -mregparm=3 (arch/x86/Makefile).
-_ARGUMENTS = {Machine.X86_64: (7, 6, 2, 1, 8, 9), Machine.I386: (0, 2, 1)}
+ARGUMENT_REGISTERS = {Machine.X86_64: (7, 6, 2, 1, 8, 9), Machine.I386: (0, 2, 1)}
 
 
 def branch_targets(code: Code) -> NDArray[np.bool_]:
@@ -44,7 +44,7 @@ def constant_argument(code: Code, address: int, argument: int, variadic: bool = 
 def argument_value(code: Code, address: int, argument: int) -> int | None:
     """The number that is the n-th argument (from 0), in a register, of the call at that address."""
     row = code.row_at(address)
-    registers = _ARGUMENTS[code.machine]
+    registers = ARGUMENT_REGISTERS[code.machine]
     if row < 0 or argument >= len(registers):
         return None
     return _value_before(code, row, registers[argument], branch_targets(code))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stackfit.calls.constants import ARGUMENT_REGISTERS
 from stackfit.calls.flow import follow_functions
 from stackfit.calls.flow_constants import (
     ARGUMENT,
@@ -39,17 +40,16 @@ from stackfit.image.btf import Kind
 from stackfit.image.tables import Tables
 from stackfit.isa.code import Code
 
-__all__ = ["FLOW_COLUMNS", "Flows", "follow_program"]
+__all__ = ["Flows", "Walk"]
 
-FLOW_COLUMNS = ("row", "sink", "sink_a", "sink_b", "kind", "a", "b")
 _ROW, _SINK, _SINK_A, _SINK_B, _KIND, _A, _B = range(RECORD_SIZE)
-_ARGUMENTS = np.array([7, 6, 2, 1, 8, 9], np.int32)  # System V AMD64 ABI 3.2.3
 _ROOM = 1 << 18  # records written at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Flows:
-    """`records`: int64[n, 7] with FLOW_COLUMNS; kinds and sinks are those of flow_constants.py.
+    """`records`: int64[n, 7] as flow_constants.py has them: row, sink, two numbers
+    that name it, then the kind of the value and its two numbers.
 
     `origins`: type of each row's result, then of each argument (ARGUMENTS), where only its uses tell it; else
     0.
@@ -59,47 +59,27 @@ class Flows:
     origins: NDArray[np.int32]
 
 
-def follow_program(
-    code: Code,
-    tables: Tables,
-    frames: Frames,
-    pointers: NDArray[np.uint64],
-    taken: Iterable[int],
-    types: TypeLayout,
-    variables: dict[int, int],
-    before: Flows | None = None,
-) -> Flows:
-    """Follow typed pointers through every function.
+class Walk:
+    """The compiled walk over one program, with its arrays.
 
-    `pointers`: code addresses that stand in data; `taken`: functions whose address code holds. `variables`:
-    address → plain type of known objects. `before`: an earlier walk; what all its calls hand to an argument
-    of unknown type, and all its stores put into a global variable, is the type of that now.
+    `pointers`: code addresses that stand in data; `taken`: functions whose address code holds.
     """
-    walk = _Walk(code, tables, frames, pointers, types)
-    walk.entered[list(taken)] = True
-    arguments = np.zeros((len(code.functions), MOST_ARGUMENTS, 3), np.int64)
-    known = dict(variables)
-    origins = np.zeros(len(code) + ARGUMENTS * len(code.functions), np.int32)
-    if before is not None:
-        arguments = _agreed_arguments(code, before.records, walk.entered)
-        known = {**_agreed_variables(before.records, types), **variables}
-        origins[:] = before.origins  # what has a type is no ORIGIN any more: its uses are not on record again
-        _agreed_origins(before.records, types, origins)
-        _embedding_origins(code, before.records, types, origins)
-    return Flows(walk.follow(arguments, known, origins), origins)
-
-
-class _Walk:
-    """The compiled walk with its arrays."""
 
     def __init__(
-        self, code: Code, tables: Tables, frames: Frames, pointers: NDArray[np.uint64], types: TypeLayout
+        self,
+        code: Code,
+        tables: Tables,
+        frames: Frames,
+        pointers: NDArray[np.uint64],
+        taken: Iterable[int],
+        types: TypeLayout,
     ) -> None:
         functions, table, rows = code.functions, code.instructions, len(code)
         special = special_rows(code, tables, pointers)
-        self.entered = np.zeros(len(functions), np.bool_)  # from elsewhere than by direct calls
-        self.entered[code.function[np.maximum(code.rows_at(pointers), 0)]] = True
-        self._types = types
+        self._entered = np.zeros(len(functions), np.bool_)  # from elsewhere than by direct calls
+        self._entered[code.function[np.maximum(code.rows_at(pointers), 0)]] = True
+        self._entered[list(taken)] = True
+        self._code, self._types = code, types
         self._work = np.flatnonzero((functions.parent < 0) & ~functions.piece).astype(np.int32)
         self._rows = (
             table.operation, table.width, table.register, table.base, table.index, table.flags,
@@ -116,11 +96,31 @@ class _Walk:
             types.link, types.size, types.part_first, types.part_at, types.part_type,
         )  # fmt: skip
         self._scratch = (
-            _ARGUMENTS, np.full(rows, -1, np.int32), np.zeros(8 + 2 * STATE_SIZE, np.int64),
+            np.array(ARGUMENT_REGISTERS[code.machine], np.int32), np.full(rows, -1, np.int32),
+            np.zeros(8 + 2 * STATE_SIZE, np.int64),
             np.empty(STATE_LIMIT * STATE_SIZE, np.int64), np.empty(2 + 3 * STATE_LIMIT, np.int32),
         )  # fmt: skip
 
-    def follow(
+    def follow(self, variables: dict[int, int], before: Flows | None = None) -> Flows:
+        """Follow typed pointers through every function.
+
+        `variables`: address → plain type of known objects. `before`: an earlier walk; what all its calls hand
+        to an argument of unknown type, all its stores put into a global variable, and what pointers of
+        unknown type are used as, is the type of that now.
+        """
+        code, types = self._code, self._types
+        arguments = np.zeros((len(code.functions), MOST_ARGUMENTS, 3), np.int64)
+        known = dict(variables)
+        origins = np.zeros(len(code) + ARGUMENTS * len(code.functions), np.int32)
+        if before is not None:
+            arguments = _agreed_arguments(code, before.records, self._entered)
+            known = {**_agreed_variables(before.records, types), **variables}
+            origins[:] = before.origins  # what has a type is no ORIGIN any more: its uses are not there again
+            _agreed_origins(before.records, types, origins)
+            _embedding_origins(code, before.records, types, origins)
+        return Flows(self._follow(arguments, known, origins), origins)
+
+    def _follow(
         self, arguments: NDArray[np.int64], variables: dict[int, int], origins: NDArray[np.int32]
     ) -> NDArray[np.int64]:
         at = np.array(sorted(variables), np.int64)
@@ -172,13 +172,14 @@ def _agreed_arguments(
 
 def _agreed_variables(records: NDArray[np.int64], types: TypeLayout) -> dict[int, int]:
     """Global variables that every store fills with a pointer to one type: address → type of the pointer."""
-    pointer_to: dict[int, int] = {}
-    for type_id in np.flatnonzero(types.kind == Kind.PTR).tolist():
-        pointer_to.setdefault(int(types.link[type_id]), type_id)
     chosen = records[(records[:, _SINK] == GLOBAL) & (records[:, _SINK_B] == 0)]
     agreed = _agreed(chosen, (_SINK_A,))
     agreed = agreed[(agreed[:, _KIND] == POINTER) & (agreed[:, _B] == 0)]
-    return {int(one[_SINK_A]): pointer_to[int(one[_A])] for one in agreed if int(one[_A]) in pointer_to}
+    return {
+        address: types.pointer_to[goal]
+        for address, goal in agreed[:, [_SINK_A, _A]].tolist()
+        if goal in types.pointer_to
+    }
 
 
 def _agreed_origins(records: NDArray[np.int64], types: TypeLayout, origins: NDArray[np.int32]) -> None:

@@ -14,7 +14,7 @@ from stackfit.calls.constants import branch_targets, constant_before
 from stackfit.calls.model import CallKind, Calls, EdgeKind, Edges, Evidence, Reason, Rung
 from stackfit.calls.registers import thunk_registers
 from stackfit.calls.resolve import Resolution, Resolved
-from stackfit.calls.static_calls import Updated, static_call_updates
+from stackfit.calls.static_calls import STATIC_CALL_PREFIX, Updated, static_call_updates
 from stackfit.calls.vectors import Vector, entry_frame
 from stackfit.frames.model import Frames, SiteKind, StackKind
 from stackfit.image.model import InputError, Machine, Program
@@ -25,7 +25,6 @@ from stackfit.isa.effects import ABSOLUTE, FLAG_MEMORY, FLAG_SEGMENT, NO_REGISTE
 __all__ = ["build_calls", "build_edges"]
 
 _NOTHING = Resolution({}, {})
-_STATIC_CALL_PREFIX = "__SCT__"  # include/linux/static_call_types.h
 _STATIC_CALL_TEXT = ".static_call.text"  # include/asm-generic/vmlinux.lds.h
 _PAGE_FAULT, _GENERAL_PROTECTION, _INVALID_OPCODE, _BREAKPOINT = 14, 13, 6, 3
 # arch/x86/include/asm/extable_fixup_types.h: these guard instructions that raise #GP, all others memory
@@ -129,7 +128,7 @@ def _transfer_sites(
     # A module's trampolines are known by their section too: a stripped one has no names for them.
     trampoline = np.array([part.section.name == _STATIC_CALL_TEXT for part in code.sections], np.bool_)
     static[unique] = trampoline[functions.section[unique]]
-    static[[index for index in unique.tolist() if functions.names[index].startswith(_STATIC_CALL_PREFIX)]] = (
+    static[[index for index in unique.tolist() if functions.names[index].startswith(STATIC_CALL_PREFIX)]] = (
         True
     )
     static_site = np.flatnonzero(known)[static[callee[known]]]

@@ -74,8 +74,8 @@ class Reason(enum.IntEnum):
     UNDEFINED = 2
     OUTSIDE = 3
     NO_HANDLER = 4
-    UPDATED = 6
     UNFILLED = 5  # the pointer's place is known, but not what is put there
+    UPDATED = 6  # a static call that is set to something unknown
 
     @property
     def label(self) -> str:

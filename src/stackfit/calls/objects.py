@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from stackfit.calls.static_calls import STATIC_CALL_PREFIX
 from stackfit.calls.types import PER_CPU, Field, TypeLayout
 from stackfit.image.btf import Kind
 from stackfit.image.functions import Functions
@@ -24,11 +25,12 @@ from stackfit.image.pointers import METADATA, PATCH_LISTS
 
 __all__ = ["Data", "Placed", "callable_functions", "place_functions", "read_data"]
 
-_TRAMPOLINE = "__SCT__"  # include/linux/static_call_types.h
 _MOST_SHAPES = 16  # more structs than that fit an object: its shape tells nothing
-_MOST_ELEMENTS = 1 << 12
+# Chosen on the 6.1 kernel: no table of functions is that long, no array of structs longer than that, and
+# symbols are at most a cache line apart from the end of the object before.
 _LONG_LIST = 512  # pointers
-_SLACK = 64  # bytes between an object's end and the next symbol
+_MOST_ELEMENTS = 1 << 12
+_SLACK = 64  # bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +122,7 @@ def read_data(program: Program, functions: Functions) -> Data:
 
 def callable_functions(functions: Functions) -> NDArray[np.bool_]:
     """Functions that a pointer can call: no pieces of others, no trampolines of static calls."""
-    trampoline = np.array([name.startswith(_TRAMPOLINE) for name in functions.names], np.bool_)
+    trampoline = np.array([name.startswith(STATIC_CALL_PREFIX) for name in functions.names], np.bool_)
     return np.asarray((functions.parent < 0) & ~functions.piece & ~trampoline, np.bool_)
 
 
@@ -145,8 +147,10 @@ def _is_constant(image: Image, section: Section, at: NDArray[np.uint64]) -> NDAr
     variables that are so until the end of boot (include/asm-generic/vmlinux.lds.h: RO_AFTER_INIT_DATA)."""
     if not section.writable:
         return np.ones(at.size, np.bool_)
+    if section.name != ".rodata":
+        return np.zeros(at.size, np.bool_)
     start, end = (_symbol(image, f"__{side}_ro_after_init", 0) for side in ("start", "end"))
-    if section.name != ".rodata" or not section.address <= start <= end <= section.end:
+    if not section.address <= start <= end <= section.end:
         return np.zeros(at.size, np.bool_)
     return np.asarray((at < start) | (at >= end), np.bool_)
 
@@ -236,19 +240,17 @@ class _Placement:
 
     def _variables(self) -> dict[int, int]:
         """Objects of one type, and single pointers to them."""
-        data, types = self._data, self._types
+        data = self._data
         # Not beyond the symbol that it lies in: what seems larger has another type.
         found = {
             one: goal for one, goal in self._objects.items() if one + self._size[goal] <= self._bound(one)
         }
-        pointer_to: dict[int, int] = {}
-        for type_id in np.flatnonzero(types.kind == Kind.PTR).tolist():
-            pointer_to.setdefault(int(types.link[type_id]), type_id)
+        pointer_to = self._types.pointer_to
         single = np.flatnonzero((data.end - data.start <= 8) & (data.function < 0))
         for row in single.tolist():
-            goal = self._objects.get(self._value[row])
-            if goal in pointer_to and self._place[row] not in found:
-                found[self._place[row]] = pointer_to[goal]
+            pointed = self._objects.get(self._value[row])
+            if pointed in pointer_to and self._place[row] not in found:
+                found[self._place[row]] = pointer_to[pointed]
         return found
 
     def _bound(self, address: int) -> int:
@@ -314,7 +316,7 @@ class _Placement:
 
     def fits(self, row: int, type_id: int, offset: int) -> bool:
         start, end, size = self._start[row], self._end[row], self._size[type_id]
-        if size > end - start or (end - start) % size >= _SLACK:
+        if size <= 0 or size > end - start or (end - start) % size >= _SLACK:
             return False
         key = (type_id, start)
         if key not in self._fitting:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackfit.calls import flow_constants as flow
-from stackfit.calls.flows import Flows, follow_program
+from stackfit.calls.flows import Flows, Walk
 from stackfit.calls.model import Rung
 from stackfit.calls.objects import Data, Placed, callable_functions, place_functions, read_data
 from stackfit.calls.static_calls import STATIC_CALL_UPDATE
@@ -93,11 +93,12 @@ def resolve_indirect(
     if types is None:
         return Resolution({}, {})
     taken = _taken_in_code(code)
-    flows = follow_program(code, tables, frames, pointers, taken, types, {})
+    walk = Walk(code, tables, frames, pointers, taken, types)
+    flows = walk.follow({})
     data = read_data(program, code.functions)
     placed = place_functions(data, types, code.functions, _objects(flows))
     for _ in range(_ROUNDS):
-        flows = follow_program(code, tables, frames, pointers, taken, types, placed.variables, flows)
+        flows = walk.follow(placed.variables, flows)
     placed = place_functions(data, types, code.functions, _objects(flows))
     return _Resolver(code, types, flows, data, placed, taken, mode).resolve()
 
@@ -107,8 +108,8 @@ def _objects(flows: Flows) -> list[tuple[int, int]]:
     return sorted(set(zip(records[:, _A].tolist(), records[:, _SINK_A].tolist(), strict=True)))
 
 
-def _taken_in_code(code: Code) -> dict[int, list[int]]:
-    """Functions whose address an instruction holds: function → rows."""
+def _taken_in_code(code: Code) -> set[int]:
+    """Functions whose address an instruction holds."""
     table = code.instructions
     operation = table.operation
     held = np.flatnonzero(
@@ -130,13 +131,9 @@ def _taken_in_code(code: Code) -> dict[int, list[int]]:
             code.address[relative] + table.length[relative] + table.displacement[relative].astype(np.uint64),
         ]
     )
-    rows = np.concatenate([held, relative])
     at = np.minimum(np.searchsorted(code.functions.address, value), len(code.functions) - 1)
     hit = (code.functions.address[at] == value) & callable_functions(code.functions)[at]
-    found = defaultdict[int, list[int]](list)
-    for function, row in zip(at[hit].tolist(), rows[hit].tolist(), strict=True):
-        found[function].append(row)
-    return dict(found)
+    return set(at[hit].tolist())
 
 
 class _Resolver:
@@ -147,7 +144,7 @@ class _Resolver:
         flows: Flows,
         data: Data,
         placed: Placed,
-        taken: dict[int, list[int]],
+        taken: set[int],
         mode: Indirect,
     ) -> None:
         self._code, self._types, self._data, self._placed, self._mode = code, types, data, placed, mode
@@ -162,7 +159,7 @@ class _Resolver:
         self._known: dict[_Place, tuple[set[int], bool]] = {}
         in_data = {int(data.function[row]) for row in (*placed.loose, *placed.tables)}
         in_data.update(function for members in placed.fields.values() for function in members.values())
-        self._taken = in_data | set(taken)
+        self._taken = in_data | taken
         self._by_prototype = _by_prototype(types, self._taken)
         self._collect(taken)
         self._loose_by_prototype = _by_prototype(types, self._loose)
@@ -226,7 +223,7 @@ class _Resolver:
                     found[row] = answer
         return found
 
-    def _collect(self, taken: dict[int, list[int]]) -> None:
+    def _collect(self, taken: set[int]) -> None:
         """What the records and the data say of each place."""
         at = self._code.functions.at
         for (struct, offset), members in self._placed.fields.items():
@@ -269,7 +266,7 @@ class _Resolver:
         for key, rows in stacked.items():
             if len(rows) > len(matched[key]):
                 self._loose.add(key[1])
-        self._loose.update(set(taken) - gone)
+        self._loose.update(taken - gone)
         self._loose.update(int(self._data.function[row]) for row in self._placed.loose)
         for prototype, number, value in passed:
             function = at(value[1] & mask) if value[0] == flow.CONSTANT and value[1] < 0 else -1
@@ -448,11 +445,11 @@ class _Resolver:
     def _takes(self, prototype: int, arguments: tuple[tuple[int, int], ...]) -> bool:
         """Whether a prototype's parameters can be pointers to these types."""
         types = self._types
-        parts = types.types.parts(prototype)
-        for number, pointed in arguments:
-            if number >= len(parts):
+        for register, pointed in arguments:
+            part = int(types.in_register[prototype, register])
+            if part < 0:
                 continue
-            goal = int(types.link[types.part_type[parts[number]]])
+            goal = int(types.link[types.part_type[part]])
             known = types.named[goal] and types.named[pointed] and types.kind[pointed] in _AGGREGATES
             if (
                 known

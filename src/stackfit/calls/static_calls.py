@@ -18,8 +18,9 @@ from stackfit.calls.constants import argument_value, constant_argument
 from stackfit.frames.model import Frames, SiteKind
 from stackfit.isa.code import Code
 
-__all__ = ["STATIC_CALL_UPDATE", "Updated", "static_call_updates"]
+__all__ = ["STATIC_CALL_PREFIX", "STATIC_CALL_UPDATE", "Updated", "static_call_updates"]
 
+STATIC_CALL_PREFIX = "__SCT__"  # of trampolines: include/linux/static_call_types.h
 STATIC_CALL_UPDATE = "__static_call_update"  # kernel/static_call_inline.c
 
 

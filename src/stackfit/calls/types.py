@@ -98,6 +98,12 @@ class TypeLayout:
         return _in_register(self)
 
     @cached_property
+    def pointer_to(self) -> dict[int, int]:
+        """Type → the first type that is a pointer to it."""
+        pointers = np.flatnonzero(self.kind == _PTR)[::-1]  # the first one is the last to be put in
+        return dict(zip(self.link[pointers].tolist(), pointers.tolist(), strict=True))
+
+    @cached_property
     def embedding(self) -> dict[Field, set[int]]:
         """(struct, byte) → structs that have that struct at that byte."""
         found = defaultdict[Field, set[int]](set)
@@ -415,7 +421,8 @@ def _same(types: Types) -> NDArray[np.int32]:
     for type_id in np.flatnonzero(np.isin(rows.kind, _AGGREGATES) & (rows.name_at > 0)).tolist():
         begin, end = int(rows.first[type_id]), int(rows.first[type_id + 1])
         name, kind = types.name(type_id), int(rows.kind[type_id])
-        # Strings are stored once in each image: the names' texts tell, not where they are.
+        # Strings are stored once in each image: the names' texts tell, not where they are. The first few
+        # members, with the size and the number of all: different structs of one name differ there.
         members = tuple(types.text(at) for at in names[begin : min(end, begin + 4)].tolist())
         key = (kind, name, int(rows.size[type_id]), end - begin, members)
         same[type_id] = first.setdefault(key, type_id)
@@ -456,7 +463,6 @@ def _text(
         parts = [int(rows.link[type_id]), *parts]
         if len(parts) > _MOST_PARAMETERS:
             return type_id
-        # The texts of what it is made of, by number: a text within a text grows without end.
         found = tuple(_text(types, resolved, same, texts, part, depth + 1) for part in parts)
     elif kind in (Kind.ENUM, Kind.ENUM64):
         found = ("int", int(rows.size[type_id]))

@@ -39,7 +39,9 @@ def run(options: argparse.Namespace) -> int:
     layouts = [load_layout(name) for name in options.layout]
     check_layouts(layouts)
     if not options.images:
-        given = [name for name in ("modules", "assume", "hops", "debug") if getattr(options, name)]
+        given = [
+            name for name in ("modules", "assume", "hops", "debug", "indirect") if getattr(options, name)
+        ]
         if given:
             raise InputError(f"--{given[0]}", "goes with an image")
     named = scenarios(options.scenario, options.era)

@@ -51,7 +51,6 @@ def add_image_options(parser: argparse.ArgumentParser, images: str = "+") -> Non
     option(
         "--indirect",
         choices=[mode.value for mode in Indirect],
-        default=Indirect.TYPED.value,
         help="what candidates of indirect calls may rest on (default: typed)",
     )
     option("--json", metavar="FILE", help="write JSON there; - is standard output")
@@ -111,7 +110,7 @@ def run_analysis(options: argparse.Namespace, images: list[str] | None = None) -
             options.hops,
             options.debug,
             report,
-            Indirect(options.indirect),
+            Indirect(options.indirect or Indirect.TYPED.value),
         )
 
 

@@ -36,6 +36,7 @@ RUNG_ASSUMPTIONS = {
     Rung.STATIC_CALL: "static calls have their initial target or one set by name: tracing is off",
     Rung.PARAVIRT: "pv_ops hold native functions, as in the image: no hypervisor overrides them",
     Rung.ANNOTATION: "candidates listed by an assumption file",
+    Rung.CONSTANT: "a function's address kept on the stack until the call is not changed there",
     Rung.GLOBAL: "global function pointers hold what initialises them or is stored to them by name",
     Rung.FIELD: f"calls through a field reach what is put into that field: {_NO_CASTS}",
     Rung.CONTAINER: f"a pointer outside its type's struct is in a struct that embeds it: {_NO_CASTS}",
