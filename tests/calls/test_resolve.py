@@ -365,3 +365,16 @@ def test_an_object_that_code_fills_by_name_is_read_by_type(tmp_path: Path) -> No
     NOINLINE int run(struct item *i, int n) { return i->cb(n) + 1; }
     """
     assert only(resolve(tmp_path, source), "run")[1] == ["one"]
+
+
+def test_a_union_without_a_name_may_hold_a_function_of_any_of_its_members_prototypes(tmp_path: Path) -> None:
+    source = """
+    struct buffer {
+        long n;
+        union { void (*destructor)(struct buffer *); struct { long a, b; }; long *list; };
+    };
+    static NOINLINE void mine(struct buffer *b) { spend(b); }
+    NOINLINE void own(void *somewhere) { sink(somewhere, mine); spend(somewhere); }
+    NOINLINE void release(struct buffer *b) { b->destructor(b); spend(b); }
+    """
+    assert only(resolve(tmp_path, source), "release")[1] == ["mine"]

@@ -341,7 +341,7 @@ class _Resolver:
         found = set(self._loose_by_prototype.get(prototype, ())) if prototype else set[int]()
         kind, struct, offset = place
         if not prototype and kind == flow.FIELD:  # a union
-            for one in _pointed_by_any(self._types, struct, offset):
+            for one in self._types.pointers_at(struct, offset):
                 found |= self._loose_by_prototype.get(one, set())
         if kind == flow.FIELD:
             for row in (*self._loose_at.get(offset, ()), *self._loose_in_tables):
@@ -550,14 +550,3 @@ def _by_prototype(types: TypeLayout, functions: Iterable[int]) -> dict[int, set[
 def _pointed(types: TypeLayout, struct: int, offset: int) -> int:
     leaf = types.leaf(struct, offset)
     return int(types.link[leaf[0]]) if leaf is not None else 0
-
-
-def _pointed_by_any(types: TypeLayout, union: int, offset: int) -> set[int]:
-    """Prototypes of the function pointers that a union's members have at a byte."""
-    found = set[int]()
-    for part in types.types.parts(union) if types.kind[union] == Kind.UNION else ():
-        member, at = int(types.part_type[part]), int(types.part_at[part])
-        goal = int(types.link[member])
-        if at == offset and types.kind[member] == Kind.PTR and types.kind[goal] == Kind.FUNC_PROTO:
-            found.add(goal)
-    return found
