@@ -32,10 +32,15 @@ from stackfit.image.tables import Tables, read_tables
 from stackfit.isa.code import Code, decode_program
 from stackfit.layouts import default_layout, load_layout
 from stackfit.layouts.model import Layout
+from stackfit.measure.files import read_recording
+from stackfit.measure.graph import Graph
+from stackfit.measure.model import Recording, Traces
+from stackfit.measure.resolve import resolve
+from stackfit.measure.seen import Exercised, exercised
 from stackfit.verdict.compose import Composer
 from stackfit.verdict.cycles import recursive
 from stackfit.verdict.limits import AppliedLimits, apply_assumptions
-from stackfit.verdict.model import LayoutVerdict
+from stackfit.verdict.model import LayoutVerdict, Measured, Observed
 from stackfit.verdict.placement import check_layout
 from stackfit.verdict.through import Through, find_through
 
@@ -68,6 +73,7 @@ class Analysis:
     hop_limit: int | None  # assumed on a chain; None: unlimited
     warnings: tuple[str, ...] = field(default=())
     debug: str | Path | None = None  # ELF with DWARF of the same build
+    recordings: tuple[Recording, ...] = ()  # of the same kernel, running
 
     @cached_property
     def witnesses(self) -> list[Witness]:
@@ -91,6 +97,33 @@ class Analysis:
         return recursive(self.edges)
 
     @cached_property
+    def graph(self) -> Graph:
+        """The call graph by return address, for recordings."""
+        return Graph(self.code, self.calls, self.edges)
+
+    @cached_property
+    def traces(self) -> Traces:
+        """The recordings as functions and return addresses. InputError: one is of another kernel."""
+        return resolve(self.program, self.code, self.calls, self.graph, self.recordings)
+
+    @cached_property
+    def exercised(self) -> Exercised:
+        """What the recordings show to have run."""
+        return exercised(self.traces, self.graph, self.frames, self.contexts, self.vectors)
+
+    @cached_property
+    def observed(self) -> Observed | None:
+        """What verdicts take from recordings; None without any."""
+        if not self.recordings:
+            return None
+        ran, traces = self.exercised, self.traces
+        measured = tuple(
+            Measured(deep.contexts, deep.bytes, deep.whole, traces.names[deep.chain]) for deep in ran.deepest
+        )
+        marks = tuple((mark.stack, mark.bytes, mark.owner) for mark in traces.marks)
+        return Observed(ran.edges, ran.entered, ran.times, measured, marks)
+
+    @cached_property
     def composer(self) -> Composer:
         return Composer(
             self.code,
@@ -101,6 +134,7 @@ class Analysis:
             self.applied,
             self.hops,
             self.hop_limit,
+            self.observed,
         )
 
     @cached_property
@@ -122,6 +156,7 @@ def analyse(
     debug: str | Path | None = None,
     progress: Step = _silent,
     indirect: Indirect = Indirect.TYPED,
+    traces: Sequence[str | Path] = (),
 ) -> Analysis:
     """Load and analyse images; layouts and assumptions by name or file.
 
@@ -129,12 +164,13 @@ def analyse(
     is taken. The shipped assumptions always apply; files given override them entry by entry. `hops`: the
     greatest number of indirect calls on a chain (default: as the assumptions say, else UNLIMITED). `debug`:
     an ELF file of the same build with DWARF, as a witness. `indirect`: what candidates of indirect calls may
-    rest on. Raises InputError.
+    rest on. `traces`: recordings of that kernel running, for `measured` and `composed`. Raises InputError.
     """
     named = tuple(load_layout(str(name)) for name in layouts)
     for layout in named:
         check_layout(layout)
     sets = combine(load_assumptions("linux"), *(load_assumptions(str(path)) for path in assumptions))
+    recordings = tuple(read_recording(Path(path)) for path in traces)
     progress("reading images", 0.0)
     program = load_program(
         list(images), modules, lambda done, total: progress("reading modules", 0.3 * done / max(total, 1))
@@ -159,7 +195,7 @@ def analyse(
     has_hops = bool((edges.kind == EdgeKind.HOP).any())
     return Analysis(
         program, code, tables, frames, vectors, calls, edges, selected, chosen, curve if has_hops else 0,
-        limit, program.warnings, debug,
+        limit, program.warnings, debug, recordings,
     )  # fmt: skip
 
 
@@ -182,6 +218,7 @@ def check(
     hops: int | None = None,
     debug: str | Path | None = None,
     indirect: Indirect = Indirect.TYPED,
+    traces: Sequence[str | Path] = (),
 ) -> Analysis:
     """Check one kernel against layouts; see Analysis.verdicts. Raises InputError."""
-    return analyse([image], modules, layouts, assumptions, hops, debug, indirect=indirect)
+    return analyse([image], modules, layouts, assumptions, hops, debug, indirect=indirect, traces=traces)
