@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from stackfit.cli.options import add_image_options, output, run_analysis
+from stackfit.cli.options import add_image_options, add_traces_option, output, run_analysis
 from stackfit.report.json import Json, contexts_json, dumps
 from stackfit.report.terminal import make_console, print_table
 from stackfit.text import bytes_text, clean, number_text
@@ -14,6 +14,7 @@ _SIZES = (4096, 8192, 16384)  # bytes
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_options(parser)
+    add_traces_option(parser)
     parser.add_argument(
         "--kind", metavar="KIND", help="only contexts of this kind (syscall, exception, hardirq, …)"
     )
