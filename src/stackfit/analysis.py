@@ -37,10 +37,12 @@ from stackfit.measure.graph import Graph
 from stackfit.measure.model import Recording, Traces
 from stackfit.measure.resolve import resolve
 from stackfit.measure.seen import Exercised, exercised
+from stackfit.measure.sizes import check_sizes
 from stackfit.verdict.compose import Composer
 from stackfit.verdict.cycles import recursive
 from stackfit.verdict.limits import AppliedLimits, apply_assumptions
-from stackfit.verdict.model import LayoutVerdict, Measured, Observed
+from stackfit.verdict.model import ContextNeed, LayoutVerdict, Measured, Observed
+from stackfit.verdict.observed import ladder_defects
 from stackfit.verdict.placement import check_layout
 from stackfit.verdict.through import Through, find_through
 
@@ -141,6 +143,23 @@ class Analysis:
     def verdicts(self) -> list[LayoutVerdict]:
         """One per layout, in the order in which the layouts were given."""
         return self.composer.judge(self.layouts)
+
+    def defects(self, needs: Sequence[ContextNeed]) -> list[str]:
+        """Where recordings contradict the analysis: frame sizes, calls, budgets, measured ≤ composed ≤ bound."""
+        if not self.recordings or self.composer.ladder is None:
+            return []
+        sizes = check_sizes(self.traces, self.graph, self.frames, self.vectors)
+        found = []
+        if sizes.unexplained:
+            found.append(f"{len(sizes.unexplained)} recorded frame sizes are not the static depth: measure trace")
+        if self.exercised.misses:
+            found.append(f"{len(self.exercised.misses)} recorded calls are not in the call graph: measure trace")
+        found += self.composer.ladder.defects()
+        found += ladder_defects(needs, [need.context.title for need in needs])
+        for layout in self.verdicts:
+            titles = [f"{layout.layout.name} {need.stack.name}" for need in layout.stacks]
+            found += ladder_defects(layout.stacks, titles)
+        return found
 
     def through(self, subject: str) -> Through:
         """The worst chain through a module or a function, what it leaves. InputError: neither is there."""
