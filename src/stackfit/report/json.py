@@ -264,7 +264,7 @@ def _context(analysis: Analysis, need: ContextNeed) -> Json:
         "bound": need.bound,
         "composed": need.composed,
         "measured": need.measured,
-        "composed_chain": _chain(composed_rows(analysis, need)),
+        "composed_chain": _chain(composed_rows(analysis, need) if need.chain is not None else []),
         "open": _open(need.open),
         "lower_bound": bool(need.open),
         "chain": _chain(chain_rows(analysis, need, need.chain)),
