@@ -91,7 +91,7 @@ def _told() -> Iterator[Callable[[str], None]]:
     """What the guest does, on a terminal; nothing in a pipe."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda text: None
+        yield lambda text: print(f"stackfit: note: {text}", file=sys.stderr) if text.startswith("no ") else None
         return
     with console.status("lab") as status:
         yield lambda text: status.update(clean(text))

@@ -28,12 +28,13 @@ def newc(entries: Sequence[tuple[str, int, bytes, int, int]]) -> bytes:
     return bytes(out)
 
 
-def build_initramfs(init: Path, busybox: Path, order: LoadOrder) -> bytes:
+def build_initramfs(init: Path, busybox: Path | None, order: LoadOrder) -> bytes:
     """The compressed archive; the same for the same files."""
     entries = [(name, 0o040755, b"", 0, 0) for name in _DIRECTORIES]
     entries.append(("dev/console", 0o020600, b"", 5, 1))
     entries.append(("init", 0o100755, init.read_bytes(), 0, 0))
-    entries.append(("bin/busybox", 0o100755, busybox.read_bytes(), 0, 0))
+    if busybox is not None:
+        entries.append(("bin/busybox", 0o100755, busybox.read_bytes(), 0, 0))
     entries.append(("order", 0o100644, order.text().encode(), 0, 0))
     entries += [(f"modules/{name}.ko", 0o100644, data, 0, 0) for name, data in order.files.items()]
     return gzip.compress(newc(entries), 1, mtime=0)

@@ -69,7 +69,10 @@ def record(
         with resources.as_file(resources.files("stackfit.lab") / "guest" / "guest.c") as source:
             compile_static(source, init, image.machine)
         initramfs = directory / "initramfs.gz"
-        initramfs.write_bytes(build_initramfs(init, busybox or find_busybox(image.machine), order))
+        shell = busybox or find_busybox(image.machine)
+        if shell is None:
+            told(f"no static busybox for {image.machine.value}: workloads do without a shell (--busybox FILE)")
+        initramfs.write_bytes(build_initramfs(init, shell, order))
         words = [_WORDS, f"stackfit.steps={','.join(steps) or 'none'}"]
         if stacks:
             words += ["stacktrace", "stackfit.stacks=1"]

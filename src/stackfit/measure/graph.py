@@ -118,6 +118,38 @@ class Graph:
             found.update(level)
         return found
 
+    def between(self, back: int, callee: int) -> list[int]:
+        """Bytes of functions that stand alone between a call site and `callee`: called there, and calling it or
+        whatever an open pointer holds."""
+        return sorted({weight for weight, _ in self._between(back, callee)})
+
+    def reaches_past(self, back: int, callee: int) -> Way:
+        """As `reaches`, or through one function that a frame-pointer unwinder has left out."""
+        way = self.reaches(back, callee)
+        if way.function_found:
+            return way
+        past = self._between(back, callee)
+        if not past:
+            return way
+        weight, edges = past[0]
+        return Way(Seen.UNSEEN if len(edges) > 1 else Seen.OPEN, edges, hidden=weight)
+
+    def _between(self, back: int, callee: int) -> list[tuple[int, tuple[int, ...]]]:
+        edges = self.edges
+        found = []
+        for site in self.sites_at(back):
+            for edge in self.edges_at(site).tolist():
+                middle = int(edges.callee[edge])
+                for onward in self.behind_tails(middle, _MOST_TAILS):
+                    for next_edge in range(int(edges.first[onward]), int(edges.first[onward + 1])):
+                        if int(edges.callee[next_edge]) == callee and edges.kind[next_edge] != EdgeKind.EXCEPTION:
+                            found.append((int(edges.weight[next_edge]), (edge, next_edge)))
+                    low, high = np.searchsorted(self.calls.function, (onward, onward + 1))
+                    for site in range(int(low), int(high)):
+                        if self.calls.reason[site] != Reason.NONE and self.calls.kind[site] == CallKind.INDIRECT:
+                            found.append((int(self.calls.depth[site]), (edge,)))
+        return sorted(found, key=lambda one: (len(one[1]) == 1, one))
+
     def raised(self, address: int, handler: int) -> Way:
         """How the instruction at an address leads to an exception's handler."""
         for site in self.exceptions_at(address):

@@ -18,6 +18,7 @@ from stackfit.calls.model import EdgeKind, Edges
 from stackfit.calls.vectors import Vector
 from stackfit.contexts.model import Context
 from stackfit.frames.model import OPEN_FRAME, Frames, Summary
+from stackfit.measure.entries import EntryRows
 from stackfit.measure.graph import Graph, Way
 from stackfit.measure.model import ChainKind, Seen, Traces
 
@@ -87,7 +88,7 @@ class _Builder:
         self.graph = graph
         self.frames = frames
         self.contexts = contexts
-        self.stubs = {vector.stub: vector for vector in vectors}
+        self.entries = EntryRows(traces, graph, vectors)
         self.edges = graph.edges
         self.word = graph.code.machine.word
         count = len(graph.code.functions)
@@ -129,12 +130,15 @@ class _Builder:
 
     # ------------------------------------------------------------ edges
 
-    def _take(self, back: int, caller: int, callee: int) -> Way:
-        """One recorded call."""
+    def _take(self, back: int, caller: int, callee: int, hit: bool = False) -> Way:
+        """One recorded call. `hit`: the callee was interrupted, maybe before it had a frame of its own."""
         key = (back, caller, callee)
         way = self.calls.get(key)
         if way is None:
-            way = self.graph.reaches(back, callee) if back else self.graph.reaches_from(caller, callee)
+            if hit and back:
+                way = self.graph.reaches_past(back, callee)
+            else:
+                way = self.graph.reaches(back, callee) if back else self.graph.reaches_from(caller, callee)
             self.calls[key] = way
             self._use(way)
             self.entered[caller] = self.entered[callee] = True
@@ -183,10 +187,13 @@ class _Builder:
             if caller < 0 or callee < 0:
                 known = False
                 continue
-            if caller in self.stubs:  # its handler's row follows
+            if self.entries.vector(rows, position) is not None or self.entries.is_trampoline(outer):
+                continue  # its handler's row follows
+            if self.entries.is_trampoline(inner):
                 continue
-            if callee in self.stubs:
-                vector = self.stubs[callee]
+            vector = self.entries.vector(rows, position - 1)
+            seen[caller] += 1
+            if vector is not None:
                 if vector.kind == "exception":
                     way = self.graph.raised(int(traces.address[outer]), vector.handler)
                     self.calls[int(traces.address[outer]), caller, vector.handler] = way
@@ -197,10 +204,9 @@ class _Builder:
                         known = False
                 elif interrupted < 0:
                     interrupted = position
-                seen[caller] += 1
                 continue
-            way = self._take(int(traces.address[outer]), caller, callee)
-            seen[caller] += 1
+            hit = position > 1 and self.entries.vector(rows, position - 2) is not None
+            way = self._take(int(traces.address[outer]), caller, callee, hit)
             seen.update({int(self.edges.callee[edge]) for edge in way.edges[:-1]})
             total += self._weight(outer, caller, way)
         if rows and traces.function[rows[0]] >= 0:
@@ -221,15 +227,18 @@ class _Builder:
     def _depth(self, chain: int, rows: list[int], total: int, known: bool, interrupted: int) -> None:
         traces = self.traces
         contexts, inner = self._contexts_of(rows)
-        if len(rows) < 2 or inner < 0:
+        if len(rows) < 2 or inner < 0 or self.entries.traced(rows):
             return
         frame = max((self.contexts[one].frame_user for one in contexts), default=0)
         if int(traces.kind[chain]) == ChainKind.STACK_TRACER:
             # The depth when row 0 was entered: row 1's. Padding above the entry frame is the layout's.
             outermost = int(traces.size[rows[-1]])
             padding = max(outermost - frame - self.word, 0) if inner == len(rows) - 2 else 0
-            whole = int(traces.depth[rows[1]]) - padding
-            own = whole if interrupted < 0 else int(traces.depth[rows[interrupted + 1]]) - padding
+            whole = int(traces.depth[rows[1]]) - padding - self.entries.copied(rows)
+            own = whole
+            if interrupted >= 0:  # up to the call of the function that was hit
+                outer = rows[interrupted + 1] if interrupted + 1 < len(rows) else rows[interrupted]
+                own = int(traces.depth[outer]) - padding
         elif known and interrupted < 0:
             # Rows outside the entry function's caller are entry code: their bytes are in the entry frame.
             whole = own = frame + total - self._entry_code(rows, inner) + self.word
@@ -252,9 +261,9 @@ class _Builder:
     def _contexts_of(self, rows: list[int]) -> tuple[tuple[int, ...], int]:
         """(contexts that a chain can be of, position of the first row that is theirs); ((), -1): none."""
         traces = self.traces
-        outermost = int(traces.function[rows[-1]])
-        if outermost in self.stubs and len(rows) > 1:
-            handler = self.stubs[outermost].handler
+        vector = self.entries.vector(rows, len(rows) - 1) if len(rows) > 1 else None
+        if vector is not None:
+            handler = vector.handler
             kinds = ("exception", "hardirq")
             found = tuple(
                 index

@@ -7,10 +7,15 @@ entered         row 0 is the function that had just been entered: its frame is n
                 counts is the tracer's own. The depth is therefore row 1's.
 entry           the outermost row also holds what hardware and entry code push (struct pt_regs), and the padding
                 above it. Its size is that, exactly.
+copied          i386's ftrace entry code pushes the return address of row 1 once more, two words below; that is
+                what the tracer finds
+tracer          rows of the tracer itself: an interrupt hit it at work; such a chain is not taken for a depth
 exception       an entry stub and the instruction that it interrupted: together the depth there, the frame that
                 the CPU and the stub push, and the CPU's alignment
 variable        a frame whose size is not constant (the random offset of do_syscall_64): at most its bound
-realigned       a frame aligned at run time: at most its static worst, and less by no more than the alignment
+realigned       a frame aligned at run time: at most its static worst, and less by no more than the alignment.
+                gcc pushes the return address of such a function again, below the gap, where the tracer finds it
+                first: the caller's row is larger then by what this one is smaller (counted under stale)
 hidden          functions that the unwinder does not show (assembly, on i386 whatever keeps no frame pointer)
                 are in the row above: the difference is their depth on a way of the call graph
 stale           the tracer looks for a return address by value, and finds a copy that an earlier call has left:
@@ -27,13 +32,14 @@ import numpy as np
 
 from stackfit.calls.vectors import Vector, entry_frame
 from stackfit.frames.model import OPEN_FRAME, Frames, Summary
+from stackfit.measure.entries import EntryRows
 from stackfit.measure.graph import Graph
 from stackfit.measure.model import ChainKind, Traces
 
 __all__ = ["RowCheck", "Rule", "SizeCheck", "check_sizes"]
 
 _MOST_WINDOW = 6  # rows over which stale copies make up for each other
-_MOST_STALE = 2  # words that a frame of variable size may take up for a stale copy
+_MOST_STALE = 2  # words that a frame which is not constant may take up for a stale copy
 _LARGEST_ALIGNMENT = 64  # bytes: what vector registers want
 _PADDINGS = (0, 8, 16)  # bytes above pt_regs: TOP_OF_KERNEL_STACK_PADDING (x86), two words on i386 with VM86
 
@@ -44,13 +50,15 @@ class Rule(enum.IntEnum):
     EQUAL = 0
     ENTERED = 1
     ENTRY = 2
-    EXCEPTION = 3
-    VARIABLE = 4
-    REALIGNED = 5
-    HIDDEN = 6
-    STALE = 7
-    UNKNOWN = 8  # the function is in no image given, or several fit
-    UNEXPLAINED = 9
+    COPIED = 3
+    TRACER = 4
+    EXCEPTION = 5
+    VARIABLE = 6
+    REALIGNED = 7
+    HIDDEN = 8
+    STALE = 9
+    UNKNOWN = 10  # the function is in no image given, or several fit
+    UNEXPLAINED = 11
 
     @property
     def label(self) -> str:
@@ -100,7 +108,7 @@ class _Checker:
         self.frames = frames
         self.machine = graph.code.machine
         self.word = self.machine.word
-        self.stubs = {vector.stub: vector.handler for vector in vectors}
+        self.entries = EntryRows(traces, graph, vectors)
         self.user, _ = entry_frame(self.machine, from_user=True)
         self.kernel, _ = entry_frame(self.machine, from_user=False)
 
@@ -108,6 +116,7 @@ class _Checker:
         rows = list(self.traces.rows(chain))
         checks = [self._row(chain, rows, position) for position in range(len(rows))]
         self._exceptions(rows, checks)
+        self._tracer(rows, checks)
         self._hidden(rows, checks)
         self._stale(rows, checks)
         return checks
@@ -129,6 +138,11 @@ class _Checker:
             return found(Rule.UNKNOWN)
         if size in depths:
             return RowCheck(chain, row, size, size, Rule.EQUAL)
+        if self.entries.is_trampoline(row):
+            return found(Rule.TRACER)
+        copied = self.entries.copied(rows) if position == 1 else 0
+        if copied and size - copied in depths:
+            return RowCheck(chain, row, size, size - copied, Rule.COPIED)
         summary = int(self.frames.summary[function])
         if depths and summary & (Summary.BOUNDED | OPEN_FRAME) and self._varies(function, size, max(depths)):
             return found(Rule.VARIABLE)
@@ -155,27 +169,55 @@ class _Checker:
     def _exceptions(self, rows: list[int], checks: list[RowCheck]) -> None:
         """An entry stub and the row of what it interrupted, which is no return address."""
         for position in range(1, len(rows) - 1):
-            function = int(self.traces.function[rows[position]])
-            if function not in self.stubs:
+            if self.entries.vector(rows, position) is None:
                 continue
             interrupted = rows[position + 1]
             address = int(self.traces.address[interrupted])
-            total = checks[position].size + checks[position + 1].size
             depths = self._depths_before(address)
-            slack = [depth + self.kernel + self.word - total for depth in depths]
-            # The worst alignment is in `kernel`; a frame from an asynchronous entry is the same.
-            good = any(0 <= one <= 2 * self.word for one in slack)
+            total = checks[position].size + checks[position + 1].size
+            taken = [position, position + 1]
+            good = self._holds(depths, total)
+            if not good and position + 2 < len(rows):
+                # A function that was hit before it had set up its frame pointer hides its caller.
+                outer = rows[position + 2]
+                total += checks[position + 2].size
+                hidden = self.graph.between(int(self.traces.address[outer]), int(self.traces.function[interrupted]))
+                sums = [depth + above + more for depth in depths for above in self._depths(outer) for more in (0, *hidden)]
+                good = self._holds(sums, total)
+                taken.append(position + 2)
             rule = Rule.EXCEPTION if good else Rule.UNEXPLAINED
             depth = depths[0] if depths else -1
-            for which in (position, position + 1):
+            for which in taken if good else taken[:2]:
                 one = checks[which]
-                checks[which] = RowCheck(one.chain, one.row, one.size, depth, rule)
+                if which == position + 2 and one.rule is Rule.EQUAL:
+                    continue
+                checks[which] = RowCheck(one.chain, one.row, one.size, depth if which < position + 2 else one.depth, rule)
+
+    def _tracer(self, rows: list[int], checks: list[RowCheck]) -> None:
+        """An interrupt hit the tracer: its entry code, the tracer, the function that it had been called from, and
+        that one's caller, whose return address the tracer has pushed again."""
+        for position in range(1, len(rows)):
+            if not self.entries.is_trampoline(rows[position]):
+                continue
+            first = position - 1 if self.entries.vector(rows, position - 1) is not None else position
+            for which in range(first, min(position + 3, len(rows))):
+                one = checks[which]
+                if one.rule is Rule.UNEXPLAINED and (which < position + 2 or one.size - one.depth == 2 * self.word):
+                    checks[which] = RowCheck(one.chain, one.row, one.size, one.depth, Rule.TRACER)
+
+    def _holds(self, depths: list[int], total: int) -> bool:
+        """Whether rows add up to a depth, the entry frame with its worst alignment, and a return address."""
+        slack = [depth + self.kernel + self.word - total for depth in depths]
+        return any(0 <= one <= 2 * self.word for one in slack)
 
     def _depths_before(self, address: int) -> list[int]:
         """The depth before an instruction, wherever it is."""
         index = self.graph.code.rows_at(np.array([address], np.uint64))
         row = int(index[0])
-        return [int(self.frames.depth[row])] if row >= 0 and self.frames.stack[row] else []
+        if row < 0 or not self.frames.stack[row]:
+            return []
+        depth = int(self.frames.depth[row])
+        return [depth]
 
     def _hidden(self, rows: list[int], checks: list[RowCheck]) -> None:
         """Functions between two rows that the recording does not show are in the inner one's size."""
@@ -189,7 +231,7 @@ class _Checker:
                 checks[position] = RowCheck(one.chain, one.row, one.size, one.depth, Rule.HIDDEN)
 
     def _stale(self, rows: list[int], checks: list[RowCheck]) -> None:
-        """Equal sums over neighbours; a frame of variable size among them may take the difference up."""
+        """Equal sums over neighbours; a frame among them that is not constant may take the difference up."""
         count = len(checks)
         for position, one in enumerate(checks):
             if one.rule is not Rule.UNEXPLAINED or one.depth < 0:
@@ -210,18 +252,23 @@ class _Checker:
         return range(0)
 
     def _adds_up(self, rows: list[int], checks: list[RowCheck], window: range) -> bool:
-        error, room = 0, 0
+        rest, taken, room, limit = 0, 0, 0, 0  # off by: rows of constant size, others; what these may be off by
         for other in window:
             one = checks[other]
             if one.rule is Rule.ENTRY or one.rule is Rule.EXCEPTION:
                 return False
-            if one.rule is Rule.VARIABLE:
-                low, high = self.word - one.depth, 0
-                room = max(room, high - low)
-            error += one.size - one.depth
-        if not room:
-            return error == 0 and error % self.word == 0
-        # The variable frame's true size is between a word and its bound.
-        variable = sum(checks[other].size - checks[other].depth for other in window if checks[other].rule is Rule.VARIABLE)
-        rest = error - variable
-        return rest % self.word == 0 and abs(rest) <= _MOST_STALE * self.word and -room <= variable + rest <= 0
+            if one.rule is Rule.VARIABLE or self._realigned(rows[other]):
+                taken += one.size - one.depth
+                room += (one.depth if one.rule is Rule.VARIABLE else _LARGEST_ALIGNMENT) - self.word
+            else:
+                rest += one.size - one.depth
+            # A function that aligns its frame pushes its return address again, below the gap.
+            limit += _LARGEST_ALIGNMENT if self._realigned(rows[other - 1]) else _MOST_STALE * self.word
+        if rest % self.word:
+            return False
+        # The true size of a frame that is not constant is between its least and its static worst.
+        return rest == 0 if not room else abs(rest) <= limit and -room <= taken + rest <= 0
+
+    def _realigned(self, row: int) -> bool:
+        function = int(self.traces.function[row])
+        return function >= 0 and bool(int(self.frames.summary[function]) & Summary.REALIGNED)

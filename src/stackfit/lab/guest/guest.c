@@ -2048,13 +2048,33 @@ static void find_kernel(void)
 {
 	char line[256], name[64], kind;
 	unsigned long address;
-	FILE *file = fopen("/stext", "r");
+	FILE *file = fopen("/proc/kallsyms", "r"), *kept = fopen("/stext", "w");
 
-	while (file && fgets(line, sizeof line, file))
-		if (sscanf(line, "%lx %c %63s", &address, &kind, name) == 3)
-			*(strcmp(name, "_stext") ? &kernel_end : &kernel_first) = address;
+	while (file && kept && fgets(line, sizeof line, file)) {
+		if (sscanf(line, "%lx %c %63s", &address, &kind, name) != 3 || strchr(line, '['))
+			continue;
+		if (!strcmp(name, "_stext"))
+			kernel_first = address;
+		else if (!strcmp(name, "_etext"))
+			kernel_end = address;
+		else
+			continue;
+		fputs(line, kept);
+	}
 	if (file)
 		fclose(file);
+	if (kept)
+		fclose(kept);
+}
+
+static void loopback_up(void)
+{
+	struct ifreq request = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &request) < 0)
+		printf("lab: lo: %s\n", strerror(errno));
+	close(fd);
 }
 
 /* File systems on the disk and on a file of it, if the kernel has what it takes; the network. */
@@ -2070,6 +2090,7 @@ static void prepare(void)
 		write_file("/disk/image", 24 << 20);
 		sh("mke2fs -F /disk/image && mount -o loop -t ext4 /disk/image /loop");
 	}
+	loopback_up();
 	sh("ip link set lo up; ip addr add 10.0.2.15/24 dev eth0; ip link set eth0 up");
 }
 
@@ -2089,7 +2110,7 @@ int main(void)
 	seconds = word("stackfit.seconds");
 	limit = seconds ? atof(seconds) : 0;
 	printf("lab: booted\n");
-	sh("/bin/busybox --install -s /bin; grep -E ' _(stext|etext)$' /proc/kallsyms > /stext");
+	sh("/bin/busybox --install -s /bin");
 	find_kernel();
 	out = open_memstream(&out_text, &out_size);
 	modules_of("boot", 1);
