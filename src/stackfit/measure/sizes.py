@@ -175,23 +175,16 @@ class _Checker:
             address = int(self.traces.address[interrupted])
             depths = self._depths_before(address)
             total = checks[position].size + checks[position + 1].size
-            taken = [position, position + 1]
             good = self._holds(depths, total)
             if not good and position + 2 < len(rows):
                 # A function that was hit before it had set up its frame pointer hides its caller.
-                outer = rows[position + 2]
-                total += checks[position + 2].size
-                hidden = self.graph.between(int(self.traces.address[outer]), int(self.traces.function[interrupted]))
-                sums = [depth + above + more for depth in depths for above in self._depths(outer) for more in (0, *hidden)]
-                good = self._holds(sums, total)
-                taken.append(position + 2)
+                outer = int(self.traces.address[rows[position + 2]])
+                hidden = self.graph.between(outer, int(self.traces.function[interrupted]))
+                good = self._holds([depth + more for depth in depths for more in hidden], total)
             rule = Rule.EXCEPTION if good else Rule.UNEXPLAINED
-            depth = depths[0] if depths else -1
-            for which in taken if good else taken[:2]:
+            for which in (position, position + 1):
                 one = checks[which]
-                if which == position + 2 and one.rule is Rule.EQUAL:
-                    continue
-                checks[which] = RowCheck(one.chain, one.row, one.size, depth if which < position + 2 else one.depth, rule)
+                checks[which] = RowCheck(one.chain, one.row, one.size, depths[0] if depths else -1, rule)
 
     def _tracer(self, rows: list[int], checks: list[RowCheck]) -> None:
         """An interrupt hit the tracer: its entry code, the tracer, the function that it had been called from, and
