@@ -145,15 +145,21 @@ class Analysis:
         return self.composer.judge(self.layouts)
 
     def defects(self, needs: Sequence[ContextNeed]) -> list[str]:
-        """Where recordings contradict the analysis: frame sizes, calls, budgets, measured ≤ composed ≤ bound."""
+        """Where recordings contradict the analysis: frame sizes, calls, budgets, measured ≤ composed ≤
+        bound.
+        """
         if not self.recordings or self.composer.ladder is None:
             return []
         sizes = check_sizes(self.traces, self.graph, self.frames, self.vectors)
         found = []
         if sizes.unexplained:
-            found.append(f"{len(sizes.unexplained)} recorded frame sizes are not the static depth: measure trace")
+            found.append(
+                f"{len(sizes.unexplained)} recorded frame sizes are not the static depth: measure trace"
+            )
         if self.exercised.misses:
-            found.append(f"{len(self.exercised.misses)} recorded calls are not in the call graph: measure trace")
+            found.append(
+                f"{len(self.exercised.misses)} recorded calls are not in the call graph: measure trace"
+            )
         found += self.composer.ladder.defects()
         found += ladder_defects(needs, [need.context.title for need in needs])
         for layout in self.verdicts:

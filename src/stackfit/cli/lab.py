@@ -30,13 +30,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _common(workloads)
     names = "; ".join(f"{group}: {', '.join(steps)}" for group, steps in STEPS.items())
     workloads.add_argument(
-        "--run", dest="steps", metavar="NAMES", default=",".join(STEPS), help=f"comma-separated groups or names ({names})"
+        "--run",
+        dest="steps",
+        metavar="NAMES",
+        default=",".join(STEPS),
+        help=f"comma-separated groups or names ({names})",
     )
     workloads.add_argument(
         "--edges", action="store_true", help="record distinct calls too, by the function tracer (slow)"
     )
     workloads.add_argument(
-        "--seconds", type=_number(0, 86400), default=0, metavar="N", help="repeat for so long while calls are recorded"
+        "--seconds",
+        type=_number(0, 86400),
+        default=0,
+        metavar="N",
+        help="repeat for so long while calls are recorded",
     )
     workloads.add_argument("--no-stacks", action="store_true", help="no stack tracer: calls alone")
 
@@ -44,11 +52,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _common(parser: argparse.ArgumentParser) -> None:
     add_image_options(parser, images=None)
     option = parser.add_argument
-    option("--memory", type=_number(48, 1 << 20), default=384, metavar="MIB", help="of the guest (default 384)")
+    option(
+        "--memory", type=_number(48, 1 << 20), default=384, metavar="MIB", help="of the guest (default 384)"
+    )
     option("--cpus", type=_number(1, 64), default=2, metavar="N", help="of the guest (default 2)")
     option("--cmdline", default="", metavar="WORDS", help="added to the kernel's command line")
     option("--timeout", type=_number(1, 86400), default=900, metavar="SECONDS", help="default 900")
-    option("--load", action="append", default=[], metavar="MODULE", help="a further module to load (repeatable)")
+    option(
+        "--load", action="append", default=[], metavar="MODULE", help="a further module to load (repeatable)"
+    )
     option("--busybox", type=Path, metavar="FILE", help="a static busybox for the guest")
     option("--keep", type=Path, metavar="DIR", help="leave console and raw output there")
     option("--output", metavar="FILE", help="write a traces file, for --traces")
@@ -91,7 +103,9 @@ def _told() -> Iterator[Callable[[str], None]]:
     """What the guest does, on a terminal; nothing in a pipe."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda text: print(f"stackfit: note: {text}", file=sys.stderr) if text.startswith("no ") else None
+        yield (
+            lambda text: print(f"stackfit: note: {text}", file=sys.stderr) if text.startswith("no ") else None
+        )
         return
     with console.status("lab") as status:
         yield lambda text: status.update(clean(text))

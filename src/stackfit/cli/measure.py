@@ -29,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "traces",
         nargs="+",
         metavar="FILE",
-        help="ftrace's stack_trace or trace, perf script, a kernel log with call traces, a list of call edges,"
-        " a traces file; compressed or not",
+        help="ftrace's stack_trace or trace, perf script, a kernel log with call traces, a list of call"
+        " edges, a traces file; compressed or not",
     )
     trace.add_argument("--output", metavar="FILE", help="write all of it as one traces file, for --traces")
     text = "what recordings have exercised of the deepest chains, and what to test next"

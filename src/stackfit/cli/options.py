@@ -21,7 +21,16 @@ from stackfit.image.model import InputError
 from stackfit.machine.scenario import Scenario, load_scenario
 from stackfit.pages.era import ERAS, load_era
 
-__all__ = ["add_image_options", "add_scenario_options", "add_traces_option", "output", "output_bytes", "progress", "run_analysis", "scenarios"]
+__all__ = [
+    "add_image_options",
+    "add_scenario_options",
+    "add_traces_option",
+    "output",
+    "output_bytes",
+    "progress",
+    "run_analysis",
+    "scenarios",
+]
 
 _MOST_SEEDS = 10_000
 

@@ -1,1 +1,1 @@
-"""Kernels of distributions, unchanged, run in QEMU to see what they do: boot, workloads, what tracers record."""
+"""Kernels of distributions, unchanged, run in QEMU to see what they do."""

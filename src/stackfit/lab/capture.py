@@ -88,7 +88,9 @@ def recording_of(path: str, sent: Sent, images: Sequence[Image]) -> Recording:
     if sent.pairs:
         _check_format(path, sent, images[0].machine.word)
         sizes = {
-            (image.module or "").replace("-", "_"): {one.name: one.size for one in image.sections if one.executable}
+            (image.module or "").replace("-", "_"): {
+                one.name: one.size for one in image.sections if one.executable
+            }
             for image in images[1:]
         }
         places: dict[int, _Places] = {}

@@ -23,7 +23,8 @@ BOOT = (
 STAY = (
     "overlay", "tun", "configfs", "lzo_rle", "zsmalloc", "zram", "af_alg", "algif_hash", "algif_skcipher",
     "vsock", "vsock_loopback", "fat", "vfat", "nls_cp437", "nls_ascii", "bridge", "8021q", "libcrc32c",
-    "ip6_udp_tunnel", "sctp", "inet_diag", "tcp_diag", "unix_diag", "netlink_diag", "binfmt_misc", "ipip", "fuse",
+    "ip6_udp_tunnel", "sctp", "inet_diag", "tcp_diag", "unix_diag", "netlink_diag", "binfmt_misc", "ipip",
+    "fuse",
 )  # fmt: skip
 CYCLE = ("dummy", "veth", "brd", "null_blk", "tcp_bbr", "macvlan", "ctr")
 

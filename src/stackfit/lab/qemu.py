@@ -50,13 +50,16 @@ def run_machine(
     for disk in disks:
         with disk.open("wb") as file:
             file.truncate(_DISK)
-    subprocess.run([find_tool("mke2fs"), "-q", "-t", "ext4", "-F", disks[0]], check=True, stdin=subprocess.DEVNULL)
+    subprocess.run(
+        [find_tool("mke2fs"), "-q", "-t", "ext4", "-F", disks[0]], check=True, stdin=subprocess.DEVNULL
+    )
     console, sent = directory / "console", directory / "sent"
     for path in (console, sent):
         path.write_bytes(b"")
     command = [
         qemu, "-accel", "tcg", "-M", "pc", "-cpu", "max,la57=off" if machine is Machine.X86_64 else "max",
-        "-m", str(options.memory), "-smp", str(options.cpus), "-kernel", str(kernel), "-initrd", str(initramfs),
+        "-m", str(options.memory), "-smp", str(options.cpus),
+        "-kernel", str(kernel), "-initrd", str(initramfs),
         "-append", command_line,
         "-drive", f"file={_escaped(disks[0])},format=raw,if=virtio",
         "-drive", f"file={_escaped(disks[1])},format=raw,if=none,id=swap",
@@ -71,7 +74,9 @@ def run_machine(
     if b"@@ end of recording" not in data:
         lines = console.read_text("utf-8", "replace").split("\n")
         last = " | ".join(line.strip() for line in lines if line.strip())[-400:]
-        raise InputError(str(kernel), f"the guest ended without a recording; its console ends: {last or '(empty)'}")
+        raise InputError(
+            str(kernel), f"the guest ended without a recording; its console ends: {last or '(empty)'}"
+        )
     return data
 
 
@@ -100,9 +105,7 @@ def _running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _wait(
-    process: subprocess.Popen[bytes], console: Path, timeout: int, told: Callable[[str], None]
-) -> None:
+def _wait(process: subprocess.Popen[bytes], console: Path, timeout: int, told: Callable[[str], None]) -> None:
     """Until the machine is off; hands on new lines of its console."""
     end = time.monotonic() + timeout
     read, rest = 0, b""
@@ -121,14 +124,15 @@ def _wait(
             break
         if time.monotonic() > end:
             raise InputError(
-                str(console), f"the guest did not end within {timeout} s (--timeout); it was at: {_last(console)}"
+                str(console),
+                f"the guest did not end within {timeout} s (--timeout); it was at: {_last(console)}",
             )
         with suppress(subprocess.TimeoutExpired):
             process.wait(_POLL)
     if process.returncode and process.stderr is not None:
         said = process.stderr.read().decode("utf-8", "replace").strip().splitlines()
-        raise InputError(str(process.args[0] if isinstance(process.args, list) else "qemu"), said[-1] if said else
-                         f"ended with status {process.returncode}")  # fmt: skip
+        raise InputError(str(process.args[0] if isinstance(process.args, list) else "qemu"), said[-1] if said
+        else f"ended with status {process.returncode}")  # fmt: skip
 
 
 def _last(console: Path) -> str:

@@ -26,13 +26,14 @@ STEPS = {
         "everyday",
     ),
     "judgement": (
-        "tcp", "udp", "unix_sockets", "netlink", "polling", "mounts", "futexes", "timers", "splicing", "direct_io",
-        "reclaim", "swapping", "compressed_swap", "sysctls", "tracing_others", "attributes", "keys", "ipc", "spaces",
-        "terminals", "unusual_memory", "scheduling", "watching", "ciphers", "programs",
+        "tcp", "udp", "unix_sockets", "netlink", "polling", "mounts", "futexes", "timers", "splicing",
+        "direct_io", "reclaim", "swapping", "compressed_swap", "sysctls", "tracing_others", "attributes",
+        "keys", "ipc", "spaces", "terminals", "unusual_memory", "scheduling", "watching", "ciphers",
+        "programs",
     ),
 }  # fmt: skip
-# What makes addresses and frames those of the image: no random base, no random offset in system calls, indirect
-# calls through thunks as compiled.
+# What makes addresses and frames those of the image: no random base, no random offset in system calls,
+# indirect calls through thunks as compiled.
 _WORDS = (
     "console=ttyS0 quiet panic=-1 loglevel=4 nokaslr randomize_kstack_offset=off spectre_v2=retpoline,generic"
 )
@@ -71,7 +72,9 @@ def record(
         initramfs = directory / "initramfs.gz"
         shell = busybox or find_busybox(image.machine)
         if shell is None:
-            told(f"no static busybox for {image.machine.value}: workloads do without a shell (--busybox FILE)")
+            told(
+                f"no static busybox for {image.machine.value}: workloads do without a shell (--busybox FILE)"
+            )
         initramfs.write_bytes(build_initramfs(init, shell, order))
         words = [_WORDS, f"stackfit.steps={','.join(steps) or 'none'}"]
         if stacks:

@@ -63,4 +63,6 @@ def compile_static(source: Path, target: Path, machine: Machine) -> None:
             errors.seek(0)
             lines = errors.read().decode("utf-8", "replace").splitlines()
             cause = next((one for one in lines if "error" in one), lines[-1] if lines else "")
-    raise InputError(str(source), f"cannot be compiled for {machine.value}: {cause}; apt-get install {advice}")
+    raise InputError(
+        str(source), f"cannot be compiled for {machine.value}: {cause}; apt-get install {advice}"
+    )

@@ -1,7 +1,7 @@
 """What recordings have exercised: of the deepest static chains, and of each module.
 
-A chain counts as exercised call by call, not as a whole: that every call on it ran does not mean that they ran
-on top of each other. The first call that was never seen is where a test has to go next.
+A chain counts as exercised call by call, not as a whole: that every call on it ran does not mean that they
+ran on top of each other. The first call that was never seen is where a test has to go next.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ __all__ = ["ChainCoverage", "ModuleCoverage", "chain_coverage", "module_coverage
 
 @dataclass(frozen=True)
 class ChainCoverage:
-    """One context's deepest chain. Bytes; `first_unseen` is the index of the chain's link whose call was never
-    seen, -1 where all were."""
+    """One context's deepest chain. Bytes; `first_unseen` is the index of the chain's link whose call was
+    never seen, -1 where all were."""
 
     title: str
     above: int  # bytes above the chain's first function

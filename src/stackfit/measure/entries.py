@@ -1,8 +1,8 @@
 """Rows of a chain that are entry code: where an exception or interrupt hit what is below.
 
-On x86-64 each vector has a stub of its own. On i386 the stubs jump to common code that calls the handler through
-a register (arch/x86/entry/entry_32.S:handle_exception), so the row is that code's, and its inner neighbour tells
-the vector.
+On x86-64 each vector has a stub of its own. On i386 the stubs jump to common code that calls the handler
+through a register (arch/x86/entry/entry_32.S:handle_exception), so the row is that code's, and its inner
+neighbour tells the vector.
 """
 
 from __future__ import annotations

@@ -80,7 +80,11 @@ def traces_json(program: Program, code: Code, traces: Traces) -> Json:
     edges = [
         [place(back), entry(caller), entry(callee), count]
         for back, caller, callee, count in zip(
-            traces.back.tolist(), traces.caller.tolist(), traces.callee.tolist(), traces.count.tolist(), strict=True
+            traces.back.tolist(),
+            traces.caller.tolist(),
+            traces.callee.tolist(),
+            traces.count.tolist(),
+            strict=True,
         )
     ]
     chains = []
@@ -95,9 +99,15 @@ def traces_json(program: Program, code: Code, traces: Traces) -> Json:
             ]
             for row in traces.rows(chain)
         ]
-        chains.append({"name": traces.names[chain], "kind": ChainKind(int(traces.kind[chain])).label, "rows": rows})
+        chains.append(
+            {"name": traces.names[chain], "kind": ChainKind(int(traces.kind[chain])).label, "rows": rows}
+        )
     kernel = program.images[0]
-    used = np.unique(code.functions.image[np.concatenate([traces.caller, traces.callee, traces.function[traces.function >= 0]])])
+    used = np.unique(
+        code.functions.image[
+            np.concatenate([traces.caller, traces.callee, traces.function[traces.function >= 0]])
+        ]
+    )
     return {
         "schema": SCHEMA,
         "image": {"machine": kernel.machine.value, "release": kernel.release, "build_id": kernel.build_id},
@@ -110,7 +120,8 @@ def traces_json(program: Program, code: Code, traces: Traces) -> Json:
         "edges": edges,
         "chains": chains,
         "marks": [
-            {"stack": mark.stack, "owner": mark.owner, "bytes": mark.bytes, "size": mark.size} for mark in traces.marks
+            {"stack": mark.stack, "owner": mark.owner, "bytes": mark.bytes, "size": mark.size}
+            for mark in traces.marks
         ],
         "left_out": dict(sorted(traces.left_out.items())),
     }
@@ -148,9 +159,13 @@ def _recording(path: str, document: Json) -> Recording:
             where, entry = place_at(at), place_at(function)
             rows.append(
                 RecordedRow(
-                    where or entry or Place(), _number(depth), _number(size), bool(interrupted),
-                    entry, bare=where is None,
-                )  # fmt: skip
+                    where or entry or Place(),
+                    _number(depth),
+                    _number(size),
+                    bool(interrupted),
+                    entry,
+                    bare=where is None,
+                )
             )
         chains.append(RecordedChain(str(chain["name"]), _KINDS[chain["kind"]], tuple(rows)))
     marks = tuple(
@@ -160,7 +175,13 @@ def _recording(path: str, document: Json) -> Recording:
     left_out = {str(reason): _number(count) for reason, count in document["left_out"].items()}
     build_id = document["image"]["build_id"]
     return Recording(
-        path, "traces file", tuple(chains), tuple(pairs), marks, left_out, None if build_id is None else str(build_id)
+        path,
+        "traces file",
+        tuple(chains),
+        tuple(pairs),
+        marks,
+        left_out,
+        None if build_id is None else str(build_id),
     )
 
 

@@ -101,7 +101,11 @@ class Graph:
             return self._from_sites(sites, callee)
         low, high = np.searchsorted(self.calls.function, (caller, caller + 1))
         opened = [site for site in range(int(low), int(high)) if self.calls.reason[site]]
-        return Way(Seen.OPEN, new=(opened[0], callee) if len(opened) == 1 else None) if opened else Way(Seen.NOT_IN_GRAPH)
+        return (
+            Way(Seen.OPEN, new=(opened[0], callee) if len(opened) == 1 else None)
+            if opened
+            else Way(Seen.NOT_IN_GRAPH)
+        )
 
     def behind_tails(self, function: int, most: int) -> set[int]:
         """A function and those that it ends in by direct tail jumps."""
@@ -119,8 +123,8 @@ class Graph:
         return found
 
     def between(self, back: int, callee: int) -> list[int]:
-        """Bytes of functions that stand alone between a call site and `callee`: called there, and calling it or
-        whatever an open pointer holds."""
+        """Bytes of functions that stand alone between a call site and `callee`: called there, and calling it
+        or whatever an open pointer holds."""
         return sorted({weight for weight, _ in self._between(back, callee)})
 
     def reaches_past(self, back: int, callee: int) -> Way:
@@ -136,17 +140,23 @@ class Graph:
 
     def _between(self, back: int, callee: int) -> list[tuple[int, tuple[int, ...]]]:
         edges = self.edges
-        found = []
+        found: list[tuple[int, tuple[int, ...]]] = []
         for site in self.sites_at(back):
             for edge in self.edges_at(site).tolist():
                 middle = int(edges.callee[edge])
                 for onward in self.behind_tails(middle, _MOST_TAILS):
                     for next_edge in range(int(edges.first[onward]), int(edges.first[onward + 1])):
-                        if int(edges.callee[next_edge]) == callee and edges.kind[next_edge] != EdgeKind.EXCEPTION:
+                        if (
+                            int(edges.callee[next_edge]) == callee
+                            and edges.kind[next_edge] != EdgeKind.EXCEPTION
+                        ):
                             found.append((int(edges.weight[next_edge]), (edge, next_edge)))
                     low, high = np.searchsorted(self.calls.function, (onward, onward + 1))
                     for site in range(int(low), int(high)):
-                        if self.calls.reason[site] != Reason.NONE and self.calls.kind[site] == CallKind.INDIRECT:
+                        if (
+                            self.calls.reason[site] != Reason.NONE
+                            and self.calls.kind[site] == CallKind.INDIRECT
+                        ):
                             found.append((int(self.calls.depth[site]), (edge,)))
         return sorted(found, key=lambda one: (len(one[1]) == 1, one))
 
@@ -203,7 +213,9 @@ class Graph:
         """Sites at which a function goes on without a row of its own."""
         if hidden and not self.visible[function]:
             low, high = np.searchsorted(self.calls.function, (function, function + 1))
-            return [site for site in range(int(low), int(high)) if self.calls.kind[site] != CallKind.EXCEPTION]
+            return [
+                site for site in range(int(low), int(high)) if self.calls.kind[site] != CallKind.EXCEPTION
+            ]
         return self._tails.get(function, [])
 
     def _open_behind(self, sites: list[int]) -> tuple[tuple[int, ...], int] | None:

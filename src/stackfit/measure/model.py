@@ -1,7 +1,7 @@
 """What was recorded of a running kernel: as its text names it, and as functions and call sites of a program.
 
-A *chain* is one stack, innermost function first. Its row 0 is the function that was running; every further row
-is a caller, with the return address in it. Depths and sizes are bytes; -1 where the recording has none.
+A *chain* is one stack, innermost function first. Its row 0 is the function that was running; every further
+row is a caller, with the return address in it. Depths and sizes are bytes; -1 where the recording has none.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ class ChainKind(enum.IntEnum):
 
 
 class Place(NamedTuple):
-    """A place in code as a recording names it: an address, a symbol's offset, or a module section's offset."""
+    """A place in code as a recording names it: an address, a symbol's offset, or a module section's
+    offset.
+    """
 
     address: int = -1  # link address
     symbol: str = ""
@@ -50,7 +52,8 @@ class Place(NamedTuple):
 
 
 class RecordedRow(NamedTuple):
-    """One row of a chain. `interrupted`: the place is an instruction that was about to run, no return address.
+    """One row of a chain. `interrupted`: the place is an instruction that was about to run, no return
+    address.
 
     `entry`: the function, where `place` alone does not tell it; `bare`: nothing but the function is told.
     """

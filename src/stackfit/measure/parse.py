@@ -1,4 +1,5 @@
-"""Recordings as text: ftrace's `stack_trace` and `trace`, `perf script`, the kernel's log, lists of call edges.
+"""Recordings as text: ftrace's `stack_trace` and `trace`, `perf script`, the kernel's log, lists of call
+edges.
 
 Formats are told by content; one file may hold several stacks, of several formats. What is not understood is
 counted and left out, never guessed.
@@ -27,12 +28,12 @@ _NAME = r"[A-Za-z_.$][\w.$]{0,510}"
 _SYMBOL = rf"(?P<symbol>{_NAME})\+0x(?P<offset>[0-9a-f]{{1,8}})(?:/0x(?P<size>[0-9a-f]{{1,8}}))?"
 _MODULE = r"(?:\s+\[(?P<module>[\w-]{1,64})(?: [0-9a-f]{40})?\])?"
 # `  3)     4096      88   allocate_slab+0x334/0x490 [module]`  (kernel/trace/trace_stack.c:t_show)
-_STACK_ROW = re.compile(rf"\s*(?P<row>\d{{1,4}})\)\s+(?P<depth>-?\d{{1,9}})\s+(?P<bytes>-?\d{{1,9}})\s+{_SYMBOL}{_MODULE}\s*$")
+_STACK_ROW = re.compile(
+    rf"\s*(?P<row>\d{{1,4}})\)\s+(?P<depth>-?\d{{1,9}})\s+(?P<bytes>-?\d{{1,9}})\s+{_SYMBOL}{_MODULE}\s*$"
+)
 _STACK_HEAD = re.compile(r"\s*Depth\s+Size\s+Location\s+\(\d+ entries\)")
 # ` => vfs_write+0x235/0x3f0 [module] <ffffffff81234567>`  (kernel/trace/trace_output.c:seq_print_ip_sym)
-_EVENT_ROW = re.compile(
-    rf"\s*=>\s+(?:{_SYMBOL}|(?P<bare>{_NAME})){_MODULE}(?:\s+<[0-9a-f]{{8,16}}>)?\s*$"
-)
+_EVENT_ROW = re.compile(rf"\s*=>\s+(?:{_SYMBOL}|(?P<bare>{_NAME})){_MODULE}(?:\s+<[0-9a-f]{{8,16}}>)?\s*$")
 _EVENT_HEAD = re.compile(r"\s*(?:.{1,200}:\s+)?<(?P<user>user )?stack trace>\s*$")
 # `bash-1 [000] d..1. 12.345: callee <-caller`, with or without offsets  (trace_fn_trace)
 _CALL = re.compile(
@@ -46,15 +47,21 @@ _PERF_ROW = re.compile(
 # Lines of the kernel's log: `[   12.345678]`, `<4>` and a journal's prefix before them.
 _LOG_HEAD = re.compile(r"(?:^|[\s\]:])Call [Tt]race:\s*$")
 _LOG_ROW = re.compile(
-    rf"(?:^|[\s\]>:])(?P<unreliable>\? )?(?:\[<[0-9a-f]{{8,16}}>\]\s+)?(?P<unreliable_too>\? )?{_SYMBOL}{_MODULE}\s*(?:\([A-Z]+\))?$"
+    r"(?:^|[\s\]>:])(?P<unreliable>\? )?(?:\[<[0-9a-f]{8,16}>\]\s+)?(?P<unreliable_too>\? )?"
+    rf"{_SYMBOL}{_MODULE}\s*(?:\([A-Z]+\))?$"
 )
 _LOG_AT = re.compile(rf"\b[RE]IP: (?:[0-9a-f]{{4}}:)?(?:\[<[0-9a-f]+>\] )?{_SYMBOL}{_MODULE}\s*$")
-_LOG_STACK = re.compile(r"(?P<end></)?(?:<)?(?P<name>TASK|IRQ|SOFTIRQ|NMI|#DF|#DB|#MC|#VC2?|ENTRY|EOI|EOE)>\s*$")
+_LOG_STACK = re.compile(
+    r"(?P<end></)?(?:<)?(?P<name>TASK|IRQ|SOFTIRQ|NMI|#DF|#DB|#MC|#VC2?|ENTRY|EOI|EOE)>\s*$"
+)
 _LOG_REGISTERS = re.compile(
-    r"(?:^|[\s\]])(?:RSP|RAX|RDX|RBP|RDI|RSI|R\d\d|EAX|EBX|ESI|EDI|ESP|EBP|DS|CS|FS|CR\d|DR\d|ORIG_RAX|EFLAGS|Code|PKRU)\b ?:"
+    r"(?:^|[\s\]])(?:RSP|RAX|RDX|RBP|RDI|RSI|R\d\d|EAX|EBX|ESI|EDI|ESP|EBP|DS|CS|FS|CR\d|DR\d"
+    r"|ORIG_RAX|EFLAGS|Code|PKRU)\b ?:"
 )
 _EDGE_HEAD = ("return_address", "callee")
-_EDGE_PLACE = re.compile(r"0x(?P<address>[0-9a-f]{1,16})$|(?P<module>[\w-]{1,64}):(?P<section>[\w.]{1,64})\+0x(?P<offset>[0-9a-f]{1,8})$")
+_EDGE_PLACE = re.compile(
+    r"0x(?P<address>[0-9a-f]{1,16})$|(?P<module>[\w-]{1,64}):(?P<section>[\w.]{1,64})\+0x(?P<offset>[0-9a-f]{1,8})$"
+)
 
 
 def read_text(path: Path) -> str:
@@ -83,7 +90,9 @@ def place_of(text: str) -> Place | None:
         return None
     if match["address"] is not None:
         return Place(address=int(match["address"], 16))
-    return Place(module=match["module"].replace("-", "_"), section=match["section"], offset=int(match["offset"], 16))
+    return Place(
+        module=match["module"].replace("-", "_"), section=match["section"], offset=int(match["offset"], 16)
+    )
 
 
 def _edge_list(path: str, text: str) -> Recording:
@@ -227,7 +236,9 @@ class _Reader:
             self._close()
             self._open = ChainKind.PERF
         file = match["file"]
-        kernel = file.startswith("[") or file.endswith((".ko", ".ko.xz", ".ko.zst", ".ko.gz")) or "vmlinu" in file
+        kernel = (
+            file.startswith("[") or file.endswith((".ko", ".ko.xz", ".ko.zst", ".ko.gz")) or "vmlinu" in file
+        )
         if not kernel or file in ("[unknown]", "[vdso]", "[stack]", "[heap]", "[vsyscall]"):
             self.left_out[USER] += 1
             return
@@ -288,7 +299,12 @@ class _Reader:
         caller = Place(symbol=match["caller"], module=module)
         back = None
         if match["offset"]:
-            back = Place(symbol=match["caller"], offset=int(match["offset"], 16), size=int(match["size"], 16), module=module)
+            back = Place(
+                symbol=match["caller"],
+                offset=int(match["offset"], 16),
+                size=int(match["size"], 16),
+                module=module,
+            )
         self.pairs[back, None if back else caller, callee] += 1
 
     # ------------------------------------------------------------ chains
@@ -306,5 +322,3 @@ class _Reader:
             self.chains.append(RecordedChain(name, self._open, tuple(self._rows)))
         self._open, self._skip = None, False
         self._rows = []
-
-

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stackfit.calls.model import Calls, Rung
 from stackfit.image.model import InputError, Program
@@ -180,7 +179,9 @@ class Resolver:
             )
 
 
-def resolve(program: Program, code: Code, calls: Calls, graph: Graph, recordings: Sequence[Recording]) -> Traces:
+def resolve(
+    program: Program, code: Code, calls: Calls, graph: Graph, recordings: Sequence[Recording]
+) -> Traces:
     """All recordings of one kernel. InputError: one is of another kernel."""
     edges: Counter[tuple[int, int, int]] = Counter()
     first, names, kinds = [0], [], []
@@ -193,7 +194,8 @@ def resolve(program: Program, code: Code, calls: Calls, graph: Graph, recordings
         if recording.build_id and kernel.build_id and recording.build_id != kernel.build_id:
             raise InputError(
                 recording.path,
-                f"recorded on the kernel with build-id {recording.build_id}; {kernel.path} has {kernel.build_id}",
+                f"recorded on the kernel with build-id {recording.build_id};"
+                f" {kernel.path} has {kernel.build_id}",
             )
         marks.extend(recording.marks)
         left_out.update(recording.left_out)
@@ -216,23 +218,19 @@ def resolve(program: Program, code: Code, calls: Calls, graph: Graph, recordings
     columns = list(zip(*rows, strict=True)) if rows else [(), (), (), (), ()]
     problems = sorted(resolver.problems)
     return Traces(
-        back=_array([key[0] for key, _ in ordered], np.uint64),
-        caller=_array([key[1] for key, _ in ordered], np.int32),
-        callee=_array([key[2] for key, _ in ordered], np.int32),
-        count=_array([count for _, count in ordered], np.int64),
-        first=_array(first, np.int64),
+        back=np.array([key[0] for key, _ in ordered], np.uint64),
+        caller=np.array([key[1] for key, _ in ordered], np.int32),
+        callee=np.array([key[2] for key, _ in ordered], np.int32),
+        count=np.array([count for _, count in ordered], np.int64),
+        first=np.array(first, np.int64),
         names=tuple(names),
-        kind=_array(kinds, np.uint8),
-        function=_array(columns[0], np.int32),
-        address=_array(columns[1], np.uint64),
-        depth=_array(columns[2], np.int32),
-        size=_array(columns[3], np.int32),
-        interrupted=_array(columns[4], np.bool_),
+        kind=np.array(kinds, np.uint8),
+        function=np.array(columns[0], np.int32),
+        address=np.array(columns[1], np.uint64),
+        depth=np.array(columns[2], np.int32),
+        size=np.array(columns[3], np.int32),
+        interrupted=np.array(columns[4], np.bool_),
         marks=tuple(marks),
         left_out=dict(left_out),
         unresolved=tuple(problems[:_MOST_LISTED]),
     )
-
-
-def _array(values: Sequence[int], kind: type) -> NDArray[np.generic]:
-    return np.array(values, kind)

@@ -1,8 +1,9 @@
 """What recordings show to have run: edges of the call graph, functions, and how deep each context got.
 
-An edge is *seen* when a recorded call or a recorded chain passes it, tail jumps on the way included. Calls from
-open sites are edges that the graph does not have: they are added. Nothing else is: a function tracer does not see
-calls into what it cannot trace (assembly, `noinstr` code, in Linux most of lib/), so they are missing.
+An edge is *seen* when a recorded call or a recorded chain passes it, tail jumps on the way included. Calls
+from open sites are edges that the graph does not have: they are added. Nothing else is: a function tracer
+does not see calls into what it cannot trace (assembly, `noinstr` code, in Linux most of lib/), so they are
+missing.
 """
 
 from __future__ import annotations

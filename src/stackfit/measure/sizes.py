@@ -1,25 +1,26 @@
 """Frame sizes that ftrace's stack tracer recorded, held against the static depth at the same return address.
 
 kernel/trace/trace_stack.c prints, for each return address, how far its place on the stack is from the next
-one's: the caller's depth at that call. Where it differs, one of these rules says why, or the analysis is wrong:
+one's: the caller's depth at that call. Where it differs, one of these rules says why, or the analysis
+is wrong:
 
 entered         row 0 is the function that had just been entered: its frame is not there yet, and what the row
                 counts is the tracer's own. The depth is therefore row 1's.
-entry           the outermost row also holds what hardware and entry code push (struct pt_regs), and the padding
-                above it. Its size is that, exactly.
-copied          i386's ftrace entry code pushes the return address of row 1 once more, two words below; that is
-                what the tracer finds
+entry           the outermost row also holds what hardware and entry code push (struct pt_regs), and the
+                padding above it. Its size is that, exactly.
+copied          i386's ftrace entry code pushes the return address of row 1 once more, two words below; that
+                is what the tracer finds
 tracer          rows of the tracer itself: an interrupt hit it at work; such a chain is not taken for a depth
-exception       an entry stub and the instruction that it interrupted: together the depth there, the frame that
-                the CPU and the stub push, and the CPU's alignment
+exception       an entry stub and the instruction that it interrupted: together the depth there, the frame
+                that the CPU and the stub push, and the CPU's alignment
 variable        a frame whose size is not constant (the random offset of do_syscall_64): at most its bound
-realigned       a frame aligned at run time: at most its static worst, and less by no more than the alignment.
-                gcc pushes the return address of such a function again, below the gap, where the tracer finds it
-                first: the caller's row is larger then by what this one is smaller (counted under stale)
+realigned       a frame aligned at run time: at most its static worst, less by no more than the alignment. gcc
+                pushes the return address of such a function again, below the gap, where the tracer finds it
+                first: the caller's row is then larger by what this one is smaller (counted under stale)
 hidden          functions that the unwinder does not show (assembly, on i386 whatever keeps no frame pointer)
                 are in the row above: the difference is their depth on a way of the call graph
-stale           the tracer looks for a return address by value, and finds a copy that an earlier call has left:
-                off by a few words, which rows next to it make up for
+stale           the tracer looks for a return address by value, and finds a copy that an earlier call has
+                left: off by a few words, which rows next to it make up for
 """
 
 from __future__ import annotations
@@ -158,7 +159,7 @@ class _Checker:
         return sorted({int(calls.depth[site]) for site in mine}, reverse=True)
 
     def _is_entry(self, size: int, depths: list[int]) -> bool:
-        """The entry frame, the return address into entry code, and padding; or a boot stack's first function."""
+        """The entry frame, a return address, and padding; or the first function of a boot stack."""
         base = self.user + self.word
         return size - base in _PADDINGS or any(size - depth in _PADDINGS for depth in depths)
 
@@ -187,15 +188,17 @@ class _Checker:
                 checks[which] = RowCheck(one.chain, one.row, one.size, depths[0] if depths else -1, rule)
 
     def _tracer(self, rows: list[int], checks: list[RowCheck]) -> None:
-        """An interrupt hit the tracer: its entry code, the tracer, the function that it had been called from, and
-        that one's caller, whose return address the tracer has pushed again."""
+        """An interrupt hit the tracer: its entry code, the tracer, the function that it had been called from,
+        and that one's caller, whose return address the tracer has pushed again."""
         for position in range(1, len(rows)):
             if not self.entries.is_trampoline(rows[position]):
                 continue
             first = position - 1 if self.entries.vector(rows, position - 1) is not None else position
             for which in range(first, min(position + 3, len(rows))):
                 one = checks[which]
-                if one.rule is Rule.UNEXPLAINED and (which < position + 2 or one.size - one.depth == 2 * self.word):
+                if one.rule is Rule.UNEXPLAINED and (
+                    which < position + 2 or one.size - one.depth == 2 * self.word
+                ):
                     checks[which] = RowCheck(one.chain, one.row, one.size, one.depth, Rule.TRACER)
 
     def _holds(self, depths: list[int], total: int) -> bool:
@@ -245,7 +248,8 @@ class _Checker:
         return range(0)
 
     def _adds_up(self, rows: list[int], checks: list[RowCheck], window: range) -> bool:
-        rest, taken, room, limit = 0, 0, 0, 0  # off by: rows of constant size, others; what these may be off by
+        # Off by: rows of constant size, others; what these may be off by.
+        rest, taken, room, limit = 0, 0, 0, 0
         for other in window:
             one = checks[other]
             if one.rule is Rule.ENTRY or one.rule is Rule.EXCEPTION:

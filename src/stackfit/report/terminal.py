@@ -189,10 +189,8 @@ def _print_recorded(console: Console, analysis: Analysis) -> None:
     for layout in analysis.verdicts:
         for need in layout.stacks:
             if need.measured_by:
-                line(
-                    console,
-                    f"  {layout.layout.name} {need.stack.name}: {bytes_text(need.measured)} by {need.measured_by}",
-                )
+                where = f"{layout.layout.name} {need.stack.name}"
+                line(console, f"  {where}: {bytes_text(need.measured)} by {need.measured_by}")
     found = analysis.defects(analysis.composer.context_needs(analysis.layouts[0]))
     for text in found:
         line(console, f"defect: {text}", "bold red")

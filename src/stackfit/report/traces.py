@@ -57,7 +57,9 @@ def trace_json(analysis: Analysis) -> Json:
         "chains": chains,
         "sizes": {
             "counts": {rule.label: sizes.counts[rule] for rule in Rule},
-            "rows": [_row(analysis, check) for check in sizes.rows if check.rule not in (Rule.ENTERED, Rule.ENTRY)],
+            "rows": [
+                _row(analysis, check) for check in sizes.rows if check.rule not in (Rule.ENTERED, Rule.ENTRY)
+            ],
         },
         "calls": {
             "distinct": known,
@@ -107,7 +109,12 @@ def print_trace(console: Console, document: Json) -> None:
     deepest = sorted((one for one in chains if one["measured"] is not None), key=lambda one: -one["whole"])
     if deepest:
         rows = [
-            [bytes_text(one["whole"]), " or ".join(one["contexts"][:3]) or "—", str(one["rows"]), clean(one["name"])]
+            [
+                bytes_text(one["whole"]),
+                " or ".join(one["contexts"][:3]) or "—",
+                str(one["rows"]),
+                clean(one["name"]),
+            ]
             for one in deepest[:_SHOWN]
         ]
         print_table(
@@ -118,16 +125,21 @@ def print_trace(console: Console, document: Json) -> None:
         )
     if any(one["kind"] == ChainKind.STACK_TRACER.label for one in chains):
         rows = [[name, number_text(count)] for name, count in sizes["counts"].items() if count]
-        print_table(console, "Recorded frame sizes against static depths", [("rule", "left"), ("rows", "right")], rows)
+        print_table(
+            console, "Recorded frame sizes against static depths", [("rule", "left"), ("rows", "right")], rows
+        )
     rows = [[name, number_text(count)] for name, count in calls["counts"].items() if count]
     if rows:
-        print_table(console, "Recorded calls in the call graph", [("how", "left"), ("distinct", "right")], rows)
+        print_table(
+            console, "Recorded calls in the call graph", [("how", "left"), ("distinct", "right")], rows
+        )
         closed = calls["distinct"] - calls["open"]
         if closed:
             line(
                 console,
-                f"in the graph: {number_text(calls['in_graph'])} of {number_text(closed)} at sites that are not open"
-                f" ({100 * calls['in_graph'] / closed:.2f} %), {number_text(calls['open'])} at open sites",
+                f"in the graph: {number_text(calls['in_graph'])} of {number_text(closed)} at sites that are"
+                f" not open ({100 * calls['in_graph'] / closed:.2f} %),"
+                f" {number_text(calls['open'])} at open sites",
             )
     for reason, count in document["left_out"].items():
         line(console, f"left out: {number_text(count)} {reason}")
@@ -169,7 +181,11 @@ def coverage_json(analysis: Analysis) -> Json:
     graph, ran = analysis.graph, analysis.exercised
     needs = analysis.composer.context_needs(analysis.layouts[0], chains=True)
     chains = [
-        (need.context.title + (f" on {need.stack}" if need.context.interrupt else ""), need.entry_bytes, need.chain)
+        (
+            need.context.title + (f" on {need.stack}" if need.context.interrupt else ""),
+            need.entry_bytes,
+            need.chain,
+        )
         for need in needs
         if need.chain is not None
     ]
@@ -232,8 +248,8 @@ def print_coverage(console: Console, document: Json) -> None:
     never = [one for one in contexts if one["first_unseen"] is not None]
     line(
         console,
-        f"{number_text(len(contexts))} contexts under {document['layout']}: every call of the deepest direct chain"
-        f" was seen in {number_text(len(contexts) - len(never))}",
+        f"{number_text(len(contexts))} contexts under {document['layout']}: every call of the deepest"
+        f" direct chain was seen in {number_text(len(contexts) - len(never))}",
     )
     rows = [
         [
@@ -252,7 +268,8 @@ def print_coverage(console: Console, document: Json) -> None:
         console,
         "Deepest never seen",
         [("context", "left"), ("measured", "right"), ("composed", "right"), ("direct chain", "right"),
-         ("calls seen", "right"), ("bytes seen", "right"), ("seen down to", "right"), ("first call not seen", "left")],
+         ("calls seen", "right"), ("bytes seen", "right"), ("seen down to", "right"),
+         ("first call not seen", "left")],
         rows,
     )  # fmt: skip
     nexts = Counter(

@@ -169,7 +169,9 @@ class Composer:
             stack=stack,
             parts=parts,
             measured=measured,
-            composed=self.ladder.stack_composed(layout, stack, placement) if self.ladder is not None else None,
+            composed=self.ladder.stack_composed(layout, stack, placement)
+            if self.ladder is not None
+            else None,
             direct=sum(part.total for part in parts),
             bound=bound,
             hops=self._curve(everything, exceptions, hops),

@@ -7,6 +7,7 @@ then counts as many as were seen, and the ladder's defects say so.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -47,9 +48,9 @@ class Ladder:
         self.names = code.functions.names
         limits = applied.limits
         # Recursion that was seen without a budget is counted as often as it was seen.
-        times = np.where(
-            (limits.times == 0) & (observed.times > 1), observed.times, limits.times
-        ).astype(np.int32)
+        times = np.where((limits.times == 0) & (observed.times > 1), observed.times, limits.times).astype(
+            np.int32
+        )
         times = np.where(limits.times > 0, np.maximum(times, observed.times), times).astype(np.int32)
         self.refuted = np.flatnonzero((limits.times > 0) & (observed.times > limits.times))
         self.budgets = limits.times
@@ -131,7 +132,7 @@ def ladder_defects(needs: Sequence[ContextNeed | StackNeed], titles: Sequence[st
         if need.bound is not None and not need.open:
             rungs.append(("bound", need.bound))
         known = [(name, value) for name, value in rungs if value is not None]
-        for (low, lower), (high, higher) in zip(known, known[1:], strict=False):
+        for (low, lower), (high, higher) in itertools.pairwise(known):
             if lower > higher:
                 found.append(f"{title}: {low} {lower} B is above {high} {higher} B")
     return found
