@@ -55,7 +55,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
     option(
         "--memory", type=_number(48, 1 << 20), default=384, metavar="MIB", help="of the guest (default 384)"
     )
-    option("--cpus", type=_number(1, 64), default=2, metavar="N", help="of the guest (default 2)")
+    option("--cpus", type=_number(1, 64), default=1, metavar="N", help="of the guest (default 1)")
     option("--cmdline", default="", metavar="WORDS", help="added to the kernel's command line")
     option("--timeout", type=_number(1, 86400), default=900, metavar="SECONDS", help="default 900")
     option(

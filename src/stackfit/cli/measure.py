@@ -12,9 +12,11 @@ from stackfit.cli.options import (
     output_bytes,
     run_analysis,
 )
-from stackfit.measure.files import pack, traces_json
+from stackfit.measure.dump import open_dump, stack_marks
+from stackfit.measure.files import marks_traces_json, pack, traces_json
 from stackfit.pages.free import FILES, read_free_memory
 from stackfit.report.json import dumps
+from stackfit.report.marks import marks_json, print_marks
 from stackfit.report.pages import pages_json, print_pages
 from stackfit.report.terminal import make_console
 from stackfit.report.traces import coverage_json, print_coverage, print_trace, trace_json
@@ -37,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     coverage = kinds.add_parser("coverage", help=text, description=text)
     add_image_options(coverage, images=None)
     add_traces_option(coverage, required=True)
+    text = "how deep each task's stack has been, from a memory dump of a virtual machine (dump-guest-memory)"
+    dump = kinds.add_parser("dump", help=text, description=text)
+    dump.add_argument("file", metavar="FILE", help="ELF core written by QEMU's monitor, without paging")
+    dump.add_argument("--output", metavar="FILE", help="write the marks as a traces file, for --traces")
+    dump.add_argument("--json", metavar="FILE", help="write JSON there; - is standard output")
     text = "free memory: fragmentation by order, and how many more stacks fit now"
     pages = kinds.add_parser("pages", help=text, description=text)
     pages.add_argument(
@@ -50,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    return {"trace": _trace, "coverage": _coverage, "pages": _pages}[options.what](options)
+    return {"trace": _trace, "coverage": _coverage, "dump": _dump, "pages": _pages}[options.what](options)
 
 
 def _trace(options: argparse.Namespace) -> int:
@@ -72,6 +79,19 @@ def _coverage(options: argparse.Namespace) -> int:
         output(options.json, dumps(document))
     if options.json != "-":
         print_coverage(make_console(), document)
+    return 0
+
+
+def _dump(options: argparse.Namespace) -> int:
+    dump = open_dump(Path(options.file))
+    marks = stack_marks(dump)
+    document = marks_json(options.file, dump.machine.value, marks)
+    if options.output:
+        output_bytes(options.output, pack(marks_traces_json(dump.machine.value, marks)))
+    if options.json:
+        output(options.json, dumps(document))
+    if options.json != "-" and options.output != "-":
+        print_marks(make_console(), document)
     return 0
 
 

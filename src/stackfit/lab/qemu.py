@@ -26,7 +26,7 @@ class MachineOptions:
     """`memory` MiB, `timeout` seconds; `words` are added to the kernel's command line."""
 
     memory: int = 384
-    cpus: int = 2
+    cpus: int = 1
     timeout: int = 900
     words: str = ""
 

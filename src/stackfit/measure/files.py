@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import lzma
 from bisect import bisect_right
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from stackfit.isa.code import Code
 from stackfit.measure.model import ChainKind, Mark, Place, RecordedChain, RecordedRow, Recording, Traces
 from stackfit.measure.parse import parse_recording, place_of, read_text
 
-__all__ = ["SCHEMA", "pack", "read_recording", "traces_json"]
+__all__ = ["SCHEMA", "marks_traces_json", "pack", "read_recording", "traces_json"]
 
 SCHEMA = "stackfit.traces/1"
 Json = dict[str, Any]
@@ -119,12 +120,29 @@ def traces_json(program: Program, code: Code, traces: Traces) -> Json:
         "places": list(places),
         "edges": edges,
         "chains": chains,
-        "marks": [
-            {"stack": mark.stack, "owner": mark.owner, "bytes": mark.bytes, "size": mark.size}
-            for mark in traces.marks
-        ],
+        "marks": _marks(traces.marks),
         "left_out": dict(sorted(traces.left_out.items())),
     }
+
+
+def marks_traces_json(machine: str, marks: Sequence[Mark]) -> Json:
+    """The document of a traces file that has marks alone; a dump does not tell its kernel's build-id."""
+    return {
+        "schema": SCHEMA,
+        "image": {"machine": machine, "release": None, "build_id": None},
+        "modules": [],
+        "places": [],
+        "edges": [],
+        "chains": [],
+        "marks": _marks(marks),
+        "left_out": {},
+    }
+
+
+def _marks(marks: Sequence[Mark]) -> list[Json]:
+    return [
+        {"stack": mark.stack, "owner": mark.owner, "bytes": mark.bytes, "size": mark.size} for mark in marks
+    ]
 
 
 def _known(number: int) -> int | None:

@@ -101,7 +101,7 @@ struct pair {
 
 static struct recorder {
 	volatile unsigned asked, done; /* the reader sets done = asked once all is read */
-	volatile unsigned epoch, ready; /* ready: the tracer is there to read */
+	volatile unsigned epoch, ready, reading; /* ready: the tracer is there to read; reading: it is read */
 	unsigned long events, pages, lost, distinct, others;
 	struct pair pairs[SLOTS];
 } *recorder;
@@ -224,6 +224,7 @@ static void reader(void)
 	}
 	mlockall(MCL_CURRENT);
 	sched_setscheduler(0, SCHED_FIFO, &priority);
+	recorder->reading = 1;
 	for (;;) {
 		unsigned asked = recorder->asked, got = 0;
 
@@ -1978,12 +1979,13 @@ static void start_recording(void)
 	if (recorder == MAP_FAILED)
 		stop("memory");
 	recorder->epoch = 1; /* 0 is what came before */
+	sleep(1); /* what the workloads before have left to do in the background */
 	set(TRACEFS "tracing_on", "0");
 	set(TRACEFS "buffer_size_kb", sizeof(long) == 8 ? "20480" : "8192");
 	reader_pid = fork();
 	if (reader_pid == 0) {
 		while (!recorder->ready)
-			usleep(1000);
+			usleep(50000);
 		reader();
 		_exit(0);
 	}
@@ -1996,7 +1998,10 @@ static void start_recording(void)
 	 */
 	if (set(TRACEFS "current_tracer", "function") < 0)
 		stop("this kernel has no function tracer");
+	printf("lab: function tracer on\n");
 	recorder->ready = 1;
+	while (!recorder->reading)
+		usleep(50000);
 	tracing_on_fd = open(TRACEFS "tracing_on", O_WRONLY);
 }
 
@@ -2006,6 +2011,9 @@ static void write_pairs(double start)
 
 	trace_off();
 	kill(reader_pid, SIGKILL);
+	waitpid(reader_pid, NULL, 0);
+	set(TRACEFS "current_tracer", "nop");
+	printf("lab: recorded\n");
 	fprintf(out, "# seconds %.0f\n# events %lu\n# pages %lu\n# others %lu\n# lost %lu\n# distinct %lu\n", now() - start,
 		recorder->events, recorder->pages, recorder->others, recorder->lost, recorder->distinct);
 	for (unsigned i = 0; i < SLOTS; i++)
