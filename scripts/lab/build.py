@@ -15,6 +15,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from stackfit.lab.initramfs import newc
+
 CROSS = "i686-linux-gnu-"
 HERE = Path(__file__).resolve().parent
 
@@ -59,18 +61,6 @@ def build_kernel(lab: Path, source: Path, variant: str, jobs: int) -> Path:
     run(*make, "olddefconfig", log=out / "config.log")
     run(*make, f"-j{jobs}", "bzImage", log=out / "build.log")
     return out / "arch/x86/boot/bzImage"
-
-
-def newc(entries: list[tuple[str, int, bytes, int, int]]) -> bytes:
-    """A cpio archive (newc) of (path, mode, data, device major, device minor)."""
-    out = bytearray()
-    for inode, (path, mode, data, major, minor) in enumerate([*entries, ("TRAILER!!!", 0, b"", 0, 0)], 1):
-        name = path.encode() + b"\0"
-        fields = (inode, mode, 0, 0, 1, 0, len(data), 0, 0, major, minor, len(name), 0)
-        out += b"070701" + b"".join(b"%08X" % field for field in fields) + name
-        out += b"\0" * (-len(out) % 4) + data
-        out += b"\0" * (-len(out) % 4)
-    return bytes(out)
 
 
 def build_init(lab: Path) -> Path:

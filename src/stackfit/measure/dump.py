@@ -5,10 +5,10 @@ zero is the deepest point reached. What this cannot see makes a mark a lower lim
 frames that were reserved and not written.
 
 A dump is an ELF core as QEMU's monitor writes it (`dump-guest-memory`): physical memory in PT_LOAD segments,
-the registers of each virtual CPU in notes named QEMU. On x86-64 stacks are mapped page by page into the vmalloc
-area, so they are found through the page tables from CR3, each ending in a guard page; the same pages show again
-in the direct map, at its own distance. On i386 a stack is two adjacent pages in the direct map, and one that
-was freed and not written since cannot be told from one in use.
+the registers of each virtual CPU in notes named QEMU. On x86-64 stacks are mapped page by page into the
+vmalloc area, so they are found through the page tables from CR3, each ending in a guard page; the same pages
+show again in the direct map, at its own distance. On i386 a stack is two adjacent pages in the direct map,
+and one that was freed and not written since cannot be told from one in use.
 
 Sources: include/uapi/linux/magic.h (STACK_END_MAGIC), kernel/fork.c:alloc_thread_stack_node, QEMU
 target/i386/arch_dump.c (QEMUCPUState), Intel SDM 3A chapter 4 (paging).
@@ -76,12 +76,12 @@ def open_dump(path: Path) -> Dump:
 def _parse(path: str, data: NDArray[np.uint8]) -> Dump:
     head = data[:64].tobytes()
     if head[:4] != b"\x7fELF" or len(head) < 64 or head[5] != 1:
-        kind = (
+        hint = (
             " (a compressed kdump? dump-guest-memory without a format writes ELF)"
             if head[:8] == b"KDUMP   "
             else ""
         )
-        raise InputError(path, f"not an ELF core{kind}", 0)
+        raise InputError(path, f"not an ELF core{hint}", 0)
     wide = head[4] == 2
     kind_of, machine_of = struct.unpack_from("<HH", head, 16)
     if kind_of != 4 or machine_of not in _ELF:
@@ -90,16 +90,16 @@ def _parse(path: str, data: NDArray[np.uint8]) -> Dump:
         )
     if wide:
         table, size, count = struct.unpack_from("<Q", head, 32)[0], *struct.unpack_from("<HH", head, 54)
-        layout, names = "<IIQQQQQQ", (0, 2, 4, 5)  # type, offset, paddr, filesz
+        layout, columns = "<IIQQQQQQ", (0, 2, 4, 5)  # type, offset, paddr, filesz
     else:
         table, size, count = struct.unpack_from("<I", head, 28)[0], *struct.unpack_from("<HH", head, 42)
-        layout, names = "<IIIIIIII", (0, 1, 3, 4)
+        layout, columns = "<IIIIIIII", (0, 1, 3, 4)
     if size != struct.calcsize(layout) or count > _MOST_SEGMENTS or table + size * count > data.size:
         raise InputError(path, "program headers outside the file", table)
     segments, notes = [], []
     for index in range(count):
         fields = _unpack(layout, data, table + index * size)
-        kind, offset, physical, length = (fields[name] for name in names)
+        kind, offset, physical, length = (fields[column] for column in columns)
         if offset + length > data.size:
             raise InputError(path, f"cut short: segment {index} ends at {offset + length:#x}", data.size)
         if kind == 1 and length:

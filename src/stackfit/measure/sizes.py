@@ -257,10 +257,11 @@ class _Checker:
             if one.rule is Rule.VARIABLE or self._realigned(rows[other]):
                 taken += one.size - one.depth
                 room += (one.depth if one.rule is Rule.VARIABLE else _LARGEST_ALIGNMENT) - self.word
-            else:
+            elif one.size != one.depth:
                 rest += one.size - one.depth
-            # A function that aligns its frame pushes its return address again, below the gap.
-            limit += _LARGEST_ALIGNMENT if self._realigned(rows[other - 1]) else _MOST_STALE * self.word
+                # A function that aligns its frame pushes its return address again, below the gap.
+                limit += _MOST_STALE * self.word
+                limit += _LARGEST_ALIGNMENT if self._realigned(rows[other - 1]) else 0
         if rest % self.word:
             return False
         # The true size of a frame that is not constant is between its least and its static worst.
