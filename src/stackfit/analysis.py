@@ -25,8 +25,8 @@ from stackfit.contexts.model import Context
 from stackfit.frames.analyse import analyse_frames
 from stackfit.frames.model import Frames
 from stackfit.frames.witness import Witness, cfi_witness, orc_witness
-from stackfit.image.load import load_image, load_program
-from stackfit.image.model import InputError, Program
+from stackfit.image.load import check_same_build, load_image, load_program
+from stackfit.image.model import Image, InputError, Program
 from stackfit.image.pointers import code_pointers
 from stackfit.image.tables import Tables, read_tables
 from stackfit.isa.code import Code, decode_program
@@ -67,14 +67,14 @@ class Analysis:
     hops: int  # the curve's last number of indirect calls; 0 where no candidates are known
     hop_limit: int | None  # assumed on a chain; None: unlimited
     warnings: tuple[str, ...] = field(default=())
-    debug: str | Path | None = None  # ELF with DWARF of the same build
+    debug: Image | None = None  # ELF with DWARF of the same build
 
     @cached_property
     def witnesses(self) -> list[Witness]:
         """Unwind tables held against the depths: ORC where the images have it, CFI of a debug companion."""
         found = [orc_witness(self.program, self.code, self.frames)]
         if self.debug is not None:
-            found.append(cfi_witness(self.code, self.frames, self.program.images[0], load_image(self.debug)))
+            found.append(cfi_witness(self.code, self.frames, self.program.images[0], self.debug))
         return [one for one in found if one is not None]
 
     @cached_property
@@ -128,7 +128,7 @@ def analyse(
     `images[0]` is the kernel, further ones its modules. Without a layout the one that the kernel runs with
     is taken. The shipped assumptions always apply; files given override them entry by entry. `hops`: the
     greatest number of indirect calls on a chain (default: as the assumptions say, else UNLIMITED). `debug`:
-    an ELF file of the same build with DWARF, as a witness. `indirect`: what candidates of indirect calls may
+    an ELF file of the same build with DWARF: types for indirect calls, and a witness of depths. `indirect`: what candidates of indirect calls may
     rest on. Raises InputError.
     """
     named = tuple(load_layout(str(name)) for name in layouts)
@@ -146,7 +146,10 @@ def analyse(
     pointers = code_pointers(program)
     frames = analyse_frames(code, tables, pointers)
     progress("resolving indirect calls", 0.6)
-    resolution = resolve_indirect(program, code, tables, frames, pointers, indirect)
+    companion = load_image(debug) if debug is not None else None
+    if companion is not None:
+        check_same_build(program.images[0], companion)
+    resolution = resolve_indirect(program, code, tables, frames, pointers, indirect, companion)
     progress("building the call graph", 0.7)
     vectors = find_vectors(code)
     chosen = _for_machine(program, named or (load_layout(default_layout(program.machine)),))
@@ -159,7 +162,7 @@ def analyse(
     has_hops = bool((edges.kind == EdgeKind.HOP).any())
     return Analysis(
         program, code, tables, frames, vectors, calls, edges, selected, chosen, curve if has_hops else 0,
-        limit, program.warnings, debug,
+        limit, program.warnings, companion,
     )  # fmt: skip
 
 

@@ -37,6 +37,7 @@ if not cython.compiled:
         MARK_EXTRA,
         MARK_JOIN,
         MARK_NEXT,
+        MARK_TOLD,
         MERGED,
         MOST_ARGUMENTS,
         NEXT_SLOT,
@@ -60,6 +61,7 @@ if not cython.compiled:
         STACKED,
         STATE_LIMIT,
         STATE_SIZE,
+        TOLD_SLOT,
         TYPED,
         UNKNOWN,
     )
@@ -654,6 +656,64 @@ def _stacked(
     return count
 
 
+@cython.cfunc
+def _told(
+    records: cython.longlong[:, ::1],
+    count: cython.int,
+    emit: cython.int,
+    row: cython.int,
+    state: cython.longlong[::1],
+    told_row: cython.const[cython.int][::1],
+    told_place: cython.const[cython.int][::1],
+    told_type: cython.const[cython.int][::1],
+    told_offset: cython.const[cython.longlong][::1],
+    kind: cython.const[cython.uchar][::1],
+    size: cython.const[cython.longlong][::1],
+) -> cython.int:
+    """Debug information says what local variables point to at a row: take its word where nothing is known,
+    and where the object is a larger one than was known of."""
+    i: cython.int = _find(told_row, row)
+    at: cython.int
+    goal: cython.longlong
+    offset: cython.longlong
+    new: cython.longlong
+    while i < told_row.shape[0] and told_row[i] == row:
+        goal = told_type[i]
+        offset = told_offset[i]
+        new = PROTOTYPE if kind[goal] == BTF_FUNC_PROTO else POINTER
+        if told_place[i] < REGISTERS:
+            at = 3 * told_place[i]
+        else:
+            at = _slot(state, told_place[i] - TOLD_SLOT) + 1
+        i += 1
+        if new == PROTOTYPE and offset:
+            continue
+        if told_place[i - 1] < REGISTERS or at > 0:
+            if state[at] == ORIGIN:
+                if emit and state[at + 2] == offset and kind[goal] in (BTF_STRUCT, BTF_UNION):
+                    count = _record(records, count, row, TYPED, goal, 0, ORIGIN, state[at + 1], 0)
+            elif state[at] == POINTER:
+                if (
+                    kind[goal] != BTF_STRUCT
+                    or size[goal] <= size[state[at + 1]]
+                    or offset < state[at + 2]
+                    or kind[state[at + 1]] == BTF_FUNC_PROTO
+                ):
+                    continue
+            elif state[at] == FIELD and (state[at + 2] < 0 or state[at + 2] >= size[state[at + 1]]):
+                # From a struct around the one at hand: it need not be a function's.
+                if new == PROTOTYPE:
+                    continue
+            elif state[at] != UNKNOWN:
+                continue
+            state[at] = new
+            state[at + 1] = goal
+            state[at + 2] = offset
+        else:
+            _save(state, told_place[i - 1] - TOLD_SLOT, new, goal, offset)
+    return count
+
+
 def follow_functions(
     work: cython.const[cython.int][::1],
     begin: cython.int,
@@ -698,6 +758,10 @@ def follow_functions(
     per_cpu_at: cython.const[cython.longlong][::1],
     per_cpu_type: cython.const[cython.int][::1],
     origin_type: cython.const[cython.int][::1],
+    told_row: cython.const[cython.int][::1],
+    told_place: cython.const[cython.int][::1],
+    told_type: cython.const[cython.int][::1],
+    told_offset: cython.const[cython.longlong][::1],
     order: cython.const[cython.int][::1],
     remembered: cython.int[::1],
     scratch: cython.longlong[::1],
@@ -713,6 +777,8 @@ def follow_functions(
     `arguments`: functions × 6 × 3, what the argument registers hold at its entry where no prototype says
     it. Types (types.py): `kind`, `named`, `link`, `size` (bytes) and parts of each. Variables of known
     type, ascending: `variable_at` (address), `per_cpu_at` (bytes from the start of the per-CPU area).
+    Debug information: `told_place`, at `told_row`, ascending, points to byte `told_offset` of an object of
+    `told_type`; a place is a register, or TOLD_SLOT and the depth of a slot.
     `order`: registers of the arguments. Scratch: `remembered` per row, all -1 (and so again afterwards),
     `scratch` (8 + 2 × STATE_SIZE), `states` (STATE_LIMIT of them), `waiting` (2 + 3 × STATE_LIMIT).
     """
@@ -834,6 +900,11 @@ def follow_functions(
                         else:
                             count = _leave(records, count, remembered, states, extra_to[i], state)
                         i += 1
+                if mark & MARK_TOLD:
+                    count = _told(
+                        records, count, emit, row, state, told_row, told_place, told_type, told_offset, kind,
+                        size,
+                    )  # fmt: skip
                 after = row + 1
                 if mark & MARK_NEXT:
                     after = next_to[_find(next_row, row)]

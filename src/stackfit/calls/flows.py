@@ -23,6 +23,7 @@ from stackfit.calls.flow_constants import (
     EMBEDS,
     GLOBAL,
     HOLDS,
+    MARK_TOLD,
     MOST_ARGUMENTS,
     ORIGIN,
     POINTER,
@@ -33,6 +34,7 @@ from stackfit.calls.flow_constants import (
     TYPED,
 )
 from stackfit.calls.registers import thunk_registers
+from stackfit.calls.told import told_places
 from stackfit.calls.types import Field, TypeLayout
 from stackfit.frames.analyse import function_roles, special_rows
 from stackfit.frames.model import Frames
@@ -81,10 +83,14 @@ class Walk:
         self._entered[list(taken)] = True
         self._code, self._types = code, types
         self._work = np.flatnonzero((functions.parent < 0) & ~functions.piece).astype(np.int32)
+        told = told_places(code, types, special.marks)
+        marks = special.marks.copy()
+        marks[told.row] |= MARK_TOLD
+        self._told = (told.row, told.place, told.goal, told.offset)
         self._rows = (
             table.operation, table.width, table.register, table.base, table.index, table.flags,
             table.clobbers, table.displacement, table.immediate, code.address.view(np.int64), table.length,
-            code.target, code.function, frames.depth, frames.stack, special.marks,
+            code.target, code.function, frames.depth, frames.stack, marks,
         )  # fmt: skip
         self._functions = (
             code.first[:-1].astype(np.int32), functions.parent, functions.piece.view(np.uint8),
@@ -130,7 +136,7 @@ class Walk:
             records = np.empty((room, RECORD_SIZE), np.int64)
             arrays: list[NDArray[Any]] = [
                 *self._rows, *self._functions, arguments, *self._tables, at, kinds, self._types.per_cpu_at,
-                self._types.per_cpu_type, origins, *self._scratch, records,
+                self._types.per_cpu_type, origins, *self._told, *self._scratch, records,
             ]  # fmt: skip
             done, count = follow_functions(self._work.data, begin, *[array.data for array in arrays])
             if done:

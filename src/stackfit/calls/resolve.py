@@ -30,7 +30,7 @@ from stackfit.calls.static_calls import STATIC_CALL_UPDATE
 from stackfit.calls.types import Field, TypeLayout, read_types
 from stackfit.frames.model import Frames
 from stackfit.image.btf import Kind
-from stackfit.image.model import Machine, Program
+from stackfit.image.model import Image, Machine, Program
 from stackfit.image.tables import Tables
 from stackfit.isa.code import Code
 from stackfit.isa.effects import FLAG_MEMORY, NO_REGISTER, RIP, Operation
@@ -85,27 +85,38 @@ def resolve_indirect(
     frames: Frames,
     pointers: NDArray[np.uint64],
     mode: Indirect = Indirect.TYPED,
+    debug: Image | None = None,
 ) -> Resolution:
-    """Indirect calls and jumps that can be resolved. Nothing without BTF, and on i386."""
+    """Indirect calls and jumps that can be resolved. Nothing without types, and on i386. `debug`: the kernel's
+    debug information."""
     if program.machine is not Machine.X86_64:
         return Resolution({}, {})
-    types = read_types(program, code.functions)
+    types = read_types(program, code.functions, debug)
     if types is None:
         return Resolution({}, {})
     taken = _taken_in_code(code)
     walk = Walk(code, tables, frames, pointers, taken, types)
-    flows = walk.follow({})
+    flows = walk.follow(types.variables)
     data = read_data(program, code.functions)
-    placed = place_functions(data, types, code.functions, _objects(flows))
+    placed = place_functions(data, types, code.functions, _objects(flows, types))
     for _ in range(_ROUNDS):
-        flows = walk.follow(placed.variables, flows)
-    placed = place_functions(data, types, code.functions, _objects(flows))
+        flows = walk.follow({**placed.variables, **types.variables}, flows)
+    placed = place_functions(data, types, code.functions, _objects(flows, types))
     return _Resolver(code, types, flows, data, placed, taken, mode).resolve()
 
 
-def _objects(flows: Flows) -> list[tuple[int, int]]:
+def _objects(flows: Flows, types: TypeLayout) -> list[tuple[int, int]]:
+    """(address, type): what debug information says of variables, and elsewhere what their uses say."""
     records = flows.records[flows.records[:, _SINK] == flow.OBJECT]
-    return sorted(set(zip(records[:, _A].tolist(), records[:, _SINK_A].tolist(), strict=True)))
+    uses = sorted(set(zip(records[:, _A].tolist(), records[:, _SINK_A].tolist(), strict=True)))
+    starts = sorted(types.variables)
+    ends = [start + int(types.size[types.variables[start]]) for start in starts]
+
+    def is_told(address: int) -> bool:
+        at = bisect_right(starts, address) - 1
+        return at >= 0 and (address == starts[at] or address < ends[at])
+
+    return [*types.variables.items(), *(use for use in uses if not is_told(use[0]))]
 
 
 def _taken_in_code(code: Code) -> set[int]:
@@ -214,7 +225,8 @@ class _Resolver:
                 (place,) = places
                 outside = place[0] == flow.FIELD and not 0 <= place[2] < self._types.size[place[1]]
                 arguments = tuple(sorted(handed.get(row, ()))) if outside else ()
-                heads = self._hooks.heads_in(int(self._code.function[row])) if outside else ()
+                hooked = outside or (place[0] == flow.FIELD and place[1] in self._hooks.types)
+                heads = self._hooks.heads_in(int(self._code.function[row])) if hooked else ()
                 key = (place, arguments, heads)
                 if key not in answers:
                     answers[key] = self._answer(place, arguments, heads)
@@ -307,6 +319,8 @@ class _Resolver:
                 return Resolved(Rung.GLOBAL, tuple(sorted(members)), f"data at {a & (1 << 64) - 1:#x}")
         if self._mode is Indirect.STRICT:
             return None
+        if kind == flow.FIELD and heads and a in self._hooks.types:
+            return self._on_lists(heads)
         if kind == flow.FIELD and not 0 <= b < types.size[a]:
             return self._in_container(a, b, arguments, heads)
         if kind == flow.GLOBAL:
@@ -332,6 +346,13 @@ class _Resolver:
         if kind == flow.FIELD or (kind == flow.PARAMETER and a in self._taken):
             members = members | self._strays(place, prototype)
         return Resolved(rung, tuple(sorted(members)), name)
+
+    def _on_lists(self, heads: tuple[int, ...]) -> Resolved:
+        """Security hooks on the lists that a function names."""
+        members = set().union(*(self._hooks.functions[head] for head in heads))
+        name = self._types.describe(self._hooks.entry)
+        place = f"hooks of {name} on the list at {heads[0] & (1 << 64) - 1:#x}"
+        return Resolved(Rung.LIST, tuple(sorted(members)), place)
 
     def _of_prototype(self, prototype: int) -> tuple[int, ...]:
         return tuple(sorted(self._by_prototype.get(prototype, ())))
@@ -404,9 +425,7 @@ class _Resolver:
         unknown = False
         for outer, field in self._around(struct, offset):
             if heads and outer == self._hooks.entry:
-                members = set().union(*(self._hooks.functions[head] for head in heads))
-                place = f"hooks of {types.describe(outer)} on the list at {heads[0] & (1 << 64) - 1:#x}"
-                return Resolved(Rung.LIST, tuple(sorted(members)), place)
+                return self._on_lists(heads)
             prototype = self._prototype_of((flow.FIELD, *field))
             if field in names or (prototype and not self._takes(prototype, arguments)):
                 continue
@@ -496,11 +515,13 @@ class _SecurityHooks:
     (include/linux/lsm_hooks.h), and a caller (security/security.c) names the head of the one list that it
     walks.
 
-    `functions`: head → hooks on its list. `entry`: the struct's id, 0 without one.
+    `functions`: head → hooks on its list. `entry`: the struct's id, 0 without one; `types`: that and the
+    union of hooks in it.
     """
 
     def __init__(self, code: Code, types: TypeLayout, data: Data, placed: Placed) -> None:
         self.entry = 0
+        self.types = set[int]()
         self.functions = defaultdict[int, set[int]](set)
         self._named: dict[int, set[int]] = defaultdict(set)
         for struct in np.flatnonzero((types.kind == Kind.STRUCT) & (types.named > 0)).tolist():
@@ -513,6 +534,7 @@ class _SecurityHooks:
             for part in types.types.parts(self.entry)
             if types.kind[types.part_type[part]] == Kind.UNION
         ]
+        self.types = {self.entry, *hooks}
         heads = dict(zip(data.place.tolist(), data.value.tolist(), strict=True))
         for hook in hooks:
             for row, function in placed.fields.get((hook, 0), {}).items():

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackfit.image.btf import Kind, Types, join_types, read_btf
+from stackfit.image.dwarf import read_dwarf
 from stackfit.image.functions import Functions
-from stackfit.image.model import Program
+from stackfit.image.model import Image, Program
 
 __all__ = ["PER_CPU", "Field", "TypeLayout", "read_types"]
 
@@ -34,6 +35,7 @@ _FLOAT = int(Kind.FLOAT)
 _MOST_PARAMETERS = 64  # a prototype with more is the same as itself alone
 _REGISTERS = 6  # for arguments
 _SEVERAL = -2
+_CLONES = (".isra.", ".constprop.", ".part.")
 _MOST_CONTAINERS = 1 << 14  # places of one struct within others
 _MOST_PARTS = 1 << 12  # function pointers of one struct that are looked at
 _MOST_DEEP = 8  # structs within structs
@@ -48,7 +50,8 @@ class TypeLayout:
     members of structs and unions, parameters of prototypes: rows `part_first[n]` to `part_first[n + 1]`;
     `part_at` in bytes, -1 for a bit field. `prototype`: of each function of the program, 0 unknown.
     `per_cpu_at`: bytes from the start of the per-CPU area, ascending; `per_cpu_type`: the type of the
-    variable there.
+    variable there. From debug information, else empty: `variables`, address → type of the kernel's global
+    ones; `locals`, int64[n, 5] as image/dwarf.py has them.
     """
 
     types: Types
@@ -64,6 +67,8 @@ class TypeLayout:
     ambiguous: dict[int, tuple[int, ...]]
     per_cpu_at: NDArray[np.int64]
     per_cpu_type: NDArray[np.int32]
+    variables: dict[int, int] = field(default_factory=dict)
+    locals: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 5), np.int64))
     _leaves: dict[Field, tuple[int, Field] | None] = field(default_factory=dict)
     _pointers: dict[Field, set[int]] = field(default_factory=dict)
 
@@ -357,17 +362,22 @@ def _function_pointers(types: TypeLayout) -> dict[Field, list[int]]:
     return dict(found)
 
 
-def read_types(program: Program, functions: Functions) -> TypeLayout | None:
-    """The types that the program's images carry (.BTF); None: the kernel carries none."""
-    kernel = read_btf(program.images[0])
+def read_types(program: Program, functions: Functions, debug: Image | None = None) -> TypeLayout | None:
+    """The types that the program's images carry (.BTF), and those of the kernel's debug information (DWARF) in
+    a companion file; None: neither is there. InputError: what is there is damaged."""
+    btf = read_btf(program.images[0])
+    dwarf = read_dwarf(debug, btf) if debug is not None else None
+    kernel = btf if btf is not None else dwarf.types if dwarf is not None else None
     if kernel is None:
         return None
     modules, owners = [], []
     for index, image in enumerate(program.images[1:], 1):
-        rows = read_btf(image, kernel)
+        rows = read_btf(image, btf) if btf is not None else None
         if rows is not None and (rows.begin, rows.strings_begin) == (len(kernel.kind), len(kernel.strings)):
             modules.append(rows)
             owners.append(index)
+    if dwarf is not None and btf is not None:
+        modules.append(dwarf.types)
     types, shifts = join_types(kernel, modules)
     same = _same(types)
     resolved = same[types.resolved]
@@ -382,10 +392,19 @@ def read_types(program: Program, functions: Functions) -> TypeLayout | None:
     ).astype(np.int64)
     begins = [(0, 1, len(kernel.kind))] + [
         (image, one.begin + shift, one.begin + shift + len(one.kind))
-        for image, one, shift in zip(owners, modules, shifts, strict=True)
+        for image, one, shift in zip(owners, modules, shifts, strict=False)
     ]
     per_cpu = _per_cpu(types, len(kernel.kind), resolved)
     prototype, ambiguous = _prototypes(types, functions, begins, resolved)
+    variables, places = dict[int, int](), np.empty((0, 5), np.int64)
+    if dwarf is not None:
+        shift = shifts[-1] if btf is not None else 0
+        tables = (dwarf.functions, dwarf.variables, dwarf.locals)
+        for table in tables:
+            table[:, -1] = resolved[table[:, -1] + np.where(table[:, -1] > 0, shift, 0)]
+        _compiled_prototypes(functions, dwarf.functions, prototype, ambiguous)
+        variables = {address: kind for address, kind in dwarf.variables.tolist() if kind}
+        places = dwarf.locals
     return TypeLayout(
         types=types,
         same=same,
@@ -400,7 +419,32 @@ def read_types(program: Program, functions: Functions) -> TypeLayout | None:
         ambiguous=ambiguous,
         per_cpu_at=np.array([at for at, _ in per_cpu], np.int64),
         per_cpu_type=np.array([kind for _, kind in per_cpu], np.int32),
+        variables=variables,
+        locals=places,
     )
+
+
+def _compiled_prototypes(
+    functions: Functions,
+    told: NDArray[np.int64],
+    prototype: NDArray[np.int32],
+    ambiguous: dict[int, tuple[int, ...]],
+) -> None:
+    """Prototypes of the kernel's functions by their addresses, where their names do not tell. A clone has
+    other parameters than the function that it was made of."""
+    for address, kind in told.tolist():
+        index = functions.at(address & (1 << 64) - 1)
+        if (
+            index >= 0
+            and not prototype[index]
+            and not any(
+                mark in name
+                for name in (functions.names[index], *functions.aliases[index])
+                for mark in _CLONES
+            )
+        ):
+            prototype[index] = kind
+            ambiguous.pop(index, None)
 
 
 def _addressable(types: Types) -> NDArray[np.bool_]:
