@@ -128,8 +128,8 @@ def analyse(
     `images[0]` is the kernel, further ones its modules. Without a layout the one that the kernel runs with
     is taken. The shipped assumptions always apply; files given override them entry by entry. `hops`: the
     greatest number of indirect calls on a chain (default: as the assumptions say, else UNLIMITED). `debug`:
-    an ELF file of the same build with DWARF: types for indirect calls, and a witness of depths. `indirect`: what candidates of indirect calls may
-    rest on. Raises InputError.
+    an ELF file of the same build with DWARF: types for indirect calls, and a witness of depths. `indirect`:
+    what candidates of indirect calls may rest on. Raises InputError.
     """
     named = tuple(load_layout(str(name)) for name in layouts)
     for layout in named:

@@ -87,8 +87,8 @@ def resolve_indirect(
     mode: Indirect = Indirect.TYPED,
     debug: Image | None = None,
 ) -> Resolution:
-    """Indirect calls and jumps that can be resolved. Nothing without types, and on i386. `debug`: the kernel's
-    debug information."""
+    """Indirect calls and jumps that can be resolved. Nothing without types, and on i386. `debug`: a companion
+    of the kernel with its debug information."""
     if program.machine is not Machine.X86_64:
         return Resolution({}, {})
     types = read_types(program, code.functions, debug)

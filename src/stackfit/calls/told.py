@@ -30,8 +30,8 @@ _MOST_JOINS = 1 << 24  # in all ranges together
 
 @dataclass(frozen=True, eq=False)
 class Told:
-    """At `row` (ascending), `place` (a register, or TOLD_SLOT and the depth of a slot) points to byte `offset`
-    of an object of type `goal`."""
+    """At `row` (ascending), `place` (a register, or TOLD_SLOT and a slot's depth) points to byte `offset` of
+    an object of type `goal`."""
 
     row: NDArray[np.int32]
     place: NDArray[np.int32]

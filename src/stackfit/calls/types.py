@@ -363,8 +363,8 @@ def _function_pointers(types: TypeLayout) -> dict[Field, list[int]]:
 
 
 def read_types(program: Program, functions: Functions, debug: Image | None = None) -> TypeLayout | None:
-    """The types that the program's images carry (.BTF), and those of the kernel's debug information (DWARF) in
-    a companion file; None: neither is there. InputError: what is there is damaged."""
+    """The types that the program's images carry (.BTF), and those of the kernel's debug information (DWARF)
+    in a companion file; None: neither is there. InputError: what is there is damaged."""
     btf = read_btf(program.images[0])
     dwarf = read_dwarf(debug, btf) if debug is not None else None
     kernel = btf if btf is not None else dwarf.types if dwarf is not None else None

@@ -26,6 +26,7 @@ cdef enum:
     AT_LOCATION = 0x2
     AT_NAME = 0x3
     AT_BYTE_SIZE = 0xb
+    AT_BIT_OFFSET = 0xc
     AT_BIT_SIZE = 0xd
     AT_LOW_PC = 0x11
     AT_HIGH_PC = 0x12

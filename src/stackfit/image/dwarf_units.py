@@ -11,6 +11,8 @@ sections 7.5 to 7.7; versions 2 to 4 by the same reader.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cython
 import numpy as np
 
@@ -20,6 +22,7 @@ if not cython.compiled:
     from stackfit.image.dwarf_constants import (
         AT_ABSTRACT_ORIGIN,
         AT_ADDR_BASE,
+        AT_BIT_OFFSET,
         AT_BIT_SIZE,
         AT_BYTE_SIZE,
         AT_COUNT,
@@ -656,6 +659,7 @@ class DwarfUnits:
         attribute: cython.longlong
         form: cython.longlong
         at_cfa: cython.bint
+        from_the_top: cython.longlong
         parents[0] = -1
         frames[0] = 0
         while self._at < self._end:
@@ -699,6 +703,7 @@ class DwarfUnits:
                     else:
                         self._entry[parent, CHILD] = entry
                     self._entry[parent, LAST] = entry
+                from_the_top = -1
                 spec = self._first[code]
                 while self._spec[spec, 1]:
                     attribute = self._spec[spec, 0]
@@ -715,6 +720,8 @@ class DwarfUnits:
                             self._entry[entry, LINK if attribute == AT_TYPE else ORIGIN] = self._value
                     elif attribute == AT_BYTE_SIZE:
                         self._entry[entry, SIZE] = self._value
+                    elif attribute == AT_BIT_OFFSET:
+                        from_the_top = self._value
                     elif attribute == AT_BIT_SIZE:
                         self._entry[entry, BITS] = self._value
                     elif attribute == AT_DECLARATION:
@@ -766,6 +773,11 @@ class DwarfUnits:
                         self._lists_base = self._value
                 if at_cfa:
                     self._entry[entry, FLAGS] |= CFA_FRAME
+                if tag == TAG_MEMBER and from_the_top >= 0:
+                    # Before DWARF 4: bits from the most significant one of a storage unit.
+                    self._entry[entry, VALUE] += (
+                        8 * self._entry[entry, SIZE] - from_the_top - self._entry[entry, BITS]
+                    )
             if self._has_children[code]:
                 level += 1
                 if level >= DEEPEST:
@@ -928,7 +940,7 @@ class DwarfUnits:
         """The number of a type's entry; 0 of none (void)."""
         return self._id[entry] if entry >= 0 else 0
 
-    def types(self) -> tuple[object, object]:
+    def types(self) -> tuple[Any, Any]:
         """The unit's types that none before it had, numbered on from the last one: int64[n, 6] kind (as in
         BTF), section and byte of the name, link, size, number of parts; and their parts: int64[m, 5] section
         and byte of the name, type, offset in bits, bits of a bit field."""
@@ -1037,7 +1049,7 @@ class DwarfUnits:
 
     # ---------------------------------------------------------------- functions and variables
 
-    def functions(self) -> object:
+    def functions(self) -> Any:
         """int64[n, 2]: address of each function of the unit, number of its prototype."""
         i: cython.int
         count: cython.int = 0
@@ -1050,7 +1062,7 @@ class DwarfUnits:
                 count += 1
         return result[:count].copy()
 
-    def variables(self) -> object:
+    def variables(self) -> Any:
         """int64[n, 2]: address of each global or static variable of the unit, number of its type."""
         i: cython.int
         at: cython.longlong
@@ -1111,7 +1123,7 @@ class DwarfUnits:
             return found
         return -1
 
-    def locals(self) -> object:
+    def locals(self) -> Any:
         """int64[n, 5]: first and last address + 1 of where a local pointer of the unit is in a register, that
         register's DWARF number (IN_SLOT: a slot of the frame), what to add to it (bytes; of a slot its place
         above the CFA), number of the type that it points to."""
