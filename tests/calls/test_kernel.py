@@ -68,6 +68,26 @@ def test_most_sites_have_a_type_and_few_candidates_without_debug_information(ker
 
 
 @pytest.mark.kernel
+@pytest.mark.parametrize(("arch", "most"), [("amd64", 20), ("i386", 22)])
+def test_nearly_all_sites_have_a_place_with_debug_information(
+    arch: str, most: int, request: pytest.FixtureRequest
+) -> None:
+    files = request.getfixturevalue(f"{arch}_kernel")
+    analysis = analyse([files.vmlinuz], debug=request.getfixturevalue(f"{arch}_vmlinux"))
+    sites = own_sites(analysis)
+    rung = analysis.calls.rung[sites]
+    named = (Rung.CONSTANT, Rung.GLOBAL, Rung.FIELD, Rung.PARAMETER, Rung.LIST)
+    assert np.isin(rung, TYPED).mean() >= 0.90
+    assert np.isin(rung, named).mean() >= 0.75
+    sets = analysis.calls.candidates[sites[np.isin(rung, named)]]
+    sizes = [len(analysis.calls.candidate_sets[index]) for index in sets[sets >= 0].tolist()]
+    assert np.median(sizes) <= 5 and np.mean(sizes) <= most
+    assert {"shmem_rmdir", "bad_inode_rmdir"} <= candidates(analysis, "vfs_rmdir")
+    assert {"delayed_work_timer_fn", "process_timeout"} <= candidates(analysis, "call_timer_fn")
+    assert len(candidates(analysis, "security_file_open")) <= 8
+
+
+@pytest.mark.kernel
 def test_no_site_is_without_candidates_and_without_a_reason(kernel: Analysis) -> None:
     calls = kernel.calls
     silent = (calls.candidates < 0) & (calls.reason == Reason.NONE)

@@ -30,7 +30,7 @@ from stackfit.calls.static_calls import STATIC_CALL_UPDATE
 from stackfit.calls.types import Field, TypeLayout, read_types
 from stackfit.frames.model import Frames
 from stackfit.image.btf import Kind
-from stackfit.image.model import Image, Machine, Program
+from stackfit.image.model import Image, Program
 from stackfit.image.tables import Tables
 from stackfit.isa.code import Code
 from stackfit.isa.effects import FLAG_MEMORY, NO_REGISTER, RIP, Operation
@@ -87,17 +87,15 @@ def resolve_indirect(
     mode: Indirect = Indirect.TYPED,
     debug: Image | None = None,
 ) -> Resolution:
-    """Indirect calls and jumps that can be resolved. Nothing without types, and on i386. `debug`: a companion
+    """Indirect calls and jumps that can be resolved; none without types. `debug`: a companion
     of the kernel with its debug information."""
-    if program.machine is not Machine.X86_64:
-        return Resolution({}, {})
     types = read_types(program, code.functions, debug)
     if types is None:
         return Resolution({}, {})
     taken = _taken_in_code(code)
     walk = Walk(code, tables, frames, pointers, taken, types)
     flows = walk.follow(types.variables)
-    data = read_data(program, code.functions)
+    data = read_data(program, code.functions, debug)
     placed = place_functions(data, types, code.functions, _objects(flows, types))
     for _ in range(_ROUNDS):
         flows = walk.follow({**placed.variables, **types.variables}, flows)
@@ -138,7 +136,7 @@ def _taken_in_code(code: Code) -> set[int]:
     relative = np.flatnonzero((operation == Operation.LEA) & (table.base == RIP))
     value = np.concatenate(
         [
-            table.immediate[held].view(np.uint64),
+            table.immediate[held].view(np.uint64) & np.uint64(code.machine.mask),
             code.address[relative] + table.length[relative] + table.displacement[relative].astype(np.uint64),
         ]
     )
@@ -159,7 +157,7 @@ class _Resolver:
         mode: Indirect,
     ) -> None:
         self._code, self._types, self._data, self._placed, self._mode = code, types, data, placed, mode
-        self._records = flows.records
+        self._records, self._mask = flows.records, code.machine.mask
         self._holds = defaultdict[_Place, set[int]](set)  # functions put into each place
         self._bounds = data.bounds.tolist()
         self._from = defaultdict[_Place, set[_Place]](set)  # places whose contents are copied there
@@ -246,7 +244,7 @@ class _Resolver:
         typed = set(self._records[self._records[:, _SINK] == flow.FIELD, _ROW].tolist())
         escaped = set[_Place]()  # places whose contents go where nothing is known
         gone = set[int]()  # functions that some record tells of
-        mask = (1 << 64) - 1
+        mask = self._mask
         flows = self._records[~np.isin(self._records[:, _SINK], _NO_FLOW)]
         for row, sink, sink_a, sink_b, kind, a, b in flows.tolist():
             function = at(a & mask) if kind == flow.CONSTANT and a < 0 else -1
@@ -285,15 +283,20 @@ class _Resolver:
             for callee in self._by_prototype.get(prototype, ()):
                 self._put((flow.PARAMETER, callee, number), value, function)
         for place in (*self._holds, *self._from, *self._unknown):
-            if place[0] == flow.GLOBAL:
-                self._in_object[bisect_right(self._bounds, place[1])].add(place)
+            if place[0] == flow.GLOBAL and 0 < (index := bisect_right(self._bounds, place[1])) < len(
+                self._bounds
+            ):
+                self._in_object[index].add(place)
         for place in escaped:
             self._loose |= self._reach(place)[0]
 
     def _is_single(self, address: int) -> bool:
         """Whether an address is that of a variable of one word."""
         index = bisect_right(self._bounds, address)
-        return 0 < index < len(self._bounds) and self._bounds[index] - self._bounds[index - 1] <= 8
+        return (
+            0 < index < len(self._bounds)
+            and self._bounds[index] - self._bounds[index - 1] <= self._types.word
+        )
 
     def _put(self, place: _Place, value: _Place, function: int) -> None:
         if function >= 0:
@@ -311,12 +314,12 @@ class _Resolver:
         kind, a, b = place
         types = self._types
         if kind == flow.CONSTANT and self._mode is not Indirect.STRICT:
-            function = self._code.functions.at(a & (1 << 64) - 1)
+            function = self._code.functions.at(a & self._mask)
             return Resolved(Rung.CONSTANT, (function,), "") if function >= 0 else None
         if kind == flow.GLOBAL:
             members, constant = self._contents(a, bool(b))
             if constant and members:
-                return Resolved(Rung.GLOBAL, tuple(sorted(members)), f"data at {a & (1 << 64) - 1:#x}")
+                return Resolved(Rung.GLOBAL, tuple(sorted(members)), f"data at {a & self._mask:#x}")
         if self._mode is Indirect.STRICT:
             return None
         if kind == flow.FIELD and heads and a in self._hooks.types:
@@ -327,7 +330,7 @@ class _Resolver:
             members, unknown = self._reach(place)
             if unknown or not members:
                 return None
-            return Resolved(Rung.GLOBAL, tuple(sorted(members)), f"data at {a & (1 << 64) - 1:#x}")
+            return Resolved(Rung.GLOBAL, tuple(sorted(members)), f"data at {a & self._mask:#x}")
         prototype = self._prototype_of(place)
         name, rung = self._name(place)
         if kind == flow.PROTOTYPE or self._mode is Indirect.SIGNATURE:
@@ -351,7 +354,7 @@ class _Resolver:
         """Security hooks on the lists that a function names."""
         members = set().union(*(self._hooks.functions[head] for head in heads))
         name = self._types.describe(self._hooks.entry)
-        place = f"hooks of {name} on the list at {heads[0] & (1 << 64) - 1:#x}"
+        place = f"hooks of {name} on the list at {heads[0] & self._mask:#x}"
         return Resolved(Rung.LIST, tuple(sorted(members)), place)
 
     def _of_prototype(self, prototype: int) -> tuple[int, ...]:
@@ -407,7 +410,7 @@ class _Resolver:
             return set(), False
         # The base of an indexed access may lie a little before the table, or within it: both objects then.
         members, constant = set[int](), True
-        for at in (address, address + 8):
+        for at in (address, address + self._types.word):
             index = bisect_right(self._bounds, at)
             if not 0 < index < len(self._bounds):
                 continue
@@ -538,7 +541,7 @@ class _SecurityHooks:
         heads = dict(zip(data.place.tolist(), data.value.tolist(), strict=True))
         for hook in hooks:
             for row, function in placed.fields.get((hook, 0), {}).items():
-                head = heads.get(int(data.place[row]) - 8)
+                head = heads.get(int(data.place[row]) - types.word)
                 if head is not None:
                     self.functions[head].add(function)
         if not self.functions:

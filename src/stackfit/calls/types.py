@@ -10,6 +10,7 @@ qualifiers.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -33,7 +34,8 @@ _PTR, _ARRAY, _STRUCT, _UNION, _FUNC_PROTO = map(
 )
 _FLOAT = int(Kind.FLOAT)
 _MOST_PARAMETERS = 64  # a prototype with more is the same as itself alone
-_REGISTERS = 6  # for arguments
+_REGISTERS = 6  # places of arguments that are looked at
+_REGPARM = 3  # in registers on i386
 _SEVERAL = -2
 _CLONES = (".isra.", ".constprop.", ".part.")
 _MOST_CONTAINERS = 1 << 14  # places of one struct within others
@@ -46,15 +48,16 @@ _MOST_NESTED = 64  # arrays of arrays …
 class TypeLayout:
     """Arrays with a row for each type id; only ids that are their own `same` are led to.
 
-    `link`: what a pointer points to, an array's element, a prototype's result. `size`: bytes. Parts are
-    members of structs and unions, parameters of prototypes: rows `part_first[n]` to `part_first[n + 1]`;
-    `part_at` in bytes, -1 for a bit field. `prototype`: of each function of the program, 0 unknown.
-    `per_cpu_at`: bytes from the start of the per-CPU area, ascending; `per_cpu_type`: the type of the
-    variable there. From debug information, else empty: `variables`, address → type of the kernel's global
-    ones; `locals`, int64[n, 5] as image/dwarf.py has them.
+    `word`: bytes of a pointer. `link`: what a pointer points to, an array's element, a prototype's result.
+    `size`: bytes. Parts are members of structs and unions, parameters of prototypes: rows `part_first[n]` to
+    `part_first[n + 1]`; `part_at` in bytes, -1 for a bit field. `prototype`: of each function of the program,
+    0 unknown. `per_cpu_at`: bytes from the start of the per-CPU area, ascending; `per_cpu_type`: the type of
+    the variable there. From debug information, else empty: `variables`, address (with the sign of a word) →
+    type of the kernel's global ones; `locals`, int64[n, 5] as image/dwarf.py has them.
     """
 
     types: Types
+    word: int
     same: NDArray[np.int32]
     kind: NDArray[np.uint8]
     named: NDArray[np.uint8]
@@ -98,8 +101,8 @@ class TypeLayout:
 
     @cached_property
     def in_register(self) -> NDArray[np.int32]:
-        """Types × 6: the part (parameter) of a prototype that each argument register holds, -1 none, -2 a
-        piece of a struct, or one of any number (System V AMD64 ABI, 3.2.3)."""
+        """Types × 6: the part (parameter) of a prototype that each argument register, then each word of the
+        stack above the return address, holds; -1 none, -2 a piece of one, or one of any number."""
         return _in_register(self)
 
     @cached_property
@@ -282,27 +285,62 @@ class TypeLayout:
 def _in_register(types: TypeLayout) -> NDArray[np.int32]:
     kinds, _, link, size, part_first, _, part_type = types._lists
     found = np.full((len(kinds), _REGISTERS), -1, np.int32)
+    place = _places_amd64 if types.word == 8 else _places_i386
     for type_id in np.flatnonzero(types.kind == _FUNC_PROTO).tolist():
+        members = part_type[part_first[type_id] : part_first[type_id + 1]]
+        plain = [kinds[member] not in (_STRUCT, _UNION) for member in members]
+        # Of no size: that they are floating-point numbers, which have other registers.
+        sizes = [0 if kinds[member] == _FLOAT else size[member] for member in members]
         result = link[type_id]
-        # A large struct is returned through a hidden pointer, the first argument.
-        register = 1 if kinds[result] in (_STRUCT, _UNION) and size[result] > 16 else 0
-        if register:
-            found[type_id, 0] = -2
-        for part in range(part_first[type_id], part_first[type_id + 1]):
-            member = part_type[part]
-            if register >= _REGISTERS:
-                break
-            if not kinds[member]:  # more arguments follow
-                found[type_id, register:] = -2
-                break
-            needed = 1 if size[member] <= 8 else 2 if size[member] <= 16 else 0
-            if kinds[member] == _FLOAT or not size[member]:
-                needed = 0
-            if needed and register + needed <= _REGISTERS:
-                plain = needed == 1 and kinds[member] not in (_STRUCT, _UNION)
-                found[type_id, register : register + needed] = part if plain else -2
-                register += needed
+        hidden = kinds[result] in (_STRUCT, _UNION) and size[result] > 2 * types.word
+        variadic = 0 in [kinds[member] for member in members]
+        for number, part in place(sizes, plain, hidden, variadic):
+            found[type_id, number] = part + part_first[type_id] if part >= 0 else part
     return found
+
+
+def _places_amd64(
+    sizes: list[int], plain: list[bool], hidden: bool, variadic: bool
+) -> Iterator[tuple[int, int]]:
+    """(number of the argument register, parameter there or -2) (System V AMD64 ABI, 3.2.3). `hidden`: a large
+    struct is returned through a pointer, the first argument."""
+    register = 0
+    if hidden:
+        yield 0, -2
+        register = 1
+    for part, size in enumerate(sizes):
+        if register >= _REGISTERS:
+            return
+        if variadic and part == len(sizes) - 1:  # more arguments follow
+            yield from ((number, -2) for number in range(register, _REGISTERS))
+            return
+        needed = (size + 7) // 8 if size <= 16 else 0
+        if needed and register + needed <= _REGISTERS:
+            whole = needed == 1 and plain[part]
+            yield from ((number, part if whole else -2) for number in range(register, register + needed))
+            register += needed
+
+
+def _places_i386(
+    sizes: list[int], plain: list[bool], hidden: bool, variadic: bool
+) -> Iterator[tuple[int, int]]:
+    """(number of the register or, behind these, word of the stack; parameter there or -2), with -mregparm=3
+    (arch/x86/Makefile) and as gcc's ix86_function_arg() does it: what does not fit into the registers left
+    over goes onto the stack, with all that follows. A variadic function takes everything there."""
+    if variadic:
+        yield from ((number, -2) for number in range(_REGISTERS))
+        return
+    number = 0
+    if hidden:
+        yield 0, -2
+        number = 1
+    for part, size in enumerate(sizes):
+        needed = (size + 3) // 4
+        if number < _REGPARM < number + needed or (number < _REGPARM and not needed):
+            number = _REGPARM
+        for at in range(number, min(number + max(needed, 1), _REGISTERS)):
+            yield at, part if needed == 1 and plain[part] else -2
+        number += max(needed, 1)
 
 
 def _containers(types: TypeLayout) -> dict[int, list[Field]]:
@@ -403,10 +441,16 @@ def read_types(program: Program, functions: Functions, debug: Image | None = Non
         for table in tables:
             table[:, -1] = resolved[table[:, -1] + np.where(table[:, -1] > 0, shift, 0)]
         _compiled_prototypes(functions, dwarf.functions, prototype, ambiguous)
-        variables = {address: kind for address, kind in dwarf.variables.tolist() if kind}
+        at = program.machine.signed(dwarf.variables[:, 0].copy().view(np.uint64))
+        variables = {
+            address: kind
+            for address, kind in zip(at.tolist(), dwarf.variables[:, 1].tolist(), strict=True)
+            if kind
+        }
         places = dwarf.locals
     return TypeLayout(
         types=types,
+        word=program.machine.word,
         same=same,
         kind=rows.kind,
         named=_addressable(types).astype(np.uint8),
