@@ -175,7 +175,7 @@ def test_no_recorded_chain_passes_a_function_more_often_than_its_budget() -> Non
             if budget is not None:
                 assert passes <= budget.times, (name, function, passes)
                 compared += 1
-    assert compared >= 50  # the recordings do pass budgeted functions: device_add, __alloc_pages, …
+    assert compared >= 30  # the recordings do pass budgeted functions: device_add, __alloc_pages, …
 
 
 @pytest.mark.kernel
