@@ -67,7 +67,7 @@ def test_the_function_that_breaks_a_whole_component_is_suggested() -> None:
 
 
 def test_what_gives_most_contexts_a_bound_comes_first() -> None:
-    # Recursion at 4 is all that keeps 4 from a bound, for both contexts; that at 2 is in the way of none alone.
+    # Recursion at 4 is all that keeps 4 from a bound; that at 2 is in the way of fewer alone.
     first, second = suggested(TWO, (4, 4, 0))
     assert (first.function, second.function) == (4, 2)
     assert first.finite == (2, 0)
