@@ -32,11 +32,13 @@ from stackfit.image.tables import Tables, read_tables
 from stackfit.isa.code import Code, decode_program
 from stackfit.layouts import default_layout, load_layout
 from stackfit.layouts.model import Layout
+from stackfit.verdict.components import ComponentTable, component_table
 from stackfit.verdict.compose import Composer
 from stackfit.verdict.cycles import recursive
 from stackfit.verdict.limits import AppliedLimits, apply_assumptions
 from stackfit.verdict.model import LayoutVerdict
 from stackfit.verdict.placement import check_layout
+from stackfit.verdict.suggest import Suggestion
 from stackfit.verdict.through import Through, find_through
 
 __all__ = ["MOST_HOPS", "UNLIMITED", "Analysis", "Step", "analyse", "check"]
@@ -107,6 +109,16 @@ class Analysis:
     def verdicts(self) -> list[LayoutVerdict]:
         """One per layout, in the order in which the layouts were given."""
         return self.composer.judge(self.layouts)
+
+    @cached_property
+    def components(self) -> ComponentTable:
+        """Components of the call graph, before any assumption and after each; recursion that is left."""
+        return component_table(self.edges, self.applied, self.assumptions)
+
+    @cached_property
+    def suggestions(self) -> tuple[Suggestion, ...]:
+        """Functions whose budget or cut would make most contexts of the first layout finite."""
+        return self.composer.suggestions(self.layouts[0])
 
     def through(self, subject: str) -> Through:
         """The worst chain through a module or a function, what it leaves. InputError: neither is there."""

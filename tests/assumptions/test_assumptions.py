@@ -142,6 +142,8 @@ def test_patterns_only_where_said(tmp_path: Path) -> None:
         ('[[budget]]\nfunction = "f"\ntimes = 0\n' + WHY, "budget #1.times: 0 is not between 1 and 1000"),
         ('[[budget]]\nfunction = "f"\ntimes = 1\nsource = "s"\n', "budget #1.reason: missing (a text is required)"),
         ('[[budget]]\nfunction = "f"\ntimes = 1\nreason = "r"\n', "budget #1.source: missing (a text is required)"),
+        ('[[budget]]\nfunction = "f"\ntimes = 1\nreason = "TODO: why"\nsource = "s"\n', "budget #1.reason: 'TODO: why' is a placeholder"),
+        ('[[cut]]\nfunction = "f"\ncharge = 1\nreason = "r"\nsource = " todo"\n', "cut #1.source: 'todo' is a placeholder"),
         ('[[budget]]\nfunction = "f"\ntimes = 1\nreason = " "\nsource = "s"\n', "budget #1.reason: must not be empty"),
         ('[[budget]]\nfunction = "f"\ntimse = 1\n' + WHY, "budget #1.times: missing"),
         ('[[budget]]\nfunction = "f"\ntimes = 1\nversion = "6"\n' + WHY, "budget #1.version: unknown key; did you mean 'versions'?"),

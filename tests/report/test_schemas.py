@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import jsonschema
 import pytest
 
 from stackfit.analysis import Analysis, analyse
+from stackfit.report.components import components_json
 from stackfit.report.json import calls_json, check_json, contexts_json, dumps, frames_json
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -92,6 +94,32 @@ def test_calls(analysis: Analysis) -> None:
     assert {address for members in document["candidate_sets"] for address in members} <= functions
     returns = [site["return_address"] for site in document["sites"] if site["return_address"] is not None]
     assert len(returns) == len(set(returns))
+
+
+def test_components(analysis: Analysis) -> None:
+    read = valid("components", components_json(analysis))
+    first, last = read["stages"][0], read["stages"][-1]
+    assert first["kind"] is None and last["kind"] in ("budget", "cut")
+    left = [one for one in read["remaining"] if one["graph"] == "direct"]
+    cycles = [one["cycle"] for one in left]
+    assert ["tree_depth"] in cycles
+    assert ["walk_directory", "walk_entry"] in [sorted(cycle) for cycle in cycles]
+    assert last["direct"]["largest"] == max(len(one["functions"]) for one in left)
+    assert last["direct"]["several"] == sum(len(one["functions"]) > 1 for one in left)
+
+
+def test_suggestions_are_what_is_left_and_make_every_context_finite(analysis: Analysis) -> None:
+    read = valid("contexts", contexts_json(analysis, suggest=True))
+    suggested = read["suggestions"]
+    assert not any(one["indirect"] for one in suggested)
+    names = {one["name"] for one in suggested}
+    assert names & {"walk_directory", "walk_entry"}
+    assert "tree_depth" not in names, "no context reaches it"
+    counts = [one["contexts_finite"] for one in suggested]
+    assert all(before <= after for before, after in itertools.pairwise(counts))
+    known = [context for context in read["contexts"] if context["hops"]]
+    assert counts[-1] == [len(known)] * len(counts[-1])
+    assert contexts_json(analysis)["suggestions"] is None
 
 
 def test_contexts(analysis: Analysis) -> None:

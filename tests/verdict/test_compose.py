@@ -139,7 +139,7 @@ class Program:
         code = cast(Any, SimpleNamespace(functions=functions))
         frames = cast(Any, SimpleNamespace(frame=self.frames))
         applied = AppliedLimits(
-            limits, kernel, self.user_only, np.zeros_like(self.user_only), self.assumed, {}
+            limits, kernel, self.user_only, np.zeros_like(self.user_only), self.assumed, {}, {}
         )
         return Composer(code, frames, calls, edges, list(contexts), applied, hops, hop_limit)
 

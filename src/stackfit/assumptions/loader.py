@@ -20,9 +20,10 @@ from stackfit.assumptions.versions import VersionRange
 from stackfit.image.model import Machine
 from stackfit.tomlfile import Table, find, names_in, quoted, read_toml
 
-__all__ = ["load_assumptions", "shipped_names"]
+__all__ = ["PLACEHOLDER", "load_assumptions", "shipped_names"]
 
 SHIPPED = Path(__file__).parent
+PLACEHOLDER = "TODO"  # what a reason or a source begins with that nobody has written yet
 MAX_TIMES = 1_000
 MAX_HOPS = 10_000
 MAX_BYTES = 1 << 30
@@ -51,8 +52,8 @@ def _set(top: Table, path: Path) -> AssumptionSet:
     description = top.text("description", "")
     limit = top.table("hops")
     hops = limit.integer("most", 0, MAX_HOPS) if limit else None
-    reason = limit.text("reason") if limit else ""
-    source = limit.text("source") if limit else ""
+    reason = _reviewed(limit, "reason") if limit else ""
+    source = _reviewed(limit, "source") if limit else ""
     if limit:
         limit.done()
     budgets = tuple(_budget(table) for table in top.tables("budget"))
@@ -96,12 +97,20 @@ def _common(table: Table) -> dict[str, Any]:
     if "machine" in table:
         machine = Machine(table.choice("machine", [m.value for m in Machine]))
     return {
-        "reason": table.text("reason"),
-        "source": table.text("source"),
+        "reason": _reviewed(table, "reason"),
+        "source": _reviewed(table, "source"),
         "versions": versions,
         "machine": machine,
         "match": table.choice("match", ("exact", "glob"), "exact"),
     }
+
+
+def _reviewed(table: Table, key: str) -> str:
+    """A text that says something: what --suggest-cuts leaves to be written is none."""
+    text = table.text(key)
+    if text.strip().lower().startswith(PLACEHOLDER.lower()):
+        raise table.error(key, f"{quoted(text)} is a placeholder: review the function, then say why it holds")
+    return text
 
 
 def _function(table: Table, common: dict[str, Any]) -> str:

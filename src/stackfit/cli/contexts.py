@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
-from stackfit.cli.options import add_image_options, output, run_analysis
+from stackfit.cli.options import add_image_options, add_suggest_option, output, run_analysis
+from stackfit.report.components import suggestions_toml
 from stackfit.report.json import Json, contexts_json, dumps
 from stackfit.report.terminal import make_console, print_table
 from stackfit.text import bytes_text, clean, number_text
@@ -17,14 +19,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kind", metavar="KIND", help="only contexts of this kind (syscall, exception, hardirq, …)"
     )
+    add_suggest_option(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     analysis = run_analysis(options)
-    document = contexts_json(analysis)
+    document = contexts_json(analysis, options.suggest_cuts)
     if options.json:
         output(options.json, dumps(document))
     if options.json == "-":
+        return 0
+    if options.suggest_cuts:
+        sys.stdout.write(suggestions_toml(analysis))
         return 0
     rows = []
     for context in document["contexts"]:

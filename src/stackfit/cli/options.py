@@ -21,7 +21,15 @@ from stackfit.image.model import InputError
 from stackfit.machine.scenario import Scenario, load_scenario
 from stackfit.pages.era import ERAS, load_era
 
-__all__ = ["add_image_options", "add_scenario_options", "output", "progress", "run_analysis", "scenarios"]
+__all__ = [
+    "add_image_options",
+    "add_scenario_options",
+    "add_suggest_option",
+    "output",
+    "progress",
+    "run_analysis",
+    "scenarios",
+]
 
 _MOST_SEEDS = 10_000
 
@@ -54,6 +62,15 @@ def add_image_options(parser: argparse.ArgumentParser, images: str = "+") -> Non
         help="what candidates of indirect calls may rest on (default: typed)",
     )
     option("--json", metavar="FILE", help="write JSON there; - is standard output")
+
+
+def add_suggest_option(parser: argparse.ArgumentParser) -> None:
+    """The option of commands whose bounds rest on budgets."""
+    parser.add_argument(
+        "--suggest-cuts",
+        action="store_true",
+        help="print an assumption file to be reviewed instead: functions whose budget or cut would help most",
+    )
 
 
 def _hops(text: str) -> int:

@@ -26,6 +26,7 @@ __all__ = [
     "frames_json",
     "image_json",
     "modules_json",
+    "named_json",
     "unreached_by_function",
     "verdicts_json",
 ]
@@ -299,8 +300,35 @@ def verdicts_json(analysis: Analysis) -> list[Json]:
     ]
 
 
-def check_json(analysis: Analysis, through: Through | None = None) -> Json:
-    """Verdicts of every layout, the ladder of every context in the first one, and `through` if asked for."""
+def named_json(analysis: Analysis, function: int) -> Json:
+    """A function by what tells it from others."""
+    functions = analysis.code.functions
+    return {
+        "name": functions.names[function],
+        "module": module_of(analysis, function),
+        "address": int(functions.address[function]),
+    }
+
+
+def _suggestions(analysis: Analysis) -> list[Json]:
+    """Functions to review, the most useful first."""
+    return [
+        {
+            **named_json(analysis, one.function),
+            "indirect": one.indirect,
+            "cyclic_before": one.before,
+            "cyclic_after": one.after,
+            "contexts_blocked": one.blocked,
+            "contexts_finite": list(one.finite),
+            "largest_component": one.largest,
+        }
+        for one in analysis.suggestions
+    ]
+
+
+def check_json(analysis: Analysis, through: Through | None = None, suggest: bool = False) -> Json:
+    """Verdicts of every layout, the ladder of every context in the first one, `through` and suggestions if
+    asked for."""
     first = analysis.layouts[0]
     return {
         "schema": "stackfit.check/1",
@@ -322,11 +350,12 @@ def check_json(analysis: Analysis, through: Through | None = None) -> Json:
             _context(analysis, need) for need in analysis.composer.context_needs(first, chains=True)
         ],
         "through": None if through is None else through_json(analysis, through),
+        "suggestions": _suggestions(analysis) if suggest else None,
     }
 
 
-def contexts_json(analysis: Analysis) -> Json:
-    """The ladder of every context in the first layout, without chains."""
+def contexts_json(analysis: Analysis, suggest: bool = False) -> Json:
+    """The ladder of every context in the first layout, without chains; suggestions if asked for."""
     first = analysis.layouts[0]
     return {
         "schema": "stackfit.contexts/1",
@@ -334,4 +363,5 @@ def contexts_json(analysis: Analysis) -> Json:
         "modules": modules_json(analysis),
         "layout": first.name,
         "contexts": [_context(analysis, need) for need in analysis.composer.context_needs(first)],
+        "suggestions": _suggestions(analysis) if suggest else None,
     }

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackfit.assumptions import AssumptionSet
+from stackfit.assumptions.model import Entry
 from stackfit.bounds.model import Limits
 from stackfit.contexts.linux import EMPTY_PREEMPT_COUNT_ONLY, USER_MODE_ONLY
 from stackfit.frames.model import OPEN_FRAME, Frames
@@ -32,6 +33,7 @@ class AppliedLimits:
     preempts: NDArray[np.bool_]  # … only where what an exception interrupted is no interrupt
     by_function: dict[int, str]  # function → the assumption that it carries, for people
     sleeps: dict[int, str]  # … and the one that it carries only where the kernel is interrupted
+    carriers: dict[Entry, tuple[int, ...]]  # budget or cut → the functions that carry it
 
 
 def apply_assumptions(code: Code, frames: Frames, assumptions: AssumptionSet) -> AppliedLimits:
@@ -50,6 +52,7 @@ def apply_assumptions(code: Code, frames: Frames, assumptions: AssumptionSet) ->
     preempts = np.zeros(count, np.bool_)
     by_function: dict[int, str] = {}
     sleeps: dict[int, str] = {}
+    carriers: dict[Entry, list[int]] = {}
     open_frame = (frames.summary & OPEN_FRAME) != 0
     entries = (*assumptions.budgets, *assumptions.cuts, *assumptions.sleeps, *assumptions.dynamics)
     named = {entry.subject for entry in entries if entry.match == "exact"}
@@ -67,10 +70,12 @@ def apply_assumptions(code: Code, frames: Frames, assumptions: AssumptionSet) ->
             budget = assumptions.budget(text)
             if budget is not None and not times[index]:
                 times[index] = budget.times
+                carriers.setdefault(budget, []).append(index)
                 by_function[index] = f"budget {text}: at most {budget.times} on a chain — {budget.reason}"
             charge = assumptions.cut(text)
             if charge is not None and cut[index] < 0:
                 cut[index] = max(charge.charge, int(frame[index]))
+                carriers.setdefault(charge, []).append(index)
                 by_function[index] = f"cut at {text}: {charge.charge} B — {charge.reason}"
             sleeping = assumptions.sleeping(text)
             if sleeping is not None:
@@ -94,4 +99,5 @@ def apply_assumptions(code: Code, frames: Frames, assumptions: AssumptionSet) ->
         preempts,
         by_function,
         sleeps,
+        {entry: tuple(members) for entry, members in carriers.items()},
     )
