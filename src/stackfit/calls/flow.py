@@ -723,8 +723,8 @@ def _argument(
     depth: cython.longlong,
     word: cython.int,
 ) -> cython.int:
-    """Where in the state an argument is: in a register, or on the stack, whose first one lies at `depth`. What
-    is not known is where the stack pointer would be, of which nothing is ever kept."""
+    """Where in the state an argument is: in a register, or on the stack, whose first one lies at `depth`.
+    What is not known is where the stack pointer would be, of which nothing is ever kept."""
     at: cython.int
     registers: cython.int = cython.cast(cython.int, order.shape[0])
     if number < registers:
