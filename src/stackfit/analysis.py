@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from stackfit.assumptions import AssumptionSet, combine, load_assumptions
 from stackfit.calls.graph import build_calls, build_edges
+from stackfit.calls.held import Held
 from stackfit.calls.model import Calls, EdgeKind, Edges
 from stackfit.calls.resolve import Indirect, resolve_indirect
 from stackfit.calls.vectors import Vector, find_vectors
 from stackfit.contexts.linux import linux_contexts
 from stackfit.contexts.model import Context
+from stackfit.contexts.registered import PLACES, Registrations, find_registered
 from stackfit.frames.analyse import analyse_frames
 from stackfit.frames.model import Frames
 from stackfit.frames.witness import Witness, cfi_witness, orc_witness
@@ -37,6 +39,7 @@ from stackfit.verdict.cycles import recursive
 from stackfit.verdict.limits import AppliedLimits, apply_assumptions
 from stackfit.verdict.model import LayoutVerdict
 from stackfit.verdict.placement import check_layout
+from stackfit.verdict.registered import RegisteredNeed, registered_needs
 from stackfit.verdict.through import Through, find_through
 
 __all__ = ["MOST_HOPS", "UNLIMITED", "Analysis", "Step", "analyse", "check"]
@@ -68,6 +71,7 @@ class Analysis:
     hop_limit: int | None  # assumed on a chain; None: unlimited
     warnings: tuple[str, ...] = field(default=())
     debug: str | Path | None = None  # ELF with DWARF of the same build
+    held: Mapping[str, Held] = field(default_factory=dict)  # what the places of registered functions hold
 
     @cached_property
     def witnesses(self) -> list[Witness]:
@@ -80,6 +84,16 @@ class Analysis:
     @cached_property
     def contexts(self) -> list[Context]:
         return linux_contexts(self.program, self.code, self.calls, self.vectors)
+
+    @cached_property
+    def registrations(self) -> Registrations:
+        """Functions that code registers to be called later: interrupt handlers, timers, work, threads."""
+        return find_registered(self.code, self.calls, self.held)
+
+    @cached_property
+    def registered_needs(self) -> list[RegisteredNeed]:
+        """What each registered function needs on the stacks of the first layout."""
+        return registered_needs(self.composer, self.layouts[0], self.registrations.functions)
 
     @cached_property
     def applied(self) -> AppliedLimits:
@@ -146,7 +160,7 @@ def analyse(
     pointers = code_pointers(program)
     frames = analyse_frames(code, tables, pointers)
     progress("resolving indirect calls", 0.6)
-    resolution = resolve_indirect(program, code, tables, frames, pointers, indirect)
+    resolution = resolve_indirect(program, code, tables, frames, pointers, indirect, PLACES)
     progress("building the call graph", 0.7)
     vectors = find_vectors(code)
     chosen = _for_machine(program, named or (load_layout(default_layout(program.machine)),))
@@ -159,7 +173,7 @@ def analyse(
     has_hops = bool((edges.kind == EdgeKind.HOP).any())
     return Analysis(
         program, code, tables, frames, vectors, calls, edges, selected, chosen, curve if has_hops else 0,
-        limit, program.warnings, debug,
+        limit, program.warnings, debug, resolution.held,
     )  # fmt: skip
 
 

@@ -110,6 +110,13 @@ def test_contexts(analysis: Analysis) -> None:
         assert known == sorted(known) and (not known or known[0] == one["direct"]), one
 
 
+def test_registered_functions(analysis: Analysis) -> None:
+    assert valid("contexts", contexts_json(analysis))["registered"] is None
+    registered = valid("contexts", contexts_json(analysis, registered=True))["registered"]
+    assert not registered["known"] and registered["functions"] == []  # the sample carries no BTF
+    assert {"irq handler", "timer", "work"} <= {family["name"] for family in registered["families"]}
+
+
 def test_check(analysis: Analysis) -> None:
     document = valid("check", check_json(analysis, analysis.through("vendor_blob")))
     assert [layout["name"] for layout in document["layouts"]] == [layout.name for layout in analysis.layouts]

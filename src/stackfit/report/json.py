@@ -12,6 +12,7 @@ from stackfit.analysis import Analysis
 from stackfit.calls.model import CallKind, Evidence, Reason, Rung
 from stackfit.frames.model import OPEN_FRAME, Frames, Summary
 from stackfit.frames.witness import Witness
+from stackfit.report.registered import registered_json
 from stackfit.report.rows import ChainRow, chain_rows, module_of
 from stackfit.report.terminal import smallest_size
 from stackfit.report.through import through_json
@@ -325,8 +326,9 @@ def check_json(analysis: Analysis, through: Through | None = None) -> Json:
     }
 
 
-def contexts_json(analysis: Analysis) -> Json:
-    """The ladder of every context in the first layout, without chains."""
+def contexts_json(analysis: Analysis, registered: bool = False) -> Json:
+    """The ladder of every context in the first layout, without chains; `registered`: of the functions that
+    code registers too."""
     first = analysis.layouts[0]
     return {
         "schema": "stackfit.contexts/1",
@@ -334,4 +336,5 @@ def contexts_json(analysis: Analysis) -> Json:
         "modules": modules_json(analysis),
         "layout": first.name,
         "contexts": [_context(analysis, need) for need in analysis.composer.context_needs(first)],
+        "registered": registered_json(analysis) if registered else None,
     }

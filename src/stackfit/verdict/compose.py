@@ -95,6 +95,10 @@ class Composer:
                 needs.append(_open_need(context, "", context.open))
         return needs
 
+    def context_need(self, item: Item, stack: str, exceptions: int) -> ContextNeed:
+        """The ladder of one item, without a chain."""
+        return self._context_need(item, stack, exceptions, False)
+
     def bound(self, function: int, exceptions: int = 0, hops: int = 0) -> Bound:
         """The deepest chain below one function, as code that user mode or a thread started."""
         return self.solvers.chain(

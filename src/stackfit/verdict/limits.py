@@ -14,11 +14,17 @@ from stackfit.contexts.linux import EMPTY_PREEMPT_COUNT_ONLY, USER_MODE_ONLY
 from stackfit.frames.model import OPEN_FRAME, Frames
 from stackfit.isa.code import Code
 
-__all__ = ["AppliedLimits", "apply_assumptions"]
+__all__ = ["AppliedLimits", "apply_assumptions", "plain_name"]
 
 # What gcc makes of a function keeps its budget and cut: a clone specialised for constants or with changed
 # arguments, or the rest of a partly inlined one.
 _CLONE = re.compile(r"^(?P<base>[^.]+)(\.(isra|constprop|part)(\.\d+)?)+$")
+
+
+def plain_name(name: str) -> str:
+    """The name of the function that a clone was made of; other names as they are."""
+    clone = _CLONE.match(name) if "." in name else None
+    return clone["base"] if clone else name
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +61,7 @@ def apply_assumptions(code: Code, frames: Frames, assumptions: AssumptionSet) ->
     named = {entry.subject for entry in entries if entry.match == "exact"}
     globs = any(entry.match != "exact" for entry in entries)
     for index, (name, aliases) in enumerate(zip(functions.names, functions.aliases, strict=True)):
-        clone = _CLONE.match(name) if "." in name else None
-        candidates = (name, *aliases, clone["base"]) if clone else (name, *aliases)
-        for text in candidates:
+        for text in dict.fromkeys((name, *aliases, plain_name(name))):
             if text in USER_MODE_ONLY:
                 user_only[index] = True
             if text in EMPTY_PREEMPT_COUNT_ONLY:
