@@ -97,7 +97,7 @@ class Analysis:
 
     @cached_property
     def applied(self) -> AppliedLimits:
-        return apply_assumptions(self.code, self.frames, self.assumptions)
+        return apply_assumptions(self.code, self.frames, self.assumptions, self.calls)
 
     @cached_property
     def recursive(self) -> NDArray[np.bool_]:
@@ -136,6 +136,7 @@ def analyse(
     debug: str | Path | None = None,
     progress: Step = _silent,
     indirect: Indirect = Indirect.TYPED,
+    without: Iterable[str] = (),
 ) -> Analysis:
     """Load and analyse images; layouts and assumptions by name or file.
 
@@ -143,12 +144,13 @@ def analyse(
     is taken. The shipped assumptions always apply; files given override them entry by entry. `hops`: the
     greatest number of indirect calls on a chain (default: as the assumptions say, else UNLIMITED). `debug`:
     an ELF file of the same build with DWARF, as a witness. `indirect`: what candidates of indirect calls may
-    rest on. Raises InputError.
+    rest on. `without`: names of assumptions to leave out. Raises InputError.
     """
     named = tuple(load_layout(str(name)) for name in layouts)
     for layout in named:
         check_layout(layout)
     sets = combine(load_assumptions("linux"), *(load_assumptions(str(path)) for path in assumptions))
+    sets = sets.without(without)
     progress("reading images", 0.0)
     program = load_program(
         list(images), modules, lambda done, total: progress("reading modules", 0.3 * done / max(total, 1))
@@ -160,11 +162,12 @@ def analyse(
     pointers = code_pointers(program)
     frames = analyse_frames(code, tables, pointers)
     progress("resolving indirect calls", 0.6)
-    resolution = resolve_indirect(program, code, tables, frames, pointers, indirect, PLACES)
+    selected = sets.select(program.images[0].release, program.machine)
+    places = (*PLACES, *(place for entry in selected.candidates for place in entry.places))
+    resolution = resolve_indirect(program, code, tables, frames, pointers, indirect, places)
     progress("building the call graph", 0.7)
     vectors = find_vectors(code)
     chosen = _for_machine(program, named or (load_layout(default_layout(program.machine)),))
-    selected = sets.select(program.images[0].release, program.machine)
     calls = build_calls(program, code, tables, frames, vectors, selected, resolution)
     edges = build_edges(code, frames, calls)
     progress("bounding chains", 0.8)
@@ -196,6 +199,7 @@ def check(
     hops: int | None = None,
     debug: str | Path | None = None,
     indirect: Indirect = Indirect.TYPED,
+    without: Iterable[str] = (),
 ) -> Analysis:
     """Check one kernel against layouts; see Analysis.verdicts. Raises InputError."""
-    return analyse([image], modules, layouts, assumptions, hops, debug, indirect=indirect)
+    return analyse([image], modules, layouts, assumptions, hops, debug, indirect=indirect, without=without)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from stackfit.assumptions import AssumptionSet
 from stackfit.assumptions.model import Candidates
 from stackfit.calls.constants import branch_targets, constant_before
+from stackfit.calls.held import Held
 from stackfit.calls.model import CallKind, Calls, EdgeKind, Edges, Evidence, Reason, Rung
 from stackfit.calls.registers import thunk_registers
 from stackfit.calls.resolve import Resolution, Resolved
@@ -36,8 +37,7 @@ _INDIRECT = (Reason.INDIRECT, Reason.UNFILLED)
 _SITE = np.dtype(
     [("function", "<i4"), ("address", "<u8"), ("return_address", "<u8"), ("depth", "<i4"), ("under", "<i4"),
      ("kind", "u1"), ("tail", "?"), ("rung", "u1"), ("evidence", "u1"), ("reason", "u1"),
-     ("candidates", "<i4"),
-     ("name", "<i4")]
+     ("candidates", "<i4"), ("name", "<i4"), ("charge", "<i4"), ("assumption", "<i4")]
 )  # fmt: skip
 
 
@@ -78,14 +78,17 @@ def build_calls(
             _exception_sites(code, tables, frames, vectors, sets),
         ]
     )
+    sites["assumption"] = -1
+    texts = list[str]()
     if assumptions is not None and assumptions.candidates:
-        _annotate(code, sites, sets, names, assumptions)
+        texts = _annotate(code, sites, sets, names, assumptions, resolution.held)
     sites = _merge_alternatives(code, tables, sites, sets)
     sites = sites[np.lexsort((sites["kind"], sites["address"], sites["function"]))]
     return Calls(
         **{name: np.ascontiguousarray(sites[name]) for name in _SITE.names or ()},
         candidate_sets=sets.sets,
         names=names,
+        assumptions=texts,
     )
 
 
@@ -326,30 +329,26 @@ def _exception_sites(
 
 
 def _annotate(
-    code: Code, sites: NDArray[np.void], sets: _Sets, names: list[str], assumptions: AssumptionSet
-) -> None:
+    code: Code,
+    sites: NDArray[np.void],
+    sets: _Sets,
+    names: list[str],
+    assumptions: AssumptionSet,
+    held: Mapping[str, Held],
+) -> list[str]:
     """Candidates that an assumption file gives for indirect calls: instead of none, or of those found by
-    types.
+    types. What is assumed of each is told in the texts that are returned.
 
-    A function's come first, then a field's, then a site's, which holds."""
+    A function's come first, then a field's, then a site's, which holds. An entry whose places the program
+    does not have changes nothing."""
     functions = code.functions
     free = np.isin(sites["reason"], _INDIRECT) | (sites["rung"] > Rung.ANNOTATION)
-    numbers = {name: index for index, name in enumerate(names)}
+    texts: list[str] = []
     order = ("function", "field", "site")
     for entry in sorted(assumptions.candidates, key=lambda one: order.index(one.selector)):
-        if entry.selector == "field":
-            number = numbers.get(entry.field or "", -1)
-            if number < 0 and entry.versions == "":
-                raise _unknown(assumptions, entry, "field", entry.field or "", list(numbers))
-            at = np.flatnonzero((sites["name"] == number) & (number >= 0))
-        elif entry.selector == "site":
-            name, _, text = (entry.site or "").rpartition("+")
-            chosen = {int(functions.address[index]) + int(text, 16) for index in functions.named(name)}
-            at = np.flatnonzero(np.isin(sites["address"], np.array(sorted(chosen), np.uint64)))
-        else:
-            at = np.flatnonzero(np.isin(sites["function"], functions.named(entry.function or "")))
+        at = _annotated(code, sites, names, entry, assumptions)
         at = at[free[at]]
-        if not at.size:
+        if not at.size or any(place not in held for place in entry.places):
             continue
         members: list[int] = []
         for name in entry.functions:
@@ -357,11 +356,43 @@ def _annotate(
             if not found and entry.match == "exact" and entry.versions == "":
                 raise _unknown(assumptions, entry, "function", name, functions.names)
             members.extend(found)
+        for place in entry.places:
+            members.extend((*held[place].functions, *held[place].loose))
         if members or not entry.functions:
             sites["candidates"][at] = sets.add(tuple(sorted(set(members)))) if members else -1
             sites["rung"][at] = Rung.ANNOTATION
             sites["evidence"][at] = Evidence.ASSUMED
             sites["reason"][at] = Reason.NONE
+            sites["charge"][at] = entry.charge
+            sites["assumption"][at] = len(texts)
+            title = f"{entry.name}: " if entry.name else f"candidates of {entry.subject}: "
+            texts.append(title + entry.reason)
+    return texts
+
+
+def _annotated(
+    code: Code, sites: NDArray[np.void], names: list[str], entry: Candidates, assumptions: AssumptionSet
+) -> NDArray[np.intp]:
+    """Sites that an entry is about. InputError: a field that holds for all versions, and no site has it."""
+    functions = code.functions
+    if entry.selector == "field":
+        numbers = [index for index, name in enumerate(names) if name == entry.field]
+        if not numbers and entry.versions == "":
+            raise _unknown(assumptions, entry, "field", entry.field or "", names)
+        return np.flatnonzero(np.isin(sites["name"], numbers))
+    if entry.selector == "site":
+        name, _, text = (entry.site or "").rpartition("+")
+        chosen = {int(functions.address[index]) + int(text, 16) for index in functions.named(name)}
+        return np.flatnonzero(np.isin(sites["address"], np.array(sorted(chosen), np.uint64)))
+    if entry.match == "glob":
+        of = [
+            index
+            for index, name in enumerate(functions.names)
+            if any(entry.covers(one) for one in (name, *functions.aliases[index]))
+        ]
+    else:
+        of = functions.named(entry.function or "")
+    return np.flatnonzero(np.isin(sites["function"], of))
 
 
 def _unknown(
@@ -411,7 +442,7 @@ def _merge_alternatives(code: Code, tables: Tables, sites: NDArray[np.void], set
             if sites["candidates"][site] >= 0:
                 members.update(sets.sets[int(sites["candidates"][site])])
         sites["candidates"][head] = sets.add(tuple(sorted(members))) if members else -1
-        for name in ("evidence", "reason", "depth"):
+        for name in ("evidence", "reason", "depth", "charge", "assumption"):
             sites[name][head] = max(sites[name][head], sites[name][other])
         drop[other] = True
     return sites[~drop]
@@ -430,7 +461,7 @@ def build_edges(code: Code, frames: Frames, calls: Calls) -> Edges:
     callee = flat[starts[calls.candidates[site]] + within] if site.size else np.empty(0, np.int32)
     frame, _ = entry_frame(code.machine, from_user=False)
     kind = calls.kind[site]
-    weight = calls.depth[site].astype(np.int32)
+    weight = (calls.depth + calls.charge)[site].astype(np.int32)
     weight = np.where(calls.tail[site], weight - word, weight)
     weight = np.where(kind == CallKind.EXCEPTION, weight + frame, weight)
     edge = np.full(site.size, EdgeKind.PLAIN, np.uint8)

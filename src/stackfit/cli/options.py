@@ -44,6 +44,7 @@ def add_image_options(parser: argparse.ArgumentParser, images: str = "+") -> Non
     )
     option("--layout", metavar="NAME|FILE", help="stack layout: a preset or a TOML file (repeatable)", **more)
     option("--assume", metavar="FILE", help="assumptions, over the shipped ones (repeatable)", **more)
+    option("--without", metavar="NAME", help="leave the assumptions of that name out (repeatable)", **more)
     option("--hops", type=_hops, metavar="N|unlimited", help="greatest number of indirect calls on a chain")
     option(
         "--debug", metavar="FILE", help="ELF with DWARF of the same build: its CFI is held against the depths"
@@ -111,6 +112,7 @@ def run_analysis(options: argparse.Namespace, images: list[str] | None = None) -
             options.debug,
             report,
             Indirect(options.indirect or Indirect.TYPED.value),
+            options.without,
         )
 
 

@@ -145,6 +145,8 @@ def calls_json(analysis: Analysis, chosen: NDArray[np.bool_] | None = None) -> J
             "open": bool(calls.reason[site] != Reason.NONE),
             "reason": _reason(analysis, site),
             "place": _place(analysis, site),
+            "charge": int(calls.charge[site]),
+            "assumption": calls.assumptions[calls.assumption[site]] if calls.assumption[site] >= 0 else None,
         }
         for site in index.tolist()
     ]
@@ -312,6 +314,7 @@ def check_json(analysis: Analysis, through: Through | None = None) -> Json:
         "assumptions": [
             {
                 "kind": type(entry).__name__.lower(),
+                "name": entry.name or None,
                 "subject": entry.subject,
                 "reason": entry.reason,
                 "source": entry.source,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from stackfit.assumptions import AssumptionSet
 from stackfit.bounds.model import Limits
+from stackfit.calls.model import Calls
 from stackfit.contexts.linux import EMPTY_PREEMPT_COUNT_ONLY, USER_MODE_ONLY
 from stackfit.frames.model import OPEN_FRAME, Frames
 from stackfit.isa.code import Code
@@ -40,8 +41,12 @@ class AppliedLimits:
     sleeps: dict[int, str]  # … and the one that it carries only where the kernel is interrupted
 
 
-def apply_assumptions(code: Code, frames: Frames, assumptions: AssumptionSet) -> AppliedLimits:
+def apply_assumptions(
+    code: Code, frames: Frames, assumptions: AssumptionSet, calls: Calls | None = None
+) -> AppliedLimits:
     """Arrays by function of everything that assumptions say of frames, budgets and cuts.
+
+    What a call site is charged for code that no image has belongs to the caller's frame.
 
     A frame that tracking could not bound is open unless a `[[dynamic]]` entry bounds it; such an entry for
     a function whose frame is bounded anyway changes nothing (the derived number is the better evidence).
@@ -85,6 +90,10 @@ def apply_assumptions(code: Code, frames: Frames, assumptions: AssumptionSet) ->
                 frame[index] = max(dynamic.bytes, int(frame[index]))
                 open_frame[index] = False
                 by_function[index] = f"frame of {text}: at most {dynamic.bytes} B — {dynamic.reason}"
+    if calls is not None:
+        charged = np.flatnonzero(calls.charge > 0)
+        owner = calls.function[charged]
+        np.maximum.at(frame, owner, (calls.depth + calls.charge)[charged] + shift[owner])
     # What may sleep ends with its own frame on top of interrupted code.
     kernel_cut = cut.copy()
     asleep = [index for index in sleeps if cut[index] < 0]
