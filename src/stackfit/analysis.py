@@ -19,6 +19,7 @@ from stackfit.assumptions import AssumptionSet, combine, load_assumptions
 from stackfit.calls.graph import build_calls, build_edges
 from stackfit.calls.held import Held
 from stackfit.calls.model import Calls, EdgeKind, Edges
+from stackfit.calls.paravirt import Hypervisor
 from stackfit.calls.resolve import Indirect, resolve_indirect
 from stackfit.calls.vectors import Vector, find_vectors
 from stackfit.contexts.linux import linux_contexts
@@ -137,6 +138,7 @@ def analyse(
     progress: Step = _silent,
     indirect: Indirect = Indirect.TYPED,
     without: Iterable[str] = (),
+    hypervisor: Hypervisor = Hypervisor.NONE,
 ) -> Analysis:
     """Load and analyse images; layouts and assumptions by name or file.
 
@@ -144,7 +146,8 @@ def analyse(
     is taken. The shipped assumptions always apply; files given override them entry by entry. `hops`: the
     greatest number of indirect calls on a chain (default: as the assumptions say, else UNLIMITED). `debug`:
     an ELF file of the same build with DWARF, as a witness. `indirect`: what candidates of indirect calls may
-    rest on. `without`: names of assumptions to leave out. Raises InputError.
+    rest on. `without`: names of assumptions to leave out. `hypervisor`: what
+    pv_ops hold. Raises InputError.
     """
     named = tuple(load_layout(str(name)) for name in layouts)
     for layout in named:
@@ -168,7 +171,7 @@ def analyse(
     progress("building the call graph", 0.7)
     vectors = find_vectors(code)
     chosen = _for_machine(program, named or (load_layout(default_layout(program.machine)),))
-    calls = build_calls(program, code, tables, frames, vectors, selected, resolution)
+    calls = build_calls(program, code, tables, frames, vectors, selected, resolution, hypervisor)
     edges = build_edges(code, frames, calls)
     progress("bounding chains", 0.8)
     limit = selected.hops if hops is None else None if hops == UNLIMITED else hops
@@ -200,6 +203,17 @@ def check(
     debug: str | Path | None = None,
     indirect: Indirect = Indirect.TYPED,
     without: Iterable[str] = (),
+    hypervisor: Hypervisor = Hypervisor.NONE,
 ) -> Analysis:
     """Check one kernel against layouts; see Analysis.verdicts. Raises InputError."""
-    return analyse([image], modules, layouts, assumptions, hops, debug, indirect=indirect, without=without)
+    return analyse(
+        [image],
+        modules,
+        layouts,
+        assumptions,
+        hops,
+        debug,
+        indirect=indirect,
+        without=without,
+        hypervisor=hypervisor,
+    )

@@ -15,6 +15,7 @@ import pytest
 
 from stackfit.analysis import Analysis, analyse
 from stackfit.calls.model import CallKind, Reason, Rung
+from stackfit.calls.paravirt import Hypervisor
 from stackfit.image.model import InputError
 
 RECORDINGS = Path(__file__).resolve().parents[2] / "fixtures" / "recordings" / "calledges-amd64"
@@ -234,3 +235,22 @@ def test_code_that_is_in_no_image_is_assumed_by_names_that_can_be_left_out(
     process = kernel.verdicts[0].stacks[0]
     assert {text.split(": ")[0] for text in process.assumed} >= set(names)
     assert process.open.total < bare.verdicts[0].stacks[0].open.total
+
+
+@pytest.mark.kernel
+def test_a_guest_calls_what_its_hypervisor_puts_into_pv_ops(kernel: Analysis, amd64_kernel: Any) -> None:
+    guest = analyse([amd64_kernel.vmlinuz], hypervisor=Hypervisor.ANY)
+
+    def reached(analysis: Analysis) -> set[str]:
+        calls, names = analysis.calls, analysis.code.functions.names
+        sets = np.unique(calls.candidates[calls.rung == Rung.PARAVIRT])
+        return {names[one] for number in sets[sets >= 0].tolist() for one in calls.candidate_sets[number]}
+
+    native, any_guest = reached(kernel), reached(guest)
+    assert native < any_guest and not {name for name in native if name.startswith(("kvm_", "xen_", "hv_"))}
+    # Stored by name, in a table that is copied, behind a void pointer of such a table.
+    assert {"kvm_flush_tlb_multi", "hyperv_flush_tlb_multi", "xen_read_msr"} <= any_guest
+    assert any(name.startswith("__raw_callee_save_xen_") for name in any_guest)
+    sites = guest.calls.rung == Rung.PARAVIRT
+    assert sites.sum() == (kernel.calls.rung == Rung.PARAVIRT).sum() and not guest.calls.open[sites].any()
+    assert any(text.startswith("hypervisor: ") for text in guest.verdicts[0].stacks[0].assumed)

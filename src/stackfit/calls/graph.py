@@ -13,6 +13,7 @@ from stackfit.assumptions.model import Candidates
 from stackfit.calls.constants import branch_targets, constant_before
 from stackfit.calls.held import Held
 from stackfit.calls.model import CallKind, Calls, EdgeKind, Edges, Evidence, Reason, Rung
+from stackfit.calls.paravirt import Hypervisor
 from stackfit.calls.registers import thunk_registers
 from stackfit.calls.resolve import Resolution, Resolved
 from stackfit.calls.static_calls import STATIC_CALL_PREFIX, Updated, static_call_updates
@@ -32,6 +33,9 @@ _PAGE_FAULT, _GENERAL_PROTECTION, _INVALID_OPCODE, _BREAKPOINT = 14, 13, 6, 3
 # accesses. Before 5.16 (type -1) nearly all entries are accesses.
 _GENERAL_PROTECTION_TYPES = (5, 6, 8, 9, 10, 11, 12, 13, 16)
 
+_ANY_HYPERVISOR = (
+    "hypervisor: pv_ops hold what the image has, or what guest code of any hypervisor is seen to put there"
+)
 _INDIRECT = (Reason.INDIRECT, Reason.UNFILLED)
 
 _SITE = np.dtype(
@@ -64,9 +68,10 @@ def build_calls(
     vectors: list[Vector],
     assumptions: AssumptionSet | None = None,
     resolution: Resolution = _NOTHING,
+    hypervisor: Hypervisor = Hypervisor.NONE,
 ) -> Calls:
     """All call sites of a program; `resolution` and then `[[candidates]]` of the assumptions fill sites that
-    stay open.
+    stay open. `hypervisor`: what pv_ops hold.
 
     Raises InputError for candidates that name a function which the program does not have.
     """
@@ -80,8 +85,12 @@ def build_calls(
     )
     sites["assumption"] = -1
     texts = list[str]()
+    if hypervisor is Hypervisor.ANY:
+        _add_overrides(program, code, sites, sets, resolution.paravirt)
+        sites["assumption"][sites["rung"] == Rung.PARAVIRT] = 0
+        texts.append(_ANY_HYPERVISOR)
     if assumptions is not None and assumptions.candidates:
-        texts = _annotate(code, sites, sets, names, assumptions, resolution.held)
+        _annotate(code, sites, sets, names, texts, assumptions, resolution.held)
     sites = _merge_alternatives(code, tables, sites, sets)
     sites = sites[np.lexsort((sites["kind"], sites["address"], sites["function"]))]
     return Calls(
@@ -249,6 +258,26 @@ def _resolve_certain(
             sites["evidence"][site] = Evidence.PROVED
 
 
+def _add_overrides(
+    program: Program,
+    code: Code,
+    sites: NDArray[np.void],
+    sets: _Sets,
+    overrides: Mapping[int, tuple[int, ...]] | None,
+) -> None:
+    """Candidates of paravirt calls besides what the image has; open where something unknown may be there."""
+    operands = _Operands(program, code)
+    for site in np.flatnonzero(sites["rung"] == Rung.PARAVIRT).tolist():
+        row = code.row_at(int(sites["address"][site]))
+        members = (-1,) if overrides is None else overrides.get(operands.address(row), ())
+        native = sets.sets[int(sites["candidates"][site])]
+        known = tuple(sorted({*native, *(one for one in members if one >= 0)}))
+        sites["candidates"][site] = sets.add(known)
+        if -1 in members:
+            sites["reason"][site] = Reason.INDIRECT
+            sites["evidence"][site] = Evidence.OPEN
+
+
 class _Operands:
     """What constant memory operands hold in the image; each address is looked up once (pv_ops has few)."""
 
@@ -261,20 +290,26 @@ class _Operands:
 
     def target(self, row: int) -> int:
         """The function that an indirect call's memory operand points to, or -1."""
+        address = self.address(row)
+        if address < 0:
+            return -1
+        if address not in self._functions:
+            word = self._word(address, self._code.machine.word)
+            self._functions[address] = self._code.functions.at(word)
+        return self._functions[address]
+
+    def address(self, row: int) -> int:
+        """The constant address of an instruction's memory operand, or -1."""
         table, machine = self._code.instructions, self._code.machine
         if int(table.index[row]) != NO_REGISTER or int(table.flags[row]) & FLAG_SEGMENT:
             return -1
         base, displacement = int(table.base[row]), int(table.displacement[row])
         if base == RIP:
             end = int(self._code.address[row]) + int(table.length[row])
-            address = (end + displacement) & 0xFFFF_FFFF_FFFF_FFFF
-        elif base == ABSOLUTE:
-            address = displacement & (0xFFFF_FFFF if machine is Machine.I386 else 0xFFFF_FFFF_FFFF_FFFF)
-        else:
-            return -1
-        if address not in self._functions:
-            self._functions[address] = self._code.functions.at(self._word(address, machine.word))
-        return self._functions[address]
+            return (end + displacement) & 0xFFFF_FFFF_FFFF_FFFF
+        if base == ABSOLUTE:
+            return displacement & (0xFFFF_FFFF if machine is Machine.I386 else 0xFFFF_FFFF_FFFF_FFFF)
+        return -1
 
     def _word(self, address: int, word: int) -> int:
         """The pointer at that address, 0 where the image has no data."""
@@ -333,17 +368,17 @@ def _annotate(
     sites: NDArray[np.void],
     sets: _Sets,
     names: list[str],
+    texts: list[str],
     assumptions: AssumptionSet,
     held: Mapping[str, Held],
-) -> list[str]:
+) -> None:
     """Candidates that an assumption file gives for indirect calls: instead of none, or of those found by
-    types. What is assumed of each is told in the texts that are returned.
+    types. What is assumed of each is put into `texts`.
 
     A function's come first, then a field's, then a site's, which holds. An entry whose places the program
     does not have changes nothing."""
     functions = code.functions
     free = np.isin(sites["reason"], _INDIRECT) | (sites["rung"] > Rung.ANNOTATION)
-    texts: list[str] = []
     order = ("function", "field", "site")
     for entry in sorted(assumptions.candidates, key=lambda one: order.index(one.selector)):
         at = _annotated(code, sites, names, entry, assumptions)
@@ -367,7 +402,6 @@ def _annotate(
             sites["assumption"][at] = len(texts)
             title = f"{entry.name}: " if entry.name else f"candidates of {entry.subject}: "
             texts.append(title + entry.reason)
-    return texts
 
 
 def _annotated(

@@ -17,7 +17,7 @@ import enum
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from stackfit.calls.flows import Flows, Walk
 from stackfit.calls.held import Held, places_named
 from stackfit.calls.model import Rung
 from stackfit.calls.objects import Data, Placed, callable_functions, place_functions, read_data
+from stackfit.calls.paravirt import paravirt_overrides
 from stackfit.calls.static_calls import STATIC_CALL_UPDATE
 from stackfit.calls.types import Field, TypeLayout, read_types
 from stackfit.frames.model import Frames
@@ -73,11 +74,13 @@ class Resolved:
 @dataclass(frozen=True)
 class Resolution:
     """`sites`: by row of an indirect call. `updates`: by row of a call of `__static_call_update`, the
-    functions that the static call is set to there. `held`: what the places asked for hold, by name."""
+    functions that the static call is set to there. `held`: what the places asked for hold, by name.
+    `paravirt`: what is put into members of pv_ops, by address; None: not known."""
 
     sites: Mapping[int, Resolved]
     updates: Mapping[int, tuple[int, ...]]
     held: Mapping[str, Held]
+    paravirt: Mapping[int, tuple[int, ...]] | None = None
 
 
 def resolve_indirect(
@@ -104,7 +107,9 @@ def resolve_indirect(
     for _ in range(_ROUNDS):
         flows = walk.follow(placed.variables, flows)
     placed = place_functions(data, types, code.functions, _objects(flows))
-    return _Resolver(code, types, flows, data, placed, taken, mode).resolve(places)
+    resolution = _Resolver(code, types, flows, data, placed, taken, mode).resolve(places)
+    overrides = paravirt_overrides(program, code.functions, types, data, placed, flows.records)
+    return replace(resolution, paravirt=overrides or None)
 
 
 def _objects(flows: Flows) -> list[tuple[int, int]]:

@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.images:
         given = [
             name
-            for name in ("modules", "assume", "without", "hops", "debug", "indirect")
+            for name in ("modules", "assume", "without", "hops", "debug", "indirect", "hypervisor")
             if getattr(options, name)
         ]
         if given:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from stackfit.analysis import MOST_HOPS, UNLIMITED, Analysis, Step, analyse
+from stackfit.calls.paravirt import Hypervisor
 from stackfit.calls.resolve import Indirect
 from stackfit.image.model import InputError
 from stackfit.machine.scenario import Scenario, load_scenario
@@ -53,6 +54,11 @@ def add_image_options(parser: argparse.ArgumentParser, images: str = "+") -> Non
         "--indirect",
         choices=[mode.value for mode in Indirect],
         help="what candidates of indirect calls may rest on (default: typed)",
+    )
+    option(
+        "--hypervisor",
+        choices=[one.value for one in Hypervisor],
+        help="what paravirt operations reach: native functions (none, the default), or those of guests too",
     )
     option("--json", metavar="FILE", help="write JSON there; - is standard output")
 
@@ -113,6 +119,7 @@ def run_analysis(options: argparse.Namespace, images: list[str] | None = None) -
             report,
             Indirect(options.indirect or Indirect.TYPED.value),
             options.without,
+            Hypervisor(options.hypervisor or Hypervisor.NONE.value),
         )
 
 
