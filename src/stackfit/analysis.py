@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 
 from stackfit.assumptions import AssumptionSet, combine, load_assumptions
 from stackfit.calls.graph import build_calls, build_edges
+from stackfit.calls.held import Held
 from stackfit.calls.model import Calls, EdgeKind, Edges
+from stackfit.calls.paravirt import Hypervisor
 from stackfit.calls.resolve import Indirect, resolve_indirect
 from stackfit.calls.vectors import Vector, find_vectors
 from stackfit.contexts.linux import linux_contexts
 from stackfit.contexts.model import Context
+from stackfit.contexts.registered import PLACES, Registrations, find_registered
 from stackfit.frames.analyse import analyse_frames
 from stackfit.frames.model import Frames
 from stackfit.frames.witness import Witness, cfi_witness, orc_witness
@@ -38,6 +41,7 @@ from stackfit.verdict.cycles import recursive
 from stackfit.verdict.limits import AppliedLimits, apply_assumptions
 from stackfit.verdict.model import LayoutVerdict
 from stackfit.verdict.placement import check_layout
+from stackfit.verdict.registered import RegisteredNeed, registered_needs
 from stackfit.verdict.suggest import Suggestion
 from stackfit.verdict.through import Through, find_through
 
@@ -70,6 +74,7 @@ class Analysis:
     hop_limit: int | None  # assumed on a chain; None: unlimited
     warnings: tuple[str, ...] = field(default=())
     debug: Image | None = None  # ELF with DWARF of the same build
+    held: Mapping[str, Held] = field(default_factory=dict)  # what the places of registered functions hold
 
     @cached_property
     def witnesses(self) -> list[Witness]:
@@ -84,8 +89,18 @@ class Analysis:
         return linux_contexts(self.program, self.code, self.calls, self.vectors)
 
     @cached_property
+    def registrations(self) -> Registrations:
+        """Functions that code registers to be called later: interrupt handlers, timers, work, threads."""
+        return find_registered(self.code, self.calls, self.held)
+
+    @cached_property
+    def registered_needs(self) -> list[RegisteredNeed]:
+        """What each registered function needs on the stacks of the first layout."""
+        return registered_needs(self.composer, self.layouts[0], self.registrations.functions)
+
+    @cached_property
     def applied(self) -> AppliedLimits:
-        return apply_assumptions(self.code, self.frames, self.assumptions)
+        return apply_assumptions(self.code, self.frames, self.assumptions, self.calls)
 
     @cached_property
     def recursive(self) -> NDArray[np.bool_]:
@@ -134,6 +149,8 @@ def analyse(
     debug: str | Path | None = None,
     progress: Step = _silent,
     indirect: Indirect = Indirect.TYPED,
+    without: Iterable[str] = (),
+    hypervisor: Hypervisor = Hypervisor.NONE,
 ) -> Analysis:
     """Load and analyse images; layouts and assumptions by name or file.
 
@@ -141,12 +158,14 @@ def analyse(
     is taken. The shipped assumptions always apply; files given override them entry by entry. `hops`: the
     greatest number of indirect calls on a chain (default: as the assumptions say, else UNLIMITED). `debug`:
     an ELF file of the same build with DWARF: types for indirect calls, and a witness of depths. `indirect`:
-    what candidates of indirect calls may rest on. Raises InputError.
+    what candidates of indirect calls may rest on. `without`: names of assumptions to leave out. `hypervisor`:
+    what pv_ops hold. Raises InputError.
     """
     named = tuple(load_layout(str(name)) for name in layouts)
     for layout in named:
         check_layout(layout)
     sets = combine(load_assumptions("linux"), *(load_assumptions(str(path)) for path in assumptions))
+    sets = sets.without(without)
     progress("reading images", 0.0)
     program = load_program(
         list(images), modules, lambda done, total: progress("reading modules", 0.3 * done / max(total, 1))
@@ -161,12 +180,13 @@ def analyse(
     companion = load_image(debug) if debug is not None else None
     if companion is not None:
         check_same_build(program.images[0], companion)
-    resolution = resolve_indirect(program, code, tables, frames, pointers, indirect, companion)
+    selected = sets.select(program.images[0].release, program.machine)
+    places = (*PLACES, *(place for entry in selected.candidates for place in entry.places))
+    resolution = resolve_indirect(program, code, tables, frames, pointers, indirect, companion, places)
     progress("building the call graph", 0.7)
     vectors = find_vectors(code)
     chosen = _for_machine(program, named or (load_layout(default_layout(program.machine)),))
-    selected = sets.select(program.images[0].release, program.machine)
-    calls = build_calls(program, code, tables, frames, vectors, selected, resolution)
+    calls = build_calls(program, code, tables, frames, vectors, selected, resolution, hypervisor)
     edges = build_edges(code, frames, calls)
     progress("bounding chains", 0.8)
     limit = selected.hops if hops is None else None if hops == UNLIMITED else hops
@@ -174,7 +194,7 @@ def analyse(
     has_hops = bool((edges.kind == EdgeKind.HOP).any())
     return Analysis(
         program, code, tables, frames, vectors, calls, edges, selected, chosen, curve if has_hops else 0,
-        limit, program.warnings, companion,
+        limit, program.warnings, companion, resolution.held,
     )  # fmt: skip
 
 
@@ -197,6 +217,18 @@ def check(
     hops: int | None = None,
     debug: str | Path | None = None,
     indirect: Indirect = Indirect.TYPED,
+    without: Iterable[str] = (),
+    hypervisor: Hypervisor = Hypervisor.NONE,
 ) -> Analysis:
     """Check one kernel against layouts; see Analysis.verdicts. Raises InputError."""
-    return analyse([image], modules, layouts, assumptions, hops, debug, indirect=indirect)
+    return analyse(
+        [image],
+        modules,
+        layouts,
+        assumptions,
+        hops,
+        debug,
+        indirect=indirect,
+        without=without,
+        hypervisor=hypervisor,
+    )

@@ -162,6 +162,15 @@ def test_calls_of_one_function_are_its_own_and_those_that_reach_it(
     assert all("ksys_write" in row for row in rows)
 
 
+def test_registered_functions_need_types(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["contexts", str(KERNEL), "--registered"]) == 0
+    assert "BTF" in capsys.readouterr().out
+    assert main(["contexts", str(KERNEL), "--module", "kernel"]) == 2
+    assert "--registered" in capsys.readouterr().err
+    assert main(["contexts", str(KERNEL), "--registered", "--module", "vendor_bolb"]) == 2
+    assert "no module vendor_bolb" in capsys.readouterr().err
+
+
 def test_contexts_of_one_kind(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["contexts", str(KERNEL), "--kind", "syscall"]) == 0
     rows = capsys.readouterr().out.splitlines()[2:]

@@ -85,7 +85,8 @@ def test_calls(analysis: Analysis) -> None:
     functions = {row["address"] for row in frames_json(analysis)["functions"]}
     for site in document["sites"]:
         assert site["open"] == (site["reason"] is not None) == (site["evidence"] == "open"), site
-        assert site["open"] or site["candidates"] is not None, site
+        assert site["open"] or site["candidates"] is not None or site["assumption"], site
+        assert (site["rung"] == "annotation") == (site["assumption"] is not None), site
         assert (site["return_address"] is None) == (
             site["kind"] in ("tail", "indirect-tail", "exception")
         ) or (site["kind"] in ("static-call", "stack-switch")), site
@@ -136,6 +137,13 @@ def test_contexts(analysis: Analysis) -> None:
         assert one["chain"] == [] and set(one["stack"]) == {document["layout"]}
         known = [value for value in one["hops"] if value is not None]
         assert known == sorted(known) and (not known or known[0] == one["direct"]), one
+
+
+def test_registered_functions(analysis: Analysis) -> None:
+    assert valid("contexts", contexts_json(analysis))["registered"] is None
+    registered = valid("contexts", contexts_json(analysis, registered=True))["registered"]
+    assert not registered["known"] and registered["functions"] == []  # the sample carries no BTF
+    assert {"irq handler", "timer", "work"} <= {family["name"] for family in registered["families"]}
 
 
 def test_check(analysis: Analysis) -> None:

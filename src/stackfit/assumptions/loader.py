@@ -29,6 +29,8 @@ MAX_HOPS = 10_000
 MAX_BYTES = 1 << 30
 MAX_VARIANTS = 64  # entries about one subject, for different versions or machines
 SITE = re.compile(r"\S+\+0x[0-9a-f]{1,16}", re.ASCII)
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
+PARAMETER = re.compile(r"parameter [1-6] of \S+", re.ASCII)
 FIELD = re.compile(r"(struct|union) \S+\.\S+", re.ASCII)
 
 
@@ -93,6 +95,9 @@ def _common(table: Table) -> dict[str, Any]:
             VersionRange.parse(versions)
         except ValueError as error:
             raise table.error("versions", f"{quoted(versions)}: {error}") from None
+    name = table.text("name", "")
+    if name and not NAME.fullmatch(name):
+        raise table.error("name", f"{quoted(name)} is not made of a-z, 0-9 and -")
     machine = None
     if "machine" in table:
         machine = Machine(table.choice("machine", [m.value for m in Machine]))
@@ -102,6 +107,7 @@ def _common(table: Table) -> dict[str, Any]:
         "versions": versions,
         "machine": machine,
         "match": table.choice("match", ("exact", "glob"), "exact"),
+        "name": name,
     }
 
 
@@ -170,7 +176,16 @@ def _candidates(table: Table) -> Candidates:
     if len(set(functions)) != len(functions):
         twice = next(name for name in functions if functions.count(name) > 1)
         raise table.error("functions", f"{quoted(twice)} is there more than once")
-    entry = Candidates(functions=functions, **{**common, selector: subject})
+    places = table.texts("places", ())
+    for place in places:
+        if not FIELD.fullmatch(place) and not PARAMETER.fullmatch(place):
+            raise table.error("places", f"{quoted(place)} is not 'struct TAG.MEMBER', nor 'parameter N of …'")
+    entry = Candidates(
+        functions=functions,
+        charge=table.integer("charge", 0, MAX_BYTES, 0),
+        places=places,
+        **{**common, selector: subject},
+    )
     table.done()
     return entry
 

@@ -120,8 +120,11 @@ class Calls:
     name: NDArray[
         np.int32
     ]  # index into `names` of what a reason names, or where a pointer comes from; else -1
+    charge: NDArray[np.int32]  # bytes that code in no image takes between the site and its candidates
+    assumption: NDArray[np.int32]  # index into `assumptions` of what an assumption file says of it, else -1
     candidate_sets: list[tuple[int, ...]]  # function indexes, ascending
     names: list[str]
+    assumptions: list[str]
 
     def __len__(self) -> int:
         return len(self.function)

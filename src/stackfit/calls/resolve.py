@@ -17,15 +17,17 @@ import enum
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stackfit.calls import flow_constants as flow
 from stackfit.calls.flows import Flows, Walk
+from stackfit.calls.held import Held, places_named
 from stackfit.calls.model import Rung
 from stackfit.calls.objects import Data, Placed, callable_functions, place_functions, read_data
+from stackfit.calls.paravirt import paravirt_overrides
 from stackfit.calls.static_calls import STATIC_CALL_UPDATE
 from stackfit.calls.types import Field, TypeLayout, read_types
 from stackfit.frames.model import Frames
@@ -72,10 +74,13 @@ class Resolved:
 @dataclass(frozen=True)
 class Resolution:
     """`sites`: by row of an indirect call. `updates`: by row of a call of `__static_call_update`, the
-    functions that the static call is set to there."""
+    functions that the static call is set to there. `held`: what the places asked for hold, by name.
+    `paravirt`: what is put into members of pv_ops, by address; None: not known."""
 
     sites: Mapping[int, Resolved]
     updates: Mapping[int, tuple[int, ...]]
+    held: Mapping[str, Held]
+    paravirt: Mapping[int, tuple[int, ...]] | None = None
 
 
 def resolve_indirect(
@@ -86,12 +91,13 @@ def resolve_indirect(
     pointers: NDArray[np.uint64],
     mode: Indirect = Indirect.TYPED,
     debug: Image | None = None,
+    places: Iterable[str] = (),
 ) -> Resolution:
-    """Indirect calls and jumps that can be resolved; none without types. `debug`: a companion
-    of the kernel with its debug information."""
+    """Indirect calls and jumps that can be resolved, and what `places` hold (see Held; not where the mode is
+    STRICT); nothing without types. `debug`: a companion of the kernel with its debug information."""
     types = read_types(program, code.functions, debug)
     if types is None:
-        return Resolution({}, {})
+        return Resolution({}, {}, {})
     taken = _taken_in_code(code)
     walk = Walk(code, tables, frames, pointers, taken, types)
     flows = walk.follow(types.variables)
@@ -100,7 +106,9 @@ def resolve_indirect(
     for _ in range(_ROUNDS):
         flows = walk.follow({**placed.variables, **types.variables}, flows)
     placed = place_functions(data, types, code.functions, _objects(flows, types))
-    return _Resolver(code, types, flows, data, placed, taken, mode).resolve()
+    resolution = _Resolver(code, types, flows, data, placed, taken, mode).resolve(places)
+    overrides = paravirt_overrides(program, code.functions, types, data, placed, flows.records)
+    return replace(resolution, paravirt=overrides or None)
 
 
 def _objects(flows: Flows, types: TypeLayout) -> list[tuple[int, int]]:
@@ -188,8 +196,38 @@ class _Resolver:
         self._fields: dict[Field, tuple[set[int], bool]] = {}
         self._hooks = _SecurityHooks(code, types, data, placed)
 
-    def resolve(self) -> Resolution:
-        return Resolution(self._sites(), self._updates())
+    def resolve(self, places: Iterable[str] = ()) -> Resolution:
+        return Resolution(self._sites(), self._updates(), self._held(places))
+
+    def _held(self, texts: Iterable[str]) -> dict[str, Held]:
+        """What places hold, by their names; those that the program does not have are left out."""
+        if self._mode is Indirect.STRICT:
+            return {}
+        constants = self._records[(self._records[:, _KIND] == flow.CONSTANT) & (self._records[:, _A] < 0)]
+        namers = defaultdict[int, set[int]](set)
+        for row, value in np.unique(constants[:, [_ROW, _A]], axis=0).tolist():
+            function = self._code.functions.at(value & (1 << 64) - 1)
+            if function >= 0:
+                namers[function].add(int(self._code.function[row]))
+        found = {}
+        for text, places in places_named(self._types, self._code.functions, texts).items():
+            if not places:
+                continue
+            members, loose, alike, unknown = set[int](), set[int](), set[int](), False
+            for place in places:
+                held, incomplete = self._reach(place)
+                members |= held
+                unknown |= incomplete
+                prototype = self._prototype_of(place)
+                strays = self._strays(place, prototype)
+                loose |= strays
+                alike |= {one for one in strays if self._types.prototypes_of(one) == (prototype,)}
+            loose -= members
+            named = {one: tuple(sorted(namers[one])) for one in sorted(members | loose) if one in namers}
+            found[text] = Held(
+                tuple(sorted(members)), tuple(sorted(loose)), frozenset(alike & loose), unknown, named
+            )
+        return found
 
     def _updates(self) -> dict[int, tuple[int, ...]]:
         """What calls of `__static_call_update(key, trampoline, function)` hand over, where it is known."""

@@ -89,7 +89,7 @@ def _print_sites(analysis: Analysis, chosen: NDArray[np.bool_]) -> None:
                 site["kind"],
                 site["rung"],
                 site["evidence"],
-                reached or site["reason"] or "",
+                _told(reached, site["reason"] or "", site["assumption"], site["charge"]),
             ]
         )
     columns = [
@@ -97,6 +97,14 @@ def _print_sites(analysis: Analysis, chosen: NDArray[np.bool_]) -> None:
         ("rung", "left"), ("evidence", "left"), ("reaches", "left"),
     ]  # fmt: skip
     print_table(make_console(), f"{number_text(len(rows))} call sites", columns, rows)
+
+
+def _told(reached: str, reason: str, assumption: str | None, charge: int) -> str:
+    """What a site reaches, or why it is open; what is assumed of it."""
+    if assumption is None:
+        return reached or reason
+    through = f"code in no image, {number_text(charge)} B" if charge else ""
+    return f"{' then '.join(filter(None, (through, reached))) or 'nothing'}  (assumed: {assumption})"
 
 
 def _print_summary(analysis: Analysis) -> None:

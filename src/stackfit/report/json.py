@@ -12,6 +12,7 @@ from stackfit.analysis import Analysis
 from stackfit.calls.model import CallKind, Evidence, Reason, Rung
 from stackfit.frames.model import OPEN_FRAME, Frames, Summary
 from stackfit.frames.witness import Witness
+from stackfit.report.registered import registered_json
 from stackfit.report.rows import ChainRow, chain_rows, module_of
 from stackfit.report.terminal import smallest_size
 from stackfit.report.through import through_json
@@ -145,6 +146,8 @@ def calls_json(analysis: Analysis, chosen: NDArray[np.bool_] | None = None) -> J
             "open": bool(calls.reason[site] != Reason.NONE),
             "reason": _reason(analysis, site),
             "place": _place(analysis, site),
+            "charge": int(calls.charge[site]),
+            "assumption": calls.assumptions[calls.assumption[site]] if calls.assumption[site] >= 0 else None,
         }
         for site in index.tolist()
     ]
@@ -339,6 +342,7 @@ def check_json(analysis: Analysis, through: Through | None = None, suggest: bool
         "assumptions": [
             {
                 "kind": type(entry).__name__.lower(),
+                "name": entry.name or None,
                 "subject": entry.subject,
                 "reason": entry.reason,
                 "source": entry.source,
@@ -354,8 +358,9 @@ def check_json(analysis: Analysis, through: Through | None = None, suggest: bool
     }
 
 
-def contexts_json(analysis: Analysis, suggest: bool = False) -> Json:
-    """The ladder of every context in the first layout, without chains; suggestions if asked for."""
+def contexts_json(analysis: Analysis, suggest: bool = False, registered: bool = False) -> Json:
+    """The ladder of every context in the first layout, without chains; if asked for, suggestions, and the
+    ladder of the functions that code registers."""
     first = analysis.layouts[0]
     return {
         "schema": "stackfit.contexts/1",
@@ -364,4 +369,5 @@ def contexts_json(analysis: Analysis, suggest: bool = False) -> Json:
         "layout": first.name,
         "contexts": [_context(analysis, need) for need in analysis.composer.context_needs(first)],
         "suggestions": _suggestions(analysis) if suggest else None,
+        "registered": registered_json(analysis) if registered else None,
     }

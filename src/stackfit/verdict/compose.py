@@ -114,6 +114,10 @@ class Composer:
         listed = (applied.limits.times > 0) | (applied.limits.cut >= 0)
         return suggest(self.edges, np.asarray(listed, np.bool_), starts, self.hops)
 
+    def context_need(self, item: Item, stack: str, exceptions: int) -> ContextNeed:
+        """The ladder of one item, without a chain."""
+        return self._context_need(item, stack, exceptions, False)
+
     def bound(self, function: int, exceptions: int = 0, hops: int = 0) -> Bound:
         """The deepest chain below one function, as code that user mode or a thread started."""
         return self.solvers.chain(
