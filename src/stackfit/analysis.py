@@ -182,7 +182,7 @@ def analyse(
         check_same_build(program.images[0], companion)
     selected = sets.select(program.images[0].release, program.machine)
     places = (*PLACES, *(place for entry in selected.candidates for place in entry.places))
-    resolution = resolve_indirect(program, code, tables, frames, pointers, indirect, companion, places)
+    resolution = resolve_indirect(program, code, tables, frames, pointers, indirect, places, companion)
     progress("building the call graph", 0.7)
     vectors = find_vectors(code)
     chosen = _for_machine(program, named or (load_layout(default_layout(program.machine)),))

@@ -90,8 +90,8 @@ def resolve_indirect(
     frames: Frames,
     pointers: NDArray[np.uint64],
     mode: Indirect = Indirect.TYPED,
-    debug: Image | None = None,
     places: Iterable[str] = (),
+    debug: Image | None = None,
 ) -> Resolution:
     """Indirect calls and jumps that can be resolved, and what `places` hold (see Held; not where the mode is
     STRICT); nothing without types. `debug`: a companion of the kernel with its debug information."""
