@@ -12,6 +12,7 @@ from stackfit.assumptions import AssumptionSet
 from stackfit.assumptions.model import Candidates
 from stackfit.calls.constants import branch_targets, constant_before
 from stackfit.calls.held import Held
+from stackfit.calls.kcfi import checked_classes
 from stackfit.calls.model import CallKind, Calls, EdgeKind, Edges, Evidence, Reason, Rung
 from stackfit.calls.paravirt import Hypervisor
 from stackfit.calls.registers import thunk_registers
@@ -155,6 +156,7 @@ def _transfer_sites(
     sites["reason"][unknown] = Reason.INDIRECT
     sites["evidence"][unknown] = Evidence.OPEN
     _fill(np.flatnonzero(unknown), row, resolved, sites, sets, names)
+    _fill_checked(program, code, np.flatnonzero(unknown), row, sites, sets)
 
     outside = np.flatnonzero(~known & ~indirect)
     for site in outside.tolist():
@@ -214,6 +216,26 @@ def _fill(
             sites["evidence"][site] = Evidence.ASSUMED
         else:
             sites["reason"][site] = Reason.UNFILLED
+
+
+def _fill_checked(
+    program: Program,
+    code: Code,
+    unknown: NDArray[np.int64],
+    row: NDArray[np.int32],
+    sites: NDArray[np.void],
+    sets: _Sets,
+) -> None:
+    """Candidates of indirect sites with a kCFI check, where no place tells better."""
+    left = unknown[(sites["candidates"][unknown] < 0) | (sites["rung"][unknown] == Rung.SIGNATURE)]
+    classes = checked_classes(program, code, row[left].tolist())
+    for site in left.tolist():
+        members = classes.get(int(row[site]), ())
+        if members:
+            sites["candidates"][site] = sets.add(members)
+            sites["rung"][site] = Rung.KCFI
+            sites["evidence"][site] = Evidence.ASSUMED
+            sites["reason"][site] = Reason.NONE
 
 
 def _resolve_certain(

@@ -60,6 +60,7 @@ class Rung(enum.IntEnum):
     PARAMETER = 10  # what callers hand over, or a function returns
     LIST = 11  # hooks on the list that the function names
     SIGNATURE = 12  # any function of the prototype whose address is taken
+    KCFI = 13  # any function that passes the check before the call: of exactly its type
 
     @property
     def label(self) -> str:
