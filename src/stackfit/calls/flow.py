@@ -389,7 +389,9 @@ def _flow_into(
             if state[at + 2] == 0:
                 return _record(records, count, row, TYPED, goal, 0, value, state[at + 1], 0)
             return _record(records, count, row, EMBEDS, state[at + 1], state[at + 2], POINTER, goal, 0)
-    elif value in (FIELD, GLOBAL, PARAMETER, RESULT, MERGED):
+    elif value in (FIELD, GLOBAL, PARAMETER, RESULT, MERGED) and sink != FIELD:
+        # A copy in a member that is no function pointer (what is traced, say) is not called: whatever is read
+        # from there again is unknown.
         return _record(records, count, row, LOOSE, 0, 0, value, state[at + 1], state[at + 2])
     return count
 
@@ -1343,7 +1345,14 @@ def follow_functions(
                                         records, count, row, ARGUMENT, g, j, state[t], state[t + 1],
                                         state[t + 2],
                                     )  # fmt: skip
-                            elif (member <= 0 and j < registers) or number == -2:
+                            elif number == -3 and state[t] != CONSTANT and state[t] != STACK:
+                                # One of any number of arguments: it is printed.
+                                if g >= 0:
+                                    count = _record(
+                                        records, count, row, ARGUMENT, g, j, state[t], state[t + 1],
+                                        state[t + 2],
+                                    )  # fmt: skip
+                            elif (member <= 0 and j < registers) or number <= -2:
                                 # No prototype, or a part of a struct, or one of any number of arguments.
                                 if g >= 0:
                                     count = _record(

@@ -102,7 +102,7 @@ class TypeLayout:
     @cached_property
     def in_register(self) -> NDArray[np.int32]:
         """Types × 6: the part (parameter) of a prototype that each argument register, then each word of the
-        stack above the return address, holds; -1 none, -2 a piece of one, or one of any number."""
+        stack above the return address, holds; -1 none, -2 a piece of one, -3 one of any number."""
         return _in_register(self)
 
     @cached_property
@@ -312,7 +312,7 @@ def _places_amd64(
         if register >= _REGISTERS:
             return
         if variadic and part == len(sizes) - 1:  # more arguments follow
-            yield from ((number, -2) for number in range(register, _REGISTERS))
+            yield from ((number, -3) for number in range(register, _REGISTERS))
             return
         needed = (size + 7) // 8 if size <= 16 else 0
         if needed and register + needed <= _REGISTERS:
@@ -328,7 +328,7 @@ def _places_i386(
     (arch/x86/Makefile) and as gcc's ix86_function_arg() does it: what does not fit into the registers left
     over goes onto the stack, with all that follows. A variadic function takes everything there."""
     if variadic:
-        yield from ((number, -2) for number in range(_REGISTERS))
+        yield from ((number, -3) for number in range(_REGISTERS))
         return
     number = 0
     if hidden:
