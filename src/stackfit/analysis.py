@@ -35,11 +35,18 @@ from stackfit.image.tables import Tables, read_tables
 from stackfit.isa.code import Code, decode_program
 from stackfit.layouts import default_layout, load_layout
 from stackfit.layouts.model import Layout
+from stackfit.measure.files import read_recording
+from stackfit.measure.graph import Graph
+from stackfit.measure.model import Recording, Traces
+from stackfit.measure.resolve import resolve
+from stackfit.measure.seen import Exercised, exercised
+from stackfit.measure.sizes import check_sizes
 from stackfit.verdict.components import ComponentTable, component_table
 from stackfit.verdict.compose import Composer
 from stackfit.verdict.cycles import recursive
 from stackfit.verdict.limits import AppliedLimits, apply_assumptions
-from stackfit.verdict.model import LayoutVerdict
+from stackfit.verdict.model import ContextNeed, LayoutVerdict, Measured, Observed
+from stackfit.verdict.observed import ladder_defects
 from stackfit.verdict.placement import check_layout
 from stackfit.verdict.registered import RegisteredNeed, registered_needs
 from stackfit.verdict.suggest import Suggestion
@@ -75,6 +82,7 @@ class Analysis:
     warnings: tuple[str, ...] = field(default=())
     debug: Image | None = None  # ELF with DWARF of the same build
     held: Mapping[str, Held] = field(default_factory=dict)  # what the places of registered functions hold
+    recordings: tuple[Recording, ...] = ()  # of the same kernel, running
 
     @cached_property
     def witnesses(self) -> list[Witness]:
@@ -108,6 +116,33 @@ class Analysis:
         return recursive(self.edges)
 
     @cached_property
+    def graph(self) -> Graph:
+        """The call graph by return address, for recordings."""
+        return Graph(self.code, self.calls, self.edges)
+
+    @cached_property
+    def traces(self) -> Traces:
+        """The recordings as functions and return addresses. InputError: one is of another kernel."""
+        return resolve(self.program, self.code, self.calls, self.graph, self.recordings)
+
+    @cached_property
+    def exercised(self) -> Exercised:
+        """What the recordings show to have run."""
+        return exercised(self.traces, self.graph, self.frames, self.contexts, self.vectors)
+
+    @cached_property
+    def observed(self) -> Observed | None:
+        """What verdicts take from recordings; None without any."""
+        if not self.recordings:
+            return None
+        ran, traces = self.exercised, self.traces
+        measured = tuple(
+            Measured(deep.contexts, deep.bytes, deep.whole, traces.names[deep.chain]) for deep in ran.deepest
+        )
+        marks = tuple((mark.stack, mark.bytes, mark.owner) for mark in traces.marks)
+        return Observed(ran.edges, ran.entered, ran.times, measured, marks)
+
+    @cached_property
     def composer(self) -> Composer:
         return Composer(
             self.code,
@@ -118,6 +153,7 @@ class Analysis:
             self.applied,
             self.hops,
             self.hop_limit,
+            self.observed,
         )
 
     @cached_property
@@ -135,6 +171,29 @@ class Analysis:
         """Functions whose budget or cut would make most contexts of the first layout finite."""
         return self.composer.suggestions(self.layouts[0])
 
+    def defects(self, needs: Sequence[ContextNeed]) -> list[str]:
+        """Where recordings contradict the analysis: frame sizes, calls, budgets, measured ≤ composed ≤
+        bound.
+        """
+        if not self.recordings or self.composer.ladder is None:
+            return []
+        sizes = check_sizes(self.traces, self.graph, self.frames, self.vectors)
+        found = []
+        if sizes.unexplained:
+            found.append(
+                f"{len(sizes.unexplained)} recorded frame sizes are not the static depth: measure trace"
+            )
+        if self.exercised.misses:
+            found.append(
+                f"{len(self.exercised.misses)} recorded calls are not in the call graph: measure trace"
+            )
+        found += self.composer.ladder.defects()
+        found += ladder_defects(needs, [need.context.title for need in needs])
+        for layout in self.verdicts:
+            titles = [f"{layout.layout.name} {need.stack.name}" for need in layout.stacks]
+            found += ladder_defects(layout.stacks, titles)
+        return found
+
     def through(self, subject: str) -> Through:
         """The worst chain through a module or a function, what it leaves. InputError: neither is there."""
         return find_through(self.program, self.composer, self.layouts, subject)
@@ -151,6 +210,7 @@ def analyse(
     indirect: Indirect = Indirect.TYPED,
     without: Iterable[str] = (),
     hypervisor: Hypervisor = Hypervisor.NONE,
+    traces: Sequence[str | Path] = (),
 ) -> Analysis:
     """Load and analyse images; layouts and assumptions by name or file.
 
@@ -159,13 +219,15 @@ def analyse(
     greatest number of indirect calls on a chain (default: as the assumptions say, else UNLIMITED). `debug`:
     an ELF file of the same build with DWARF: types for indirect calls, and a witness of depths. `indirect`:
     what candidates of indirect calls may rest on. `without`: names of assumptions to leave out. `hypervisor`:
-    what pv_ops hold. Raises InputError.
+    what pv_ops hold. `traces`: recordings of that kernel running, for `measured` and `composed`. Raises
+    InputError.
     """
     named = tuple(load_layout(str(name)) for name in layouts)
     for layout in named:
         check_layout(layout)
     sets = combine(load_assumptions("linux"), *(load_assumptions(str(path)) for path in assumptions))
     sets = sets.without(without)
+    recordings = tuple(read_recording(Path(path)) for path in traces)
     progress("reading images", 0.0)
     program = load_program(
         list(images), modules, lambda done, total: progress("reading modules", 0.3 * done / max(total, 1))
@@ -194,7 +256,7 @@ def analyse(
     has_hops = bool((edges.kind == EdgeKind.HOP).any())
     return Analysis(
         program, code, tables, frames, vectors, calls, edges, selected, chosen, curve if has_hops else 0,
-        limit, program.warnings, companion, resolution.held,
+        limit, program.warnings, companion, resolution.held, recordings,
     )  # fmt: skip
 
 
@@ -219,6 +281,7 @@ def check(
     indirect: Indirect = Indirect.TYPED,
     without: Iterable[str] = (),
     hypervisor: Hypervisor = Hypervisor.NONE,
+    traces: Sequence[str | Path] = (),
 ) -> Analysis:
     """Check one kernel against layouts; see Analysis.verdicts. Raises InputError."""
     return analyse(
@@ -231,4 +294,5 @@ def check(
         indirect=indirect,
         without=without,
         hypervisor=hypervisor,
+        traces=traces,
     )

@@ -7,7 +7,13 @@ import platform
 import sys
 from pathlib import Path
 
-from stackfit.cli.options import add_image_options, add_suggest_option, output, run_analysis
+from stackfit.cli.options import (
+    add_image_options,
+    add_suggest_option,
+    add_traces_option,
+    output,
+    run_analysis,
+)
 from stackfit.image.model import InputError
 from stackfit.report.components import suggestions_toml
 from stackfit.report.json import check_json, dumps
@@ -18,6 +24,7 @@ from stackfit.verdict.model import Verdict
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_options(parser, images="*")
+    add_traces_option(parser)
     parser.add_argument(
         "--through", metavar="MODULE|FUNCTION", help="the worst chain through it, and the headroom it leaves"
     )

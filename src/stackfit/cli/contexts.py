@@ -7,7 +7,13 @@ import difflib
 import sys
 
 from stackfit.analysis import Analysis
-from stackfit.cli.options import add_image_options, add_suggest_option, output, run_analysis
+from stackfit.cli.options import (
+    add_image_options,
+    add_suggest_option,
+    add_traces_option,
+    output,
+    run_analysis,
+)
 from stackfit.image.model import InputError
 from stackfit.report.components import suggestions_toml
 from stackfit.report.json import Json, contexts_json, dumps
@@ -20,6 +26,7 @@ _SIZES = (4096, 8192, 16384)  # bytes
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_options(parser)
+    add_traces_option(parser)
     parser.add_argument(
         "--kind", metavar="KIND", help="only contexts of this kind (syscall, exception, hardirq, …)"
     )

@@ -1,19 +1,49 @@
-"""stackfit measure: what running machines show. So far: `pages`, free memory and its fragmentation."""
+"""stackfit measure: what running machines show, beside what the analysis says."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from stackfit.cli.options import output
+from stackfit.cli.options import (
+    add_image_options,
+    add_traces_option,
+    output,
+    output_bytes,
+    run_analysis,
+)
+from stackfit.measure.dump import open_dump, stack_marks
+from stackfit.measure.files import marks_traces_json, pack, traces_json
 from stackfit.pages.free import FILES, read_free_memory
 from stackfit.report.json import dumps
+from stackfit.report.marks import marks_json, print_marks
 from stackfit.report.pages import pages_json, print_pages
 from stackfit.report.terminal import make_console
+from stackfit.report.traces import coverage_json, print_coverage, print_trace, trace_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    text = "recordings of a running kernel, held against frames and call graph"
+    trace = kinds.add_parser("trace", help=text, description=text)
+    add_image_options(trace, images=None)
+    trace.add_argument(
+        "traces",
+        nargs="+",
+        metavar="FILE",
+        help="ftrace's stack_trace or trace, perf script, a kernel log with call traces, a list of call"
+        " edges, a traces file; compressed or not",
+    )
+    trace.add_argument("--output", metavar="FILE", help="write all of it as one traces file, for --traces")
+    text = "what recordings have exercised of the deepest chains, and what to test next"
+    coverage = kinds.add_parser("coverage", help=text, description=text)
+    add_image_options(coverage, images=None)
+    add_traces_option(coverage, required=True)
+    text = "how deep each task's stack has been, from a memory dump of a virtual machine (dump-guest-memory)"
+    dump = kinds.add_parser("dump", help=text, description=text)
+    dump.add_argument("file", metavar="FILE", help="ELF core written by QEMU's monitor, without paging")
+    dump.add_argument("--output", metavar="FILE", help="write the marks as a traces file, for --traces")
+    dump.add_argument("--json", metavar="FILE", help="write JSON there; - is standard output")
     text = "free memory: fragmentation by order, and how many more stacks fit now"
     pages = kinds.add_parser("pages", help=text, description=text)
     pages.add_argument(
@@ -27,6 +57,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    return {"trace": _trace, "coverage": _coverage, "dump": _dump, "pages": _pages}[options.what](options)
+
+
+def _trace(options: argparse.Namespace) -> int:
+    """Status 1: something recorded contradicts the analysis."""
+    analysis = run_analysis(options, [options.images])
+    document = trace_json(analysis)
+    if options.output:
+        output_bytes(options.output, pack(traces_json(analysis.program, analysis.code, analysis.traces)))
+    if options.json:
+        output(options.json, dumps(document))
+    if options.json != "-" and options.output != "-":
+        print_trace(make_console(), document)
+    return 1 if document["defects"] else 0
+
+
+def _coverage(options: argparse.Namespace) -> int:
+    document = coverage_json(run_analysis(options, [options.images]))
+    if options.json:
+        output(options.json, dumps(document))
+    if options.json != "-":
+        print_coverage(make_console(), document)
+    return 0
+
+
+def _dump(options: argparse.Namespace) -> int:
+    dump = open_dump(Path(options.file))
+    marks = stack_marks(dump)
+    document = marks_json(options.file, dump.machine.value, marks)
+    if options.output:
+        output_bytes(options.output, pack(marks_traces_json(dump.machine.value, marks)))
+    if options.json:
+        output(options.json, dumps(document))
+    if options.json != "-" and options.output != "-":
+        print_marks(make_console(), document)
+    return 0
+
+
+def _pages(options: argparse.Namespace) -> int:
     document = pages_json(read_free_memory([Path(place) for place in options.places]))
     if options.json:
         output(options.json, dumps(document))

@@ -26,7 +26,9 @@ __all__ = [
     "add_image_options",
     "add_scenario_options",
     "add_suggest_option",
+    "add_traces_option",
     "output",
+    "output_bytes",
     "progress",
     "run_analysis",
     "scenarios",
@@ -35,7 +37,7 @@ __all__ = [
 _MOST_SEEDS = 10_000
 
 
-def add_image_options(parser: argparse.ArgumentParser, images: str = "+") -> None:
+def add_image_options(parser: argparse.ArgumentParser, images: str | None = "+") -> None:
     """Options of every command that takes an image."""
     more: dict[str, Any] = {"action": "append", "default": []}
     option = parser.add_argument
@@ -77,6 +79,19 @@ def add_suggest_option(parser: argparse.ArgumentParser) -> None:
         "--suggest-cuts",
         action="store_true",
         help="print an assumption file to be reviewed instead: functions whose budget or cut would help most",
+    )
+
+
+def add_traces_option(parser: argparse.ArgumentParser, required: bool = False) -> None:
+    """Recordings of the kernel running."""
+    parser.add_argument(
+        "--traces",
+        metavar="FILE",
+        nargs="+",
+        action="extend",
+        default=None if required else [],
+        required=required,
+        help="recordings of that kernel running (measure trace, lab): measured and composed",
     )
 
 
@@ -137,6 +152,7 @@ def run_analysis(options: argparse.Namespace, images: list[str] | None = None) -
             Indirect(options.indirect or Indirect.TYPED.value),
             options.without,
             Hypervisor(options.hypervisor or Hypervisor.NONE.value),
+            getattr(options, "traces", None) or (),
         )
 
 
@@ -157,22 +173,30 @@ def output(path: str, text: str) -> None:
     if path == "-":
         sys.stdout.write(text)
         return
+    output_bytes(path, text.encode("utf-8"))
+
+
+def output_bytes(path: str, data: bytes) -> None:
+    """As `output`, of bytes; `-` is standard output too."""
+    if path == "-":
+        sys.stdout.buffer.write(data)
+        return
     target = Path(os.path.realpath(path))
     try:
         if target.exists() and not target.is_file() and not target.is_dir():
-            with target.open("w", encoding="utf-8") as device:
-                device.write(text)
+            with target.open("wb") as device:
+                device.write(data)
         else:
-            _replace(target, text)
+            _replace(target, data)
     except (OSError, ValueError) as error:
         raise InputError(path, getattr(error, "strerror", None) or str(error)) from None
 
 
-def _replace(target: Path, text: str) -> None:
+def _replace(target: Path, data: bytes) -> None:
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)

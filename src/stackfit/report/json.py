@@ -12,8 +12,9 @@ from stackfit.analysis import Analysis
 from stackfit.calls.model import CallKind, Evidence, Reason, Rung
 from stackfit.frames.model import OPEN_FRAME, Frames, Summary
 from stackfit.frames.witness import Witness
+from stackfit.measure.model import Seen
 from stackfit.report.registered import registered_json
-from stackfit.report.rows import ChainRow, chain_rows, module_of
+from stackfit.report.rows import ChainRow, chain_rows, composed_rows, module_of
 from stackfit.report.terminal import smallest_size
 from stackfit.report.through import through_json
 from stackfit.verdict.model import ContextNeed, OpenItems, StackNeed
@@ -28,6 +29,7 @@ __all__ = [
     "image_json",
     "modules_json",
     "named_json",
+    "recorded_json",
     "unreached_by_function",
     "verdicts_json",
 ]
@@ -240,6 +242,7 @@ def _stack(analysis: Analysis, need: StackNeed) -> Json:
         "hypothetical": need.hypothetical,
         "verdict": need.verdict.value,
         "why": need.why,
+        "measured_by": need.measured_by or None,
         "context": need.worst.context.title if need.worst is not None else None,
         "chain": _chain(chain_rows(analysis, need.worst, need.chain)),
         "open": _open(need.open),
@@ -265,6 +268,7 @@ def _context(analysis: Analysis, need: ContextNeed) -> Json:
         "bound": need.bound,
         "composed": need.composed,
         "measured": need.measured,
+        "composed_chain": _chain(composed_rows(analysis, need) if need.chain is not None else []),
         "open": _open(need.open),
         "lower_bound": bool(need.open),
         "chain": _chain(chain_rows(analysis, need, need.chain)),
@@ -303,6 +307,19 @@ def verdicts_json(analysis: Analysis) -> list[Json]:
     ]
 
 
+def recorded_json(analysis: Analysis, needs: list[ContextNeed]) -> Json | None:
+    """What the recordings are, and where they contradict the analysis; None without recordings."""
+    if not analysis.recordings:
+        return None
+    ran = analysis.exercised
+    return {
+        "recordings": [{"path": one.path, "format": one.format} for one in analysis.recordings],
+        "chains": len(analysis.traces),
+        "calls": {seen.label: ran.counts[seen] for seen in Seen},
+        "defects": analysis.defects(needs),
+    }
+
+
 def named_json(analysis: Analysis, function: int) -> Json:
     """A function by what tells it from others."""
     functions = analysis.code.functions
@@ -332,7 +349,7 @@ def _suggestions(analysis: Analysis) -> list[Json]:
 def check_json(analysis: Analysis, through: Through | None = None, suggest: bool = False) -> Json:
     """Verdicts of every layout, the ladder of every context in the first one, `through` and suggestions if
     asked for."""
-    first = analysis.layouts[0]
+    needs = analysis.composer.context_needs(analysis.layouts[0], chains=True)
     return {
         "schema": "stackfit.check/1",
         "image": image_json(analysis),
@@ -349,10 +366,9 @@ def check_json(analysis: Analysis, through: Through | None = None, suggest: bool
             }
             for entry in analysis.assumptions.entries
         ],
+        "recorded": recorded_json(analysis, needs),
         "layouts": verdicts_json(analysis),
-        "contexts": [
-            _context(analysis, need) for need in analysis.composer.context_needs(first, chains=True)
-        ],
+        "contexts": [_context(analysis, need) for need in needs],
         "through": None if through is None else through_json(analysis, through),
         "suggestions": _suggestions(analysis) if suggest else None,
     }

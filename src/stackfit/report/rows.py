@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from stackfit.analysis import Analysis
 from stackfit.bounds.model import Bound
 from stackfit.calls.model import CallKind, Evidence, Rung
+from stackfit.contexts.model import Start
 from stackfit.verdict.model import ContextNeed
 
-__all__ = ["ChainRow", "bound_rows", "chain_rows", "module_of"]
+__all__ = ["ChainRow", "bound_rows", "chain_rows", "composed_rows", "module_of"]
 
 
 @dataclass(frozen=True)
@@ -34,17 +35,29 @@ def chain_rows(analysis: Analysis, need: ContextNeed | None, chain: Bound | None
     """The rows of a context's deepest chain; empty when nothing is known."""
     if need is None or need.start is None or chain is None:
         return []
+    return _rows(analysis, need.entry_bytes, need.start, chain)
+
+
+def composed_rows(analysis: Analysis, need: ContextNeed) -> list[ChainRow]:
+    """The rows of a context's composed chain; empty when there is none."""
+    start, chain = need.composed_start, need.composed_chain
+    if start is None or chain is None or need.composed is None:
+        return []
+    return _rows(analysis, need.composed - chain.found, start, chain)
+
+
+def _rows(analysis: Analysis, entry_bytes: int, start: Start, chain: Bound) -> list[ChainRow]:
     functions = analysis.code.functions
     rows: list[ChainRow] = []
-    frame = need.entry_bytes - need.start.bytes
+    frame = entry_bytes - start.bytes
     if frame:
         rows.append(ChainRow("(entry frame)", None, 0, frame, frame, "entry", "", "proved"))
     total = frame
-    for function, size in need.start.through:
+    for function, size in start.through:
         total += size
         name, module = functions.names[function], module_of(analysis, function)
         rows.append(ChainRow(name, module, 0, size, total, "entry", "", "proved"))
-    return rows + bound_rows(analysis, chain, need.entry_bytes)
+    return rows + bound_rows(analysis, chain, entry_bytes)
 
 
 def bound_rows(analysis: Analysis, chain: Bound, above: int) -> list[ChainRow]:

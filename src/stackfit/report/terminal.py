@@ -14,6 +14,7 @@ from rich.text import Text
 
 from stackfit.analysis import Analysis
 from stackfit.layouts.model import PAGE
+from stackfit.measure.model import Seen
 from stackfit.report.rows import ChainRow, chain_rows
 from stackfit.text import bytes_text, clean, escape, number_text, range_text, size_text
 from stackfit.verdict.model import LayoutVerdict, Part, StackNeed, Verdict
@@ -98,6 +99,7 @@ def print_check(console: Console, analysis: Analysis, command: list[str]) -> Non
     styles = [_STYLE[need.verdict] for _, need in shown]
     print_table(console, "", _CHECK_COLUMNS, [_check_row(layout, need) for layout, need in shown], styles)
     _print_notes(console, analysis)
+    _print_recorded(console, analysis)
     for layout in analysis.verdicts:
         for need in layout.stacks:
             if need.chain is not None:
@@ -170,6 +172,28 @@ def _print_notes(console: Console, analysis: Analysis) -> None:
     )
     if skipped:
         line(console, f"not analysed (entry code only, or no handler in this kernel): {', '.join(skipped)}")
+    line(console, "")
+
+
+def _print_recorded(console: Console, analysis: Analysis) -> None:
+    """What the ladder's lower rungs rest on, and where recordings contradict the analysis."""
+    if not analysis.recordings:
+        return
+    ran = analysis.exercised
+    line(
+        console,
+        f"measured and composed: {number_text(len(analysis.traces))} chains and"
+        f" {number_text(sum(ran.counts.values()))} distinct calls recorded,"
+        f" {number_text(ran.counts[Seen.OPEN])} of them at open sites",
+    )
+    for layout in analysis.verdicts:
+        for need in layout.stacks:
+            if need.measured_by:
+                where = f"{layout.layout.name} {need.stack.name}"
+                line(console, f"  {where}: {bytes_text(need.measured)} by {need.measured_by}")
+    found = analysis.defects(analysis.composer.context_needs(analysis.layouts[0]))
+    for text in found:
+        line(console, f"defect: {text}", "bold red")
     line(console, "")
 
 

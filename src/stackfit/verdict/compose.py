@@ -23,7 +23,17 @@ from stackfit.verdict import evidence
 from stackfit.verdict.cycles import most_hops
 from stackfit.verdict.evidence import Below
 from stackfit.verdict.limits import AppliedLimits
-from stackfit.verdict.model import ContextNeed, Fitting, LayoutVerdict, OpenItems, Part, StackNeed, Verdict
+from stackfit.verdict.model import (
+    ContextNeed,
+    Fitting,
+    LayoutVerdict,
+    Observed,
+    OpenItems,
+    Part,
+    StackNeed,
+    Verdict,
+)
+from stackfit.verdict.observed import Ladder
 from stackfit.verdict.placement import Item, Placement, check_layout, place
 from stackfit.verdict.solvers import Best, Solvers
 from stackfit.verdict.suggest import Origin, Suggestion, suggest
@@ -37,7 +47,7 @@ class Composer:
     """Needs and verdicts for one analysed program.
 
     `hops`: the curve's last number of indirect calls. `hop_limit`: the greatest number that is assumed on a
-    chain; None: unlimited.
+    chain; None: unlimited. `observed`: what recordings show to have run, if there are any.
     """
 
     def __init__(
@@ -50,6 +60,7 @@ class Composer:
         applied: AppliedLimits,
         hops: int,
         hop_limit: int | None,
+        observed: Observed | None = None,
     ) -> None:
         self.code = code
         self.frames = frames
@@ -60,6 +71,9 @@ class Composer:
         self.hops = hops
         self.hop_limit = hop_limit
         self.solvers = Solvers(code, edges, calls, contexts, applied, hops)
+        self.ladder = (
+            None if observed is None else Ladder(code, calls, contexts, applied, self.solvers, observed)
+        )
 
     # ------------------------------------------------------------ public
 
@@ -164,7 +178,10 @@ class Composer:
             *self._hop_assumption(below.seen),
             *evidence.layout_assumptions(layout, stack, below.hypothetical),
         )
-        verdict, why = evidence.decide(stack.size, None, sure, bound, opened.total, len(assumed))
+        measured, measured_by = (
+            self.ladder.stack_measured(stack, placement) if self.ladder is not None else (None, "")
+        )
+        verdict, why = evidence.decide(stack.size, measured, sure, bound, opened.total, len(assumed))
         if verdict is Verdict.MAY_EXCEED and sure_best is not None:
             best, chain = sure_best, self.solvers.chain(sure_best.item, sure_best.start, exceptions)
         elif unbounded >= 0:
@@ -174,8 +191,10 @@ class Composer:
         return StackNeed(
             stack=stack,
             parts=parts,
-            measured=None,
-            composed=None,
+            measured=measured,
+            composed=self.ladder.stack_composed(layout, stack, placement)
+            if self.ladder is not None
+            else None,
             direct=sum(part.total for part in parts),
             bound=bound,
             hops=self._curve(everything, exceptions, hops),
@@ -189,6 +208,7 @@ class Composer:
             chain=chain,
             verdict=verdict,
             why=why,
+            measured_by=measured_by,
         )
 
     def nested(self, layout: Layout, stack: Stack, placement: Placement, hop: int) -> tuple[Part, ...]:
@@ -308,6 +328,7 @@ class Composer:
         hops = [one.value for one in values if one is not None]
         bound, _ = self._bound(below.seen, hops) if not endless else (None, -1)
         chain = self.solvers.chain(best.item, best.start, exceptions) if chains else None
+        composed = self.ladder.composed(item, exceptions) if self.ladder is not None else None
         return ContextNeed(
             context=item.context,
             stack=stack,
@@ -317,11 +338,13 @@ class Composer:
             found=None if chain is None else min(best.above + chain.found, best.value),
             hops=self._curve((item,), exceptions, hops),
             bound=bound,
-            measured=None,
-            composed=None,
+            measured=None if self.ladder is None or item.kernel else self.ladder.measured(item.context),
+            composed=None if composed is None else composed.total,
             open=evidence.open_items(self.calls, self.applied, below),
             unlisted=endless,
             chain=chain,
+            composed_start=None if composed is None else composed.start,
+            composed_chain=None if composed is None else composed.chain,
         )
 
 

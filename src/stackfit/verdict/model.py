@@ -5,11 +5,24 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stackfit.bounds.model import Bound
+from stackfit.calls.model import Edges
 from stackfit.contexts.model import Context, Start
 from stackfit.layouts.model import Layout, Stack
 
-__all__ = ["ContextNeed", "LayoutVerdict", "OpenItems", "Part", "StackNeed", "Verdict"]
+__all__ = [
+    "ContextNeed",
+    "LayoutVerdict",
+    "Measured",
+    "Observed",
+    "OpenItems",
+    "Part",
+    "StackNeed",
+    "Verdict",
+]
 
 
 class Verdict(enum.Enum):
@@ -38,6 +51,28 @@ class OpenItems:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """How deep one recorded chain got, from the stack's top without padding. `contexts`: indexes of what it
+    can have been; `whole`: with an interrupt on top of it."""
+
+    contexts: tuple[int, ...]
+    bytes: int
+    whole: int
+    name: str  # of the recording
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """What ran, as far as was recorded: for `measured` and `composed`."""
+
+    edges: Edges  # those seen
+    entered: NDArray[np.bool_]  # functions, by function
+    times: NDArray[np.int32]  # … how often each was on one chain
+    measured: tuple[Measured, ...]
+    marks: tuple[tuple[str, int, str], ...]  # (stack, bytes from its top, whose)
+
+
+@dataclass(frozen=True)
 class ContextNeed:
     """The ladder of one context, from the stack's top (entry frame included, the stack's reserves not)."""
 
@@ -54,6 +89,8 @@ class ContextNeed:
     open: OpenItems
     unlisted: int  # recursive functions below it that have no budget
     chain: Bound | None  # of `found`
+    composed_start: Start | None = None
+    composed_chain: Bound | None = None  # of `composed`
 
 
 @dataclass(frozen=True)
@@ -107,6 +144,7 @@ class StackNeed:
     chain: Bound | None
     verdict: Verdict
     why: str
+    measured_by: str = ""  # the recording that `measured` is from
 
     @property
     def lower_bound(self) -> bool:

@@ -56,12 +56,13 @@ class Solvers:
         contexts: list[Context],
         applied: AppliedLimits,
         hops: int,
+        switches: NDArray[np.str_] | None = None,
     ) -> None:
         self.hops = hops
         self._edges = edges
         self._calls = calls
         self._applied = applied
-        self.switches = _switch_kinds(code, edges, calls, contexts)
+        self.switches = _switch_kinds(code, edges, calls, contexts) if switches is None else switches
         self._leading = {kind: self._leads_to(kind) for kind in ("hardirq", "softirq")}
         self._solvers: dict[tuple[Key, bool], Solver] = {}
         self._endless: dict[Key, NDArray[np.int32]] = {}

@@ -1,20 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * init of the call-edge recording: runs one workload under ftrace's `function` tracer, reads
- * trace_pipe_raw in a process of its own that keeps every distinct (return address, callee)
- * pair, and writes them to /dev/vda as text when done.  calledges.py reads it.
+ * init of a lab machine: loads modules, runs workloads, and writes to the second serial port
+ * what the kernel's tracers saw.  stackfit/lab/capture.py reads it.
  *
- * The kernel command line says `workload=development` or `workload=judgement`, and
- * `seconds=N` for how long rounds of it are begun.
+ * Words of the kernel command line:
+ *	stackfit.steps=A,B	steps by name or group; all of them without it
+ *	stackfit.stacks=1	the stack tracer's deepest chain of every step
+ *	stackfit.edges=1	distinct (return address, callee) of ftrace's `function` tracer
+ *	stackfit.seconds=N	begin further rounds for so long (while edges are recorded)
+ * /order lists modules to load: `boot NAME` at once, `stay NAME` before the first step of the
+ * group `judgement`, `cycle NAME` before its round and removed behind it.
  *
  * Lines of the output (numbers in hexadecimal but for counts):
+ *	@@ stack STEP … @@ end	text of stack_trace
+ *	@@ file PATH … @@ end	a file of the guest
  *	L EPOCH MODULE		module loaded during that epoch (0: before the tracer was on)
  *	S MODULE SECTION ADDRESS	its sections, following its L
  *	U EPOCH MODULE		module removed during that epoch
  *	P EPOCH RETURN CALLEE	pair; epoch 0 when both lie in the kernel itself
  *	# …			a fact or a count, decimal
- *	@@ end
- * In between, after `@@ file PATH` and up to `@@ end`, files of the guest.
+ *	@@ end of recording
  *
  * An epoch ends before and after every module is loaded or removed, with the tracer stopped
  * and the buffer read empty, because a later module may take an earlier one's addresses.
@@ -84,20 +89,19 @@
 #include <unistd.h>
 
 #define TRACEFS "/sys/kernel/tracing/"
-#define KERNEL_FIRST 0xffffffff80000000ull /* the image; modules follow from KERNEL_END */
-#define KERNEL_END 0xffffffffc0000000ull
-enum { PAGE = 4096, SLOTS = 1 << 19, FUNCTION_EVENT = 1, CPUS = 2 };
+enum { PAGE = 4096, SLOTS = 1 << 19, FUNCTION_EVENT = 1, MOST_CPUS = 64 };
+static unsigned long kernel_first, kernel_end; /* the image's code; modules are elsewhere */
 
 /* ---- the recorder ---- */
 
 struct pair {
-	uint64_t back, callee;
+	unsigned long back, callee;
 	uint32_t epoch, used;
 };
 
 static struct recorder {
 	volatile unsigned asked, done; /* the reader sets done = asked once all is read */
-	volatile unsigned epoch, ready; /* ready: the tracer is there to read */
+	volatile unsigned epoch, ready, reading; /* ready: the tracer is there to read; reading: it is read */
 	unsigned long events, pages, lost, distinct, others;
 	struct pair pairs[SLOTS];
 } *recorder;
@@ -108,9 +112,22 @@ static size_t out_size;
 static int tracing, tracing_on_fd;
 static pid_t reader_pid;
 
+static void copy_text(const char *what, const char *name, const char *path)
+{
+	char line[4096];
+	FILE *file = fopen(path, "r");
+
+	fprintf(out, "@@ %s %s\n", what, name);
+	while (file && fgets(line, sizeof line, file))
+		fputs(line, out);
+	fprintf(out, "@@ end\n");
+	if (file)
+		fclose(file);
+}
+
 static void stop(const char *why)
 {
-	printf("calledges: %s: %s\n", why, strerror(errno));
+	printf("lab: %s: %s\n", why, strerror(errno));
 	sync();
 	reboot(RB_AUTOBOOT);
 	_exit(1);
@@ -122,18 +139,18 @@ static int set(const char *path, const char *value)
 	int bad = fd < 0 || write(fd, value, strlen(value)) < 0;
 
 	if (bad)
-		printf("calledges: %s: %s: %s\n", path, value, strerror(errno));
+		printf("lab: %s: %s: %s\n", path, value, strerror(errno));
 	if (fd >= 0)
 		close(fd);
 	return bad ? -1 : 0;
 }
 
-static int in_kernel(uint64_t address)
+static int in_kernel(unsigned long address)
 {
-	return address >= KERNEL_FIRST && address < KERNEL_END;
+	return address >= kernel_first && address <= kernel_end;
 }
 
-static void count_pair(uint64_t back, uint64_t callee)
+static void count_pair(unsigned long back, unsigned long callee)
 {
 	uint32_t epoch = in_kernel(back) && in_kernel(callee) ? 0 : recorder->epoch;
 	uint64_t hash = (back * 0x9e3779b97f4a7c15ull) ^ (callee * 0xc2b2ae3d27d4eb4full) ^ epoch;
@@ -156,8 +173,9 @@ static void count_pair(uint64_t back, uint64_t callee)
 /* One page of the ring buffer: include/linux/ring_buffer.h, events/header_page, header_event. */
 static void count_page(const unsigned char *page)
 {
-	uint64_t commit = *(const uint64_t *)(page + 8);
-	const unsigned char *at = page + 16, *end = at + (commit & 0xfffff);
+	/* struct buffer_data_page: a time stamp, a local_t, the events; ip and parent_ip follow a header of 8 bytes */
+	unsigned long commit = *(const unsigned long *)(page + 8);
+	const unsigned char *at = page + 8 + sizeof(long), *end = at + (commit & 0xfffff);
 
 	if (commit & (1u << 31))
 		recorder->lost++;
@@ -181,7 +199,7 @@ static void count_page(const unsigned char *page)
 			at += 4;
 		}
 		if (*(const uint16_t *)at == FUNCTION_EVENT) {
-			count_pair(*(const uint64_t *)(at + 16), *(const uint64_t *)(at + 8));
+			count_pair(*(const unsigned long *)(at + 8 + sizeof(long)), *(const unsigned long *)(at + 8));
 			recorder->events++;
 		} else {
 			recorder->others++;
@@ -194,10 +212,11 @@ static void reader(void)
 {
 	static unsigned char page[PAGE] __attribute__((aligned(4096)));
 	struct sched_param priority = { .sched_priority = 1 };
-	int fds[CPUS];
+	int cpus = sysconf(_SC_NPROCESSORS_CONF), fds[MOST_CPUS];
 	char path[96];
 
-	for (int i = 0; i < CPUS; i++) {
+	cpus = cpus < MOST_CPUS ? cpus : MOST_CPUS;
+	for (int i = 0; i < cpus; i++) {
 		snprintf(path, sizeof path, TRACEFS "per_cpu/cpu%d/trace_pipe_raw", i);
 		fds[i] = open(path, O_RDONLY | O_NONBLOCK);
 		if (fds[i] < 0)
@@ -205,10 +224,11 @@ static void reader(void)
 	}
 	mlockall(MCL_CURRENT);
 	sched_setscheduler(0, SCHED_FIFO, &priority);
+	recorder->reading = 1;
 	for (;;) {
 		unsigned asked = recorder->asked, got = 0;
 
-		for (int i = 0; i < CPUS; i++)
+		for (int i = 0; i < cpus; i++)
 			for (int n = 0; n < 4096 && read(fds[i], page, PAGE) > 0; n++) {
 				count_page(page);
 				got++;
@@ -255,7 +275,7 @@ static void write_sections(const char *name)
 	DIR *directory;
 	FILE *file;
 
-	fprintf(out, "L %x %s\n", recorder->epoch, name);
+	fprintf(out, "L %x %s\n", recorder ? recorder->epoch : 0, name);
 	snprintf(path, sizeof path, "/sys/module/%s/sections", name);
 	directory = opendir(path);
 	while (directory && (entry = readdir(directory))) {
@@ -274,14 +294,14 @@ static void write_sections(const char *name)
 
 static void load_with(const char *name, const char *options)
 {
-	char path[96];
+	char path[128];
 	int fd;
 
 	snprintf(path, sizeof path, "/modules/%s.ko", name);
 	fd = open(path, O_RDONLY);
 	next_epoch();
 	if (syscall(SYS_finit_module, fd, options, 0) < 0) {
-		printf("calledges: %s: %s\n", name, strerror(errno));
+		printf("lab: %s: %s\n", name, strerror(errno));
 		trace_off();
 	} else {
 		trace_off();
@@ -302,13 +322,28 @@ static void unload(const char *name)
 {
 	next_epoch();
 	if (syscall(SYS_delete_module, name, O_NONBLOCK) < 0)
-		printf("calledges: %s stays: %s\n", name, strerror(errno));
+		printf("lab: %s stays: %s\n", name, strerror(errno));
 	else
-		fprintf(out, "U %x %s\n", recorder->epoch, name);
+		fprintf(out, "U %x %s\n", recorder ? recorder->epoch : 0, name);
 	next_epoch();
 }
 
+/* Loads (or unloads) the modules that /order lists with a word. */
+static void modules_of(const char *word, int in)
+{
+	char line[128], kind[16], name[96];
+	FILE *file = fopen("/order", "r");
+
+	while (file && fgets(line, sizeof line, file))
+		if (sscanf(line, "%15s %95s", kind, name) == 2 && !strcmp(kind, word))
+			in ? load(name) : unload(name);
+	if (file)
+		fclose(file);
+}
+
 /* ---- steps ---- */
+
+static int stacks;
 
 static int sh(const char *script)
 {
@@ -341,8 +376,12 @@ static void step(const char *name, void (*function)(void))
 {
 	double start = now();
 	int status = 0;
-	pid_t child = fork();
+	pid_t child;
 
+	printf("lab: step %s\n", name);
+	if (stacks)
+		set(TRACEFS "stack_max_size", "0");
+	child = fork();
 	if (child == 0) {
 		setpgid(0, 0);
 		signal(SIGALRM, SIG_DFL);
@@ -354,7 +393,9 @@ static void step(const char *name, void (*function)(void))
 	kill(-child, SIGKILL);
 	while (waitpid(-1, NULL, WNOHANG) > 0)
 		;
-	printf("calledges: %s: %.1f s, status %x\n", name, now() - start, status);
+	if (stacks)
+		copy_text("stack", name, TRACEFS "stack_trace");
+	printf("lab: %s: %.1f s, status %x\n", name, now() - start, status);
 }
 
 static void fill(char *data, size_t size)
@@ -787,39 +828,10 @@ static void everyday(void)
 	getcwd(data, sizeof data);
 	syscall(SYS_gettid);
 	fd = open("/dev/console", O_RDWR | O_NOCTTY);
-	write(fd, "calledges: console\n", 19);
+	write(fd, "lab: console\n", 13);
 	ioctl(fd, TCGETS, data);
 	close(fd);
 	chroot("/tmp");
-}
-
-static void prepare_development(void)
-{
-	static const char *const modules[] = { "failover", "net_failover", "virtio_net", "loop" };
-
-	for (unsigned i = 0; i < sizeof modules / sizeof *modules; i++)
-		load(modules[i]);
-	mkdir("/disk", 0755);
-	mkdir("/loop", 0755);
-	if (mount("/dev/vdb", "/disk", "ext4", 0, NULL) < 0)
-		stop("/disk");
-	write_file("/disk/image", 24 << 20);
-	sh("mke2fs -F /disk/image && mount -o loop -t ext4 /disk/image /loop");
-}
-
-static void development(int round)
-{
-	step("processes", processes);
-	step("threads", threads);
-	step("files", files);
-	step("shell_files", shell_files);
-	step("pipes", pipes);
-	step("signals", signal_work);
-	step("memory", memory);
-	step("read_proc", read_proc);
-	if (round == 0)
-		step("read_sys", read_sys);
-	step("everyday", everyday);
 }
 
 /* ---- workload `judgement` ---- */
@@ -1425,8 +1437,8 @@ static void sysctls(void)
 	   "do x=$(cat $f); echo \"$x\" > $f; done; echo 1 > net/ipv4/ip_forward; echo 0 > net/ipv4/ip_forward; echo 4 > vm/nr_hugepages; echo 0 > vm/nr_hugepages;"
 	   "sysctl -a; sysctl -w kernel.domainname=x; echo 1 > net/ipv4/route/flush");
 	sh("echo 0 > /sys/devices/system/cpu/cpu1/online; sleep 0.3; echo 1 > /sys/devices/system/cpu/cpu1/online;"
-	   "echo mq-deadline > /sys/block/vdb/queue/scheduler; dd if=/dev/vdb of=/dev/null bs=64k count=30; echo none > /sys/block/vdb/queue/scheduler;"
-	   "echo kyber > /sys/block/vdb/queue/scheduler; echo bfq > /sys/block/vdb/queue/scheduler; echo 64 > /sys/block/vdb/queue/nr_requests; echo always > /sys/kernel/mm/transparent_hugepage/enabled;"
+	   "echo mq-deadline > /sys/block/vda/queue/scheduler; dd if=/dev/vda of=/dev/null bs=64k count=30; echo none > /sys/block/vda/queue/scheduler;"
+	   "echo kyber > /sys/block/vda/queue/scheduler; echo bfq > /sys/block/vda/queue/scheduler; echo 64 > /sys/block/vda/queue/nr_requests; echo always > /sys/kernel/mm/transparent_hugepage/enabled;"
 	   "echo 1 > /sys/kernel/mm/ksm/run; echo 0 > /sys/module/printk/parameters/time; echo h > /proc/sysrq-trigger; echo m > /proc/sysrq-trigger; echo s > /proc/sysrq-trigger; echo w > /proc/sysrq-trigger;"
 	   "echo hello > /dev/kmsg; dmesg | tail -n 3; echo f > /sys/class/net/lo/queues/rx-0/rps_cpus; taskset -p 1 $$; chrt; renice 5 $$; ionice -c 3 -p $$");
 }
@@ -1850,74 +1862,113 @@ static void programs(void)
 	close(ends[1]);
 }
 
-static const char *const stay[] = { "overlay", "tun", "configfs", "lzo_rle", "zsmalloc", "zram", "af_alg", "algif_hash", "algif_skcipher", "vsock",
-				    "vmw_vsock_virtio_transport_common", "vsock_loopback", "fat", "vfat", "nls_cp437", "nls_ascii", "llc",
-				    "stp", "bridge", "mrp", "garp", "8021q", "libcrc32c", "udp_tunnel", "ip6_udp_tunnel", "sctp",
-				    "inet_diag", "tcp_diag", "unix_diag", "netlink_diag", "binfmt_misc", "tunnel4", "ip_tunnel", "ipip",
-				    "fuse" };
-static const char *const come_and_go[] = { "dummy", "veth", "brd", "null_blk", "tcp_bbr", "macvlan", "ctr" };
-
-static void prepare_judgement(void)
-{
-	static const char *const modules[] = { "failover", "net_failover", "virtio_net", "loop" };
-
-	for (unsigned i = 0; i < sizeof modules / sizeof *modules; i++)
-		load(modules[i]);
-	mkdir("/disk", 0755);
-	if (mount("/dev/vdb", "/disk", "ext4", 0, NULL) < 0)
-		stop("/disk");
-	sh("ip link set lo up; ip addr add 10.0.2.15/24 dev eth0; ip link set eth0 up");
-}
-
-static void judgement(int round)
-{
-	if (round == 0)
-		for (unsigned i = 0; i < sizeof stay / sizeof *stay; i++)
-			load(stay[i]);
-	for (unsigned i = 0; i < sizeof come_and_go / sizeof *come_and_go; i++)
-		load(come_and_go[i]);
-	step("tcp", tcp);
-	step("udp", udp);
-	step("unix_sockets", unix_sockets);
-	step("netlink", netlink);
-	step("polling", polling);
-	step("mounts", mounts);
-	step("futexes", futexes);
-	step("timers", timers);
-	step("splicing", splicing);
-	step("direct_io", direct_io);
-	step("reclaim", reclaim);
-	step("swapping", swapping);
-	step("compressed_swap", compressed_swap);
-	step("sysctls", sysctls);
-	step("tracing_others", tracing_others);
-	step("attributes", attributes);
-	step("keys", keys);
-	step("ipc", ipc);
-	step("spaces", spaces);
-	step("terminals", terminals);
-	step("unusual_memory", unusual_memory);
-	step("scheduling", scheduling);
-	step("watching", watching);
-	step("ciphers", ciphers);
-	step("programs", programs);
-	for (unsigned i = 0; i < sizeof come_and_go / sizeof *come_and_go; i++)
-		unload(come_and_go[i]);
-}
-
 /* ---- main ---- */
 
-static void copy_out(const char *path)
-{
-	char line[4096];
-	FILE *file = fopen(path, "r");
+static const struct {
+	const char *group, *name;
+	void (*function)(void);
+	int once; /* in the first round alone: it takes long */
+} steps[] = {
+	{ "development", "processes", processes, 0 },
+	{ "development", "threads", threads, 0 },
+	{ "development", "files", files, 0 },
+	{ "development", "shell_files", shell_files, 0 },
+	{ "development", "pipes", pipes, 0 },
+	{ "development", "signals", signal_work, 0 },
+	{ "development", "memory", memory, 0 },
+	{ "development", "read_proc", read_proc, 0 },
+	{ "development", "read_sys", read_sys, 1 },
+	{ "development", "everyday", everyday, 0 },
+	{ "judgement", "tcp", tcp, 0 },
+	{ "judgement", "udp", udp, 0 },
+	{ "judgement", "unix_sockets", unix_sockets, 0 },
+	{ "judgement", "netlink", netlink, 0 },
+	{ "judgement", "polling", polling, 0 },
+	{ "judgement", "mounts", mounts, 0 },
+	{ "judgement", "futexes", futexes, 0 },
+	{ "judgement", "timers", timers, 0 },
+	{ "judgement", "splicing", splicing, 0 },
+	{ "judgement", "direct_io", direct_io, 0 },
+	{ "judgement", "reclaim", reclaim, 0 },
+	{ "judgement", "swapping", swapping, 0 },
+	{ "judgement", "compressed_swap", compressed_swap, 0 },
+	{ "judgement", "sysctls", sysctls, 0 },
+	{ "judgement", "tracing_others", tracing_others, 0 },
+	{ "judgement", "attributes", attributes, 0 },
+	{ "judgement", "keys", keys, 0 },
+	{ "judgement", "ipc", ipc, 0 },
+	{ "judgement", "spaces", spaces, 0 },
+	{ "judgement", "terminals", terminals, 0 },
+	{ "judgement", "unusual_memory", unusual_memory, 0 },
+	{ "judgement", "scheduling", scheduling, 0 },
+	{ "judgement", "watching", watching, 0 },
+	{ "judgement", "ciphers", ciphers, 0 },
+	{ "judgement", "programs", programs, 0 },
+};
 
-	fprintf(out, "@@ file %s\n", path);
-	while (file && fgets(line, sizeof line, file))
-		fputs(line, out);
-	fprintf(out, "@@ end\n");
-	if (file)
-		fclose(file);
+static char command_line[4096];
+
+/* The value of a word of the command line, or NULL. */
+static const char *word(const char *name)
+{
+	const char *at = command_line;
+	size_t length = strlen(name);
+
+	while ((at = strstr(at, name))) {
+		if ((at == command_line || at[-1] == ' ') && at[length] == '=')
+			return at + length + 1;
+		at += length;
+	}
+	return NULL;
+}
+
+static int listed(const char *list, const char *name)
+{
+	size_t length = strlen(name);
+
+	for (; *list && *list != ' '; list += *list == ',') {
+		size_t here = strcspn(list, ", \n");
+
+		if (here == length && !strncmp(list, name, length))
+			return 1;
+		list += here;
+		if (*list != ',')
+			break;
+	}
+	return 0;
+}
+
+static int chosen(int number)
+{
+	const char *list = word("stackfit.steps");
+
+	return !list || listed(list, steps[number].group) || listed(list, steps[number].name);
+}
+
+static int any_of(const char *group)
+{
+	for (unsigned i = 0; i < sizeof steps / sizeof *steps; i++)
+		if (!strcmp(steps[i].group, group) && chosen(i))
+			return 1;
+	return 0;
+}
+
+static void one_round(int number)
+{
+	int judging = any_of("judgement");
+	static int staying;
+
+	if (judging && !staying) {
+		staying = 1;
+		modules_of("stay", 1);
+	}
+	if (judging)
+		modules_of("cycle", 1);
+	for (unsigned i = 0; i < sizeof steps / sizeof *steps; i++)
+		if (chosen(i) && (number == 0 || !steps[i].once))
+			step(steps[i].name, steps[i].function);
+	if (judging)
+		modules_of("cycle", 0);
 }
 
 static void start_recording(void)
@@ -1927,12 +1978,14 @@ static void start_recording(void)
 	recorder = mmap(NULL, sizeof *recorder, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (recorder == MAP_FAILED)
 		stop("memory");
+	recorder->epoch = 1; /* 0 is what came before */
+	sleep(1); /* what the workloads before have left to do in the background */
 	set(TRACEFS "tracing_on", "0");
-	set(TRACEFS "buffer_size_kb", "20480");
+	set(TRACEFS "buffer_size_kb", sizeof(long) == 8 ? "20480" : "8192");
 	reader_pid = fork();
 	if (reader_pid == 0) {
 		while (!recorder->ready)
-			usleep(1000);
+			usleep(50000);
 		reader();
 		_exit(0);
 	}
@@ -1943,19 +1996,24 @@ static void start_recording(void)
 	 * functions use it, those that handle its breakpoint included; and before the reader opens the
 	 * buffer, which refuses another tracer.
 	 */
-	set(TRACEFS "current_tracer", "function");
+	if (set(TRACEFS "current_tracer", "function") < 0)
+		stop("this kernel has no function tracer");
+	printf("lab: function tracer on\n");
 	recorder->ready = 1;
+	while (!recorder->reading)
+		usleep(50000);
 	tracing_on_fd = open(TRACEFS "tracing_on", O_WRONLY);
 }
 
-static void finish(double start)
+static void write_pairs(double start)
 {
 	unsigned long used = 0;
-	ssize_t got;
-	int disk;
 
 	trace_off();
 	kill(reader_pid, SIGKILL);
+	waitpid(reader_pid, NULL, 0);
+	set(TRACEFS "current_tracer", "nop");
+	printf("lab: recorded\n");
 	fprintf(out, "# seconds %.0f\n# events %lu\n# pages %lu\n# others %lu\n# lost %lu\n# distinct %lu\n", now() - start,
 		recorder->events, recorder->pages, recorder->others, recorder->lost, recorder->distinct);
 	for (unsigned i = 0; i < SLOTS; i++)
@@ -1965,37 +2023,89 @@ static void finish(double start)
 			fprintf(out, "P %x %lx %lx\n", pair->epoch, pair->back, pair->callee);
 			used++;
 		}
-	copy_out("/proc/version");
-	copy_out("/proc/cmdline");
-	copy_out("/sys/devices/system/cpu/vulnerabilities/spectre_v2");
-	copy_out("/proc/modules");
-	copy_out(TRACEFS "events/header_page");
-	copy_out(TRACEFS "events/header_event");
-	copy_out(TRACEFS "events/ftrace/function/format");
-	copy_out(TRACEFS "per_cpu/cpu0/stats");
-	copy_out(TRACEFS "per_cpu/cpu1/stats");
-	copy_out("/stext");
+	copy_text("file", "/events/ftrace/function/format", TRACEFS "events/ftrace/function/format");
+	printf("lab: %lu events, %lu pairs, %lu pages after a loss\n", recorder->events, used, recorder->lost);
+}
+
+static void send_out(void)
+{
+	struct termios settings;
+	int port = open("/dev/ttyS1", O_WRONLY | O_NOCTTY);
+	ssize_t got;
+
+	copy_text("file", "/proc/version", "/proc/version");
+	copy_text("file", "/proc/cmdline", "/proc/cmdline");
+	copy_text("file", "/proc/modules", "/proc/modules");
+	copy_text("file", "/stext", "/stext");
 	fprintf(out, "@@ end of recording\n");
 	fclose(out);
-	disk = open("/dev/vda", O_WRONLY);
+	if (port < 0 || tcgetattr(port, &settings) < 0)
+		stop("the second serial port");
+	cfmakeraw(&settings);
+	tcsetattr(port, TCSANOW, &settings);
 	for (size_t done = 0; done < out_size; done += got)
-		if ((got = write(disk, out_text + done, out_size - done)) <= 0)
+		if ((got = write(port, out_text + done, out_size - done)) <= 0)
 			stop("output");
-	if (fsync(disk) < 0)
-		stop("output");
-	printf("calledges: %lu events, %lu pairs, %lu pages after a loss\n", recorder->events, used, recorder->lost);
+	tcdrain(port);
+	printf("lab: done\n");
 	sync();
 	reboot(RB_AUTOBOOT);
 }
 
+static void find_kernel(void)
+{
+	char line[256], name[64], kind;
+	unsigned long address;
+	FILE *file = fopen("/proc/kallsyms", "r"), *kept = fopen("/stext", "w");
+
+	while (file && kept && fgets(line, sizeof line, file)) {
+		if (sscanf(line, "%lx %c %63s", &address, &kind, name) != 3 || strchr(line, '['))
+			continue;
+		if (!strcmp(name, "_stext"))
+			kernel_first = address;
+		else if (!strcmp(name, "_etext"))
+			kernel_end = address;
+		else
+			continue;
+		fputs(line, kept);
+	}
+	if (file)
+		fclose(file);
+	if (kept)
+		fclose(kept);
+}
+
+static void loopback_up(void)
+{
+	struct ifreq request = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &request) < 0)
+		printf("lab: lo: %s\n", strerror(errno));
+	close(fd);
+}
+
+/* File systems on the disk and on a file of it, if the kernel has what it takes; the network. */
+static void prepare(void)
+{
+	mkdir("/disk", 0755);
+	mkdir("/loop", 0755);
+	if (mount("/dev/vda", "/disk", "ext4", 0, NULL) < 0) {
+		printf("lab: no ext4 on /dev/vda: %s\n", strerror(errno));
+		mount("tmpfs", "/disk", "tmpfs", 0, "size=40m");
+	}
+	if (any_of("development")) {
+		write_file("/disk/image", 24 << 20);
+		sh("mke2fs -F /disk/image && mount -o loop -t ext4 /disk/image /loop");
+	}
+	loopback_up();
+	sh("ip link set lo up; ip addr add 10.0.2.15/24 dev eth0; ip link set eth0 up");
+}
+
 int main(void)
 {
-	static const char *const modules[] = { "virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev",
-					       "virtio_pci", "virtio_blk" };
-	static char command_line[4096];
-	const char *workload, *seconds;
+	const char *seconds;
 	double start, limit;
-	int judge;
 
 	mount("proc", "/proc", "proc", 0, NULL);
 	mount("sysfs", "/sys", "sysfs", 0, NULL);
@@ -2005,26 +2115,31 @@ int main(void)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	setenv("PATH", "/bin:/sbin", 1);
 	read(open("/proc/cmdline", O_RDONLY), command_line, sizeof command_line - 1);
-	workload = strstr(command_line, "workload=");
-	seconds = strstr(command_line, "seconds=");
-	judge = workload && !strncmp(workload + 9, "judgement", 9);
-	limit = seconds ? atof(seconds + 8) : 45;
-	sh("/bin/busybox --install -s /bin; grep -E ' _(stext|etext)$' /proc/kallsyms > /stext");
+	seconds = word("stackfit.seconds");
+	limit = seconds ? atof(seconds) : 0;
+	printf("lab: booted\n");
+	sh("/bin/busybox --install -s /bin");
+	find_kernel();
 	out = open_memstream(&out_text, &out_size);
-	start_recording();
-	for (unsigned i = 0; i < sizeof modules / sizeof *modules; i++)
-		load(modules[i]);
-	if (judge)
-		prepare_judgement();
-	else
-		prepare_development();
-	printf("calledges: tracing\n");
-	tracing = 1;
-	start = now();
-	trace_on();
-	for (int round = 0; round == 0 || now() - start < limit; round++)
-		judge ? judgement(round) : development(round);
-	finish(start);
+	modules_of("boot", 1);
+	prepare();
+	if (word("stackfit.stacks")) {
+		copy_text("stack", "boot", TRACEFS "stack_trace");
+		stacks = 1;
+		one_round(0);
+		stacks = 0;
+		set("/proc/sys/kernel/stack_tracer_enabled", "0");
+	}
+	if (word("stackfit.edges")) {
+		start_recording();
+		tracing = 1;
+		start = now();
+		trace_on();
+		for (int round = 0; round == 0 || now() - start < limit; round++)
+			one_round(round);
+		write_pairs(start);
+	}
+	send_out();
 	for (;;)
 		pause();
 }

@@ -1,0 +1,112 @@
+"""stackfit lab: a kernel booted in QEMU, workloads run in it, what its tracers saw kept as a traces file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from stackfit.cli.options import add_image_options, output, output_bytes, run_analysis
+from stackfit.lab.qemu import MachineOptions
+from stackfit.lab.run import STEPS, record
+from stackfit.measure.files import pack, traces_json
+from stackfit.report.json import dumps
+from stackfit.report.terminal import make_console
+from stackfit.report.traces import print_trace, trace_json
+from stackfit.text import clean
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    text = "boot a kernel package's image, record the deepest chain of the boot"
+    _common(kinds.add_parser("boot", help=text, description=text))
+    text = "boot, run workloads one by one, record the deepest chain of each, and call edges"
+    workloads = kinds.add_parser("workloads", help=text, description=text)
+    _common(workloads)
+    names = "; ".join(f"{group}: {', '.join(steps)}" for group, steps in STEPS.items())
+    workloads.add_argument(
+        "--run",
+        dest="steps",
+        metavar="NAMES",
+        default=",".join(STEPS),
+        help=f"comma-separated groups or names ({names})",
+    )
+    workloads.add_argument(
+        "--edges", action="store_true", help="record distinct calls too, by the function tracer (slow)"
+    )
+    workloads.add_argument(
+        "--seconds",
+        type=_number(0, 86400),
+        default=0,
+        metavar="N",
+        help="repeat for so long while calls are recorded",
+    )
+    workloads.add_argument("--no-stacks", action="store_true", help="no stack tracer: calls alone")
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    add_image_options(parser, images=None)
+    option = parser.add_argument
+    option(
+        "--memory", type=_number(48, 1 << 20), default=384, metavar="MIB", help="of the guest (default 384)"
+    )
+    option("--cpus", type=_number(1, 64), default=1, metavar="N", help="of the guest (default 1)")
+    option("--cmdline", default="", metavar="WORDS", help="added to the kernel's command line")
+    option("--timeout", type=_number(1, 86400), default=900, metavar="SECONDS", help="default 900")
+    option(
+        "--load", action="append", default=[], metavar="MODULE", help="a further module to load (repeatable)"
+    )
+    option("--busybox", type=Path, metavar="FILE", help="a static busybox for the guest")
+    option("--keep", type=Path, metavar="DIR", help="leave console and raw output there")
+    option("--output", metavar="FILE", help="write a traces file, for --traces")
+
+
+def _number(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not low <= int(text[:9]) <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def run(options: argparse.Namespace) -> int:
+    """Status 1: something recorded contradicts the analysis."""
+    boot = options.what == "boot"
+    steps = [] if boot else [name for name in options.steps.split(",") if name]
+    machine = MachineOptions(options.memory, options.cpus, options.timeout, options.cmdline)
+    with _told() as told:
+        recording = record(
+            Path(options.images), options.modules, steps, machine,
+            stacks=boot or not options.no_stacks, edges=not boot and options.edges,
+            seconds=0 if boot else options.seconds, busybox=options.busybox, load=options.load,
+            keep=options.keep, told=told,
+        )  # fmt: skip
+    analysis = replace(run_analysis(options, [options.images]), recordings=(recording,))
+    if options.output:
+        output_bytes(options.output, pack(traces_json(analysis.program, analysis.code, analysis.traces)))
+    document = trace_json(analysis)
+    if options.json:
+        output(options.json, dumps(document))
+    if options.json != "-" and options.output != "-":
+        print_trace(make_console(), document)
+    return 1 if document["defects"] else 0
+
+
+@contextmanager
+def _told() -> Iterator[Callable[[str], None]]:
+    """What the guest does, on a terminal; nothing in a pipe."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield (
+            lambda text: print(f"stackfit: note: {text}", file=sys.stderr) if text.startswith("no ") else None
+        )
+        return
+    with console.status("lab") as status:
+        yield lambda text: status.update(clean(text))
+    sys.stderr.flush()

@@ -1,0 +1,1 @@
+"""Kernels of distributions, unchanged, run in QEMU to see what they do."""
