@@ -11,6 +11,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 HOT_MODULES = (
+    "stackfit.image.dwarf_units",
     "stackfit.isa.x86_decode",
     "stackfit.frames.track",
     "stackfit.calls.flow",

@@ -23,6 +23,7 @@ HOT_MODULES = (
     "stackfit.isa.x86_decode",
     "stackfit.frames.track",
     "stackfit.calls.flow",
+    "stackfit.image.dwarf_units",
     "stackfit.bounds.longest",
     "stackfit.pages.replay_loop",
     "stackfit.pages.buddy",
@@ -84,10 +85,19 @@ def i386_kernel() -> KernelFiles:
     return files(fetched("i386"))
 
 
+RECORDED = r"linux-image-6\.1\.0-56-cloud-amd64-unsigned"
+
+
 @pytest.fixture(scope="session")
 def amd64_recorded_kernel() -> KernelFiles:
     """The exact kernel that the recordings of a running system were made on."""
-    return files(fetched("amd64", r"linux-image-6\.1\.0-56-cloud-amd64-unsigned", may_vanish=True))
+    return files(fetched("amd64", RECORDED, may_vanish=True))
+
+
+@pytest.fixture(scope="session")
+def amd64_recorded_vmlinux(amd64_recorded_kernel: KernelFiles) -> Path:
+    """Its ELF image with symbols and DWARF."""
+    return Path(fetched("amd64", RECORDED, debug=True, may_vanish=True).vmlinux)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,10 @@ import numpy as np
 import pytest
 
 from stackfit.analysis import Analysis, analyse
+from stackfit.assumptions import load_assumptions
 from stackfit.calls.model import CallKind, Reason
 from stackfit.frames.model import Summary
+from stackfit.image.model import Machine
 
 RECORDING = Path(__file__).resolve().parent.parent / "fixtures" / "recordings" / "stack-tracer-amd64.csv"
 BUILD_ID = "3b43fad5034874490492495d552c0af6a5fab235"
@@ -159,6 +162,20 @@ def reaches(analysis: Analysis, site: int, wanted: set[int]) -> bool:
                     following.update(calls.candidate_sets[int(calls.candidates[tail])])
         level = following - seen
     return False
+
+
+def test_no_recorded_chain_passes_a_function_more_often_than_its_budget() -> None:
+    """A chain that was seen running refutes a budget that it breaks: the assumption would be wrong."""
+    linux = load_assumptions("linux").select("6.1.0-56-cloud-amd64", Machine.X86_64)
+    compared = 0
+    for name, rows in chains().items():
+        # Names as a budget covers them: f.isra.0 is f (docs/assumptions.md).
+        for function, passes in Counter(row.symbol.split(".")[0] for row in rows).items():
+            budget = linux.budget(function)
+            if budget is not None:
+                assert passes <= budget.times, (name, function, passes)
+                compared += 1
+    assert compared >= 30  # the recordings do pass budgeted functions: device_add, __alloc_pages, …
 
 
 @pytest.mark.kernel

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,16 +17,19 @@ from numpy.typing import NDArray
 
 from stackfit.assumptions import AssumptionSet, combine, load_assumptions
 from stackfit.calls.graph import build_calls, build_edges
+from stackfit.calls.held import Held
 from stackfit.calls.model import Calls, EdgeKind, Edges
+from stackfit.calls.paravirt import Hypervisor
 from stackfit.calls.resolve import Indirect, resolve_indirect
 from stackfit.calls.vectors import Vector, find_vectors
 from stackfit.contexts.linux import linux_contexts
 from stackfit.contexts.model import Context
+from stackfit.contexts.registered import PLACES, Registrations, find_registered
 from stackfit.frames.analyse import analyse_frames
 from stackfit.frames.model import Frames
 from stackfit.frames.witness import Witness, cfi_witness, orc_witness
-from stackfit.image.load import load_image, load_program
-from stackfit.image.model import InputError, Program
+from stackfit.image.load import check_same_build, load_image, load_program
+from stackfit.image.model import Image, InputError, Program
 from stackfit.image.pointers import code_pointers
 from stackfit.image.tables import Tables, read_tables
 from stackfit.isa.code import Code, decode_program
@@ -38,12 +41,15 @@ from stackfit.measure.model import Recording, Traces
 from stackfit.measure.resolve import resolve
 from stackfit.measure.seen import Exercised, exercised
 from stackfit.measure.sizes import check_sizes
+from stackfit.verdict.components import ComponentTable, component_table
 from stackfit.verdict.compose import Composer
 from stackfit.verdict.cycles import recursive
 from stackfit.verdict.limits import AppliedLimits, apply_assumptions
 from stackfit.verdict.model import ContextNeed, LayoutVerdict, Measured, Observed
 from stackfit.verdict.observed import ladder_defects
 from stackfit.verdict.placement import check_layout
+from stackfit.verdict.registered import RegisteredNeed, registered_needs
+from stackfit.verdict.suggest import Suggestion
 from stackfit.verdict.through import Through, find_through
 
 __all__ = ["MOST_HOPS", "UNLIMITED", "Analysis", "Step", "analyse", "check"]
@@ -74,7 +80,8 @@ class Analysis:
     hops: int  # the curve's last number of indirect calls; 0 where no candidates are known
     hop_limit: int | None  # assumed on a chain; None: unlimited
     warnings: tuple[str, ...] = field(default=())
-    debug: str | Path | None = None  # ELF with DWARF of the same build
+    debug: Image | None = None  # ELF with DWARF of the same build
+    held: Mapping[str, Held] = field(default_factory=dict)  # what the places of registered functions hold
     recordings: tuple[Recording, ...] = ()  # of the same kernel, running
 
     @cached_property
@@ -82,7 +89,7 @@ class Analysis:
         """Unwind tables held against the depths: ORC where the images have it, CFI of a debug companion."""
         found = [orc_witness(self.program, self.code, self.frames)]
         if self.debug is not None:
-            found.append(cfi_witness(self.code, self.frames, self.program.images[0], load_image(self.debug)))
+            found.append(cfi_witness(self.code, self.frames, self.program.images[0], self.debug))
         return [one for one in found if one is not None]
 
     @cached_property
@@ -90,8 +97,18 @@ class Analysis:
         return linux_contexts(self.program, self.code, self.calls, self.vectors)
 
     @cached_property
+    def registrations(self) -> Registrations:
+        """Functions that code registers to be called later: interrupt handlers, timers, work, threads."""
+        return find_registered(self.code, self.calls, self.held)
+
+    @cached_property
+    def registered_needs(self) -> list[RegisteredNeed]:
+        """What each registered function needs on the stacks of the first layout."""
+        return registered_needs(self.composer, self.layouts[0], self.registrations.functions)
+
+    @cached_property
     def applied(self) -> AppliedLimits:
-        return apply_assumptions(self.code, self.frames, self.assumptions)
+        return apply_assumptions(self.code, self.frames, self.assumptions, self.calls)
 
     @cached_property
     def recursive(self) -> NDArray[np.bool_]:
@@ -144,6 +161,16 @@ class Analysis:
         """One per layout, in the order in which the layouts were given."""
         return self.composer.judge(self.layouts)
 
+    @cached_property
+    def components(self) -> ComponentTable:
+        """Components of the call graph, before any assumption and after each; recursion that is left."""
+        return component_table(self.edges, self.applied, self.assumptions)
+
+    @cached_property
+    def suggestions(self) -> tuple[Suggestion, ...]:
+        """Functions whose budget or cut would make most contexts of the first layout finite."""
+        return self.composer.suggestions(self.layouts[0])
+
     def defects(self, needs: Sequence[ContextNeed]) -> list[str]:
         """Where recordings contradict the analysis: frame sizes, calls, budgets, measured ≤ composed ≤
         bound.
@@ -181,6 +208,8 @@ def analyse(
     debug: str | Path | None = None,
     progress: Step = _silent,
     indirect: Indirect = Indirect.TYPED,
+    without: Iterable[str] = (),
+    hypervisor: Hypervisor = Hypervisor.NONE,
     traces: Sequence[str | Path] = (),
 ) -> Analysis:
     """Load and analyse images; layouts and assumptions by name or file.
@@ -188,13 +217,16 @@ def analyse(
     `images[0]` is the kernel, further ones its modules. Without a layout the one that the kernel runs with
     is taken. The shipped assumptions always apply; files given override them entry by entry. `hops`: the
     greatest number of indirect calls on a chain (default: as the assumptions say, else UNLIMITED). `debug`:
-    an ELF file of the same build with DWARF, as a witness. `indirect`: what candidates of indirect calls may
-    rest on. `traces`: recordings of that kernel running, for `measured` and `composed`. Raises InputError.
+    an ELF file of the same build with DWARF: types for indirect calls, and a witness of depths. `indirect`:
+    what candidates of indirect calls may rest on. `without`: names of assumptions to leave out. `hypervisor`:
+    what pv_ops hold. `traces`: recordings of that kernel running, for `measured` and `composed`. Raises
+    InputError.
     """
     named = tuple(load_layout(str(name)) for name in layouts)
     for layout in named:
         check_layout(layout)
     sets = combine(load_assumptions("linux"), *(load_assumptions(str(path)) for path in assumptions))
+    sets = sets.without(without)
     recordings = tuple(read_recording(Path(path)) for path in traces)
     progress("reading images", 0.0)
     program = load_program(
@@ -207,12 +239,16 @@ def analyse(
     pointers = code_pointers(program)
     frames = analyse_frames(code, tables, pointers)
     progress("resolving indirect calls", 0.6)
-    resolution = resolve_indirect(program, code, tables, frames, pointers, indirect)
+    companion = load_image(debug) if debug is not None else None
+    if companion is not None:
+        check_same_build(program.images[0], companion)
+    selected = sets.select(program.images[0].release, program.machine)
+    places = (*PLACES, *(place for entry in selected.candidates for place in entry.places))
+    resolution = resolve_indirect(program, code, tables, frames, pointers, indirect, places, companion)
     progress("building the call graph", 0.7)
     vectors = find_vectors(code)
     chosen = _for_machine(program, named or (load_layout(default_layout(program.machine)),))
-    selected = sets.select(program.images[0].release, program.machine)
-    calls = build_calls(program, code, tables, frames, vectors, selected, resolution)
+    calls = build_calls(program, code, tables, frames, vectors, selected, resolution, hypervisor)
     edges = build_edges(code, frames, calls)
     progress("bounding chains", 0.8)
     limit = selected.hops if hops is None else None if hops == UNLIMITED else hops
@@ -220,7 +256,7 @@ def analyse(
     has_hops = bool((edges.kind == EdgeKind.HOP).any())
     return Analysis(
         program, code, tables, frames, vectors, calls, edges, selected, chosen, curve if has_hops else 0,
-        limit, program.warnings, debug, recordings,
+        limit, program.warnings, companion, resolution.held, recordings,
     )  # fmt: skip
 
 
@@ -243,7 +279,20 @@ def check(
     hops: int | None = None,
     debug: str | Path | None = None,
     indirect: Indirect = Indirect.TYPED,
+    without: Iterable[str] = (),
+    hypervisor: Hypervisor = Hypervisor.NONE,
     traces: Sequence[str | Path] = (),
 ) -> Analysis:
     """Check one kernel against layouts; see Analysis.verdicts. Raises InputError."""
-    return analyse([image], modules, layouts, assumptions, hops, debug, indirect=indirect, traces=traces)
+    return analyse(
+        [image],
+        modules,
+        layouts,
+        assumptions,
+        hops,
+        debug,
+        indirect=indirect,
+        without=without,
+        hypervisor=hypervisor,
+        traces=traces,
+    )

@@ -116,6 +116,34 @@ def test_all_kinds_of_entries(tmp_path: Path) -> None:
     assert loaded.candidates_for(function="absent") is None
 
 
+def test_entries_are_left_out_by_their_name(tmp_path: Path) -> None:
+    text = f"""
+[[cut]]
+name = "no-oops"
+function = "oops"
+charge = 8
+{WHY}
+[[candidates]]
+name = "no-oops"
+field = "struct a.b"
+functions = []
+charge = 64
+places = ["struct c.d", "parameter 2 of f"]
+{WHY}
+[[cut]]
+function = "panic"
+charge = 8
+{WHY}"""
+    loaded = load_assumptions(write(tmp_path, text))
+    assert loaded.names == ("no-oops",)
+    (candidates,) = loaded.candidates
+    assert (candidates.charge, candidates.places) == (64, ("struct c.d", "parameter 2 of f"))
+    left = loaded.without(["no-oops"])
+    assert [entry.subject for entry in left.entries] == ["panic"]
+    with pytest.raises(InputError, match=r"no assumption is named no-ops \(near: no-oops\)"):
+        loaded.without(["no-ops"])
+
+
 def test_name_defaults_to_the_files(tmp_path: Path) -> None:
     loaded = load_assumptions(write(tmp_path, "", "board.toml"))
     assert (loaded.name, list(loaded.entries), loaded.hops) == ("board", [], None)
@@ -142,6 +170,8 @@ def test_patterns_only_where_said(tmp_path: Path) -> None:
         ('[[budget]]\nfunction = "f"\ntimes = 0\n' + WHY, "budget #1.times: 0 is not between 1 and 1000"),
         ('[[budget]]\nfunction = "f"\ntimes = 1\nsource = "s"\n', "budget #1.reason: missing (a text is required)"),
         ('[[budget]]\nfunction = "f"\ntimes = 1\nreason = "r"\n', "budget #1.source: missing (a text is required)"),
+        ('[[budget]]\nfunction = "f"\ntimes = 1\nreason = "TODO: why"\nsource = "s"\n', "budget #1.reason: 'TODO: why' is a placeholder"),
+        ('[[cut]]\nfunction = "f"\ncharge = 1\nreason = "r"\nsource = " todo"\n', "cut #1.source: 'todo' is a placeholder"),
         ('[[budget]]\nfunction = "f"\ntimes = 1\nreason = " "\nsource = "s"\n', "budget #1.reason: must not be empty"),
         ('[[budget]]\nfunction = "f"\ntimse = 1\n' + WHY, "budget #1.times: missing"),
         ('[[budget]]\nfunction = "f"\ntimes = 1\nversion = "6"\n' + WHY, "budget #1.version: unknown key; did you mean 'versions'?"),
@@ -161,6 +191,8 @@ def test_patterns_only_where_said(tmp_path: Path) -> None:
         ('[[candidates]]\nfield = "struct f.m"\nmatch = "glob"\nfunctions = ["a"]\n' + WHY, "only function names can be patterns"),
         ('[[candidates]]\nfield = "struct f.m"\nfunctions = ["a", "a"]\n' + WHY, "candidates #1.functions: 'a' is there more than once"),
         ('[[candidates]]\nfield = "struct f.m"\nfunctions = "a"\n' + WHY, "candidates #1.functions: must be a list of texts"),
+        ('[[candidates]]\nfield = "struct f.m"\nfunctions = []\nplaces = ["f.m"]\n' + WHY, "candidates #1.places: 'f.m' is not 'struct TAG.MEMBER'"),
+        ('[[cut]]\nname = "No oops"\nfunction = "f"\ncharge = 1\n' + WHY, "cut #1.name: 'No oops' is not made of"),
         ("[hops]\nmost = 3\n", "hops.reason: missing"),
         ("[hops]\nmost = -1\n" + WHY, "hops.most: -1 is not between 0 and"),
         ("hops = 3\n", "hops: must be a table"),

@@ -59,6 +59,24 @@ class Graph:
         return Solver(edges, limits, exceptions, hops, np.array(self.first_only, np.bool_))
 
 
+def jumping(bytes_: int) -> Graph:
+    """0 calls 1, which jumps to 2 and back; 2 calls 3, which calls 0 through a pointer."""
+    edges = [(0, 1, 16, PLAIN), (1, 2, bytes_, PLAIN), (2, 1, 0, PLAIN), (2, 3, 32, PLAIN), (3, 0, 8, HOP)]
+    return Graph([16, 24, 32, 8], edges, [0] * 4, [-1] * 4, [False] * 4)
+
+
+def test_a_loop_of_jumps_between_symbols_is_no_recursion_and_stays_possible_after_a_hop() -> None:
+    solver = jumping(0).solver(0, 2)
+    assert not solver.unlisted.any()
+    # 16 + 32 down to 3, and 8 more to 0 again: the loop is entered anew each time.
+    assert [solver.bound(0, hops).upper for hops in range(3)] == [56, 112, 168]
+    assert [solver.bound(0, hops).found for hops in range(3)] == [56, 112, 168]
+
+
+def test_a_cycle_that_takes_stack_is_recursion_without_a_bound() -> None:
+    assert jumping(8).solver(0, 0).unlisted.sum() == 1
+
+
 def deepest(graph: Graph, start: int, limit: list[int], exceptions: int, hops: int) -> int | None:
     """The deepest chain by trying all; None where there are too many."""
     tries = 0

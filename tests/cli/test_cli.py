@@ -57,6 +57,36 @@ def usage(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     return capsys.readouterr().err
 
 
+# ---------------------------------------------------------------- recursion: what is left, what to review
+
+
+def test_components_name_the_recursion_that_has_no_budget(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calls", str(KERNEL), "--components"]) == 0
+    printed = capsys.readouterr().out
+    assert "(nothing assumed)" in printed
+    assert "tree_depth" in printed
+    assert "left without a budget or a cut over direct calls" in printed
+
+
+def test_components_are_of_the_whole_program(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no FUNCTION" in refused(capsys, "calls", KERNEL, "tree_depth", "--components")
+
+
+@pytest.mark.parametrize("command", ["check", "contexts"])
+def test_a_suggestion_becomes_an_assumption_only_once_it_is_reviewed(
+    command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main([command, str(KERNEL), "--suggest-cuts"]) == 0
+    text = capsys.readouterr().out
+    assert 'function = "walk_' in text
+    file = tmp_path / "suggested.toml"
+    file.write_text(text, encoding="utf-8")
+    assert "is a placeholder" in refused(capsys, "contexts", KERNEL, "--assume", file)
+    file.write_text(text.replace("TODO: ", "read: "), encoding="utf-8")
+    assert main(["contexts", str(KERNEL), "--assume", str(file), "--suggest-cuts"]) == 0
+    assert "[[budget]]" not in capsys.readouterr().out
+
+
 # ---------------------------------------------------------------- output
 
 
@@ -130,6 +160,15 @@ def test_calls_of_one_function_are_its_own_and_those_that_reach_it(
     assert any("__x64_sys_write" in row and "tail" in row for row in rows)
     assert any("vfs_write" in row for row in rows)
     assert all("ksys_write" in row for row in rows)
+
+
+def test_registered_functions_need_types(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["contexts", str(KERNEL), "--registered"]) == 0
+    assert "BTF" in capsys.readouterr().out
+    assert main(["contexts", str(KERNEL), "--module", "kernel"]) == 2
+    assert "--registered" in capsys.readouterr().err
+    assert main(["contexts", str(KERNEL), "--registered", "--module", "vendor_bolb"]) == 2
+    assert "no module vendor_bolb" in capsys.readouterr().err
 
 
 def test_contexts_of_one_kind(capsys: pytest.CaptureFixture[str]) -> None:

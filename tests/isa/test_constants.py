@@ -9,6 +9,7 @@ import pytest
 
 import stackfit.calls.flow_constants
 import stackfit.frames.constants
+import stackfit.image.dwarf_constants
 import stackfit.isa.constants
 from stackfit.frames.model import SiteKind, StackKind, Summary
 from stackfit.isa.effects import Operation
@@ -21,7 +22,13 @@ def declared(pxd: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    "module", [stackfit.isa.constants, stackfit.frames.constants, stackfit.calls.flow_constants]
+    "module",
+    [
+        stackfit.isa.constants,
+        stackfit.frames.constants,
+        stackfit.calls.flow_constants,
+        stackfit.image.dwarf_constants,
+    ],
 )
 def test_the_uncompiled_and_the_compiled_modules_use_the_same_numbers(module: object) -> None:
     name = str(module.__name__)  # type: ignore[attr-defined]

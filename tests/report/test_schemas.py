@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import jsonschema
 import pytest
 
 from stackfit.analysis import Analysis, analyse
+from stackfit.report.components import components_json
 from stackfit.report.json import calls_json, check_json, contexts_json, dumps, frames_json
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -83,7 +85,8 @@ def test_calls(analysis: Analysis) -> None:
     functions = {row["address"] for row in frames_json(analysis)["functions"]}
     for site in document["sites"]:
         assert site["open"] == (site["reason"] is not None) == (site["evidence"] == "open"), site
-        assert site["open"] or site["candidates"] is not None, site
+        assert site["open"] or site["candidates"] is not None or site["assumption"], site
+        assert (site["rung"] == "annotation") == (site["assumption"] is not None), site
         assert (site["return_address"] is None) == (
             site["kind"] in ("tail", "indirect-tail", "exception")
         ) or (site["kind"] in ("static-call", "stack-switch")), site
@@ -92,6 +95,32 @@ def test_calls(analysis: Analysis) -> None:
     assert {address for members in document["candidate_sets"] for address in members} <= functions
     returns = [site["return_address"] for site in document["sites"] if site["return_address"] is not None]
     assert len(returns) == len(set(returns))
+
+
+def test_components(analysis: Analysis) -> None:
+    read = valid("components", components_json(analysis))
+    first, last = read["stages"][0], read["stages"][-1]
+    assert first["kind"] is None and last["kind"] in ("budget", "cut")
+    left = [one for one in read["remaining"] if one["graph"] == "direct"]
+    cycles = [one["cycle"] for one in left]
+    assert ["tree_depth"] in cycles
+    assert ["walk_directory", "walk_entry"] in [sorted(cycle) for cycle in cycles]
+    assert last["direct"]["largest"] == max(len(one["functions"]) for one in left)
+    assert last["direct"]["several"] == sum(len(one["functions"]) > 1 for one in left)
+
+
+def test_suggestions_are_what_is_left_and_make_every_context_finite(analysis: Analysis) -> None:
+    read = valid("contexts", contexts_json(analysis, suggest=True))
+    suggested = read["suggestions"]
+    assert not any(one["indirect"] for one in suggested)
+    names = {one["name"] for one in suggested}
+    assert names & {"walk_directory", "walk_entry"}
+    assert "tree_depth" not in names, "no context reaches it"
+    counts = [one["contexts_finite"] for one in suggested]
+    assert all(before <= after for before, after in itertools.pairwise(counts))
+    known = [context for context in read["contexts"] if context["hops"]]
+    assert counts[-1] == [len(known)] * len(counts[-1])
+    assert contexts_json(analysis)["suggestions"] is None
 
 
 def test_contexts(analysis: Analysis) -> None:
@@ -108,6 +137,13 @@ def test_contexts(analysis: Analysis) -> None:
         assert one["chain"] == [] and set(one["stack"]) == {document["layout"]}
         known = [value for value in one["hops"] if value is not None]
         assert known == sorted(known) and (not known or known[0] == one["direct"]), one
+
+
+def test_registered_functions(analysis: Analysis) -> None:
+    assert valid("contexts", contexts_json(analysis))["registered"] is None
+    registered = valid("contexts", contexts_json(analysis, registered=True))["registered"]
+    assert not registered["known"] and registered["functions"] == []  # the sample carries no BTF
+    assert {"irq handler", "timer", "work"} <= {family["name"] for family in registered["families"]}
 
 
 def test_check(analysis: Analysis) -> None:

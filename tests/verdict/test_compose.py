@@ -99,8 +99,11 @@ class Program:
                 [sets.index(row["members"]) if row["members"] else -1 for row in rows], np.int32
             ),
             name=np.full(count, -1, np.int32),
+            charge=np.zeros(count, np.int32),
+            assumption=np.full(count, -1, np.int32),
             candidate_sets=sets,
             names=[],
+            assumptions=[],
         )
         kinds = {
             CallKind.EXCEPTION: EdgeKind.EXCEPTION,
@@ -139,7 +142,7 @@ class Program:
         code = cast(Any, SimpleNamespace(functions=functions))
         frames = cast(Any, SimpleNamespace(frame=self.frames))
         applied = AppliedLimits(
-            limits, kernel, self.user_only, np.zeros_like(self.user_only), self.assumed, {}
+            limits, kernel, self.user_only, np.zeros_like(self.user_only), self.assumed, {}, {}
         )
         return Composer(code, frames, calls, edges, list(contexts), applied, hops, hop_limit)
 

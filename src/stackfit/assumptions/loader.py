@@ -20,14 +20,17 @@ from stackfit.assumptions.versions import VersionRange
 from stackfit.image.model import Machine
 from stackfit.tomlfile import Table, find, names_in, quoted, read_toml
 
-__all__ = ["load_assumptions", "shipped_names"]
+__all__ = ["PLACEHOLDER", "load_assumptions", "shipped_names"]
 
 SHIPPED = Path(__file__).parent
+PLACEHOLDER = "TODO"  # what a reason or a source begins with that nobody has written yet
 MAX_TIMES = 1_000
 MAX_HOPS = 10_000
 MAX_BYTES = 1 << 30
 MAX_VARIANTS = 64  # entries about one subject, for different versions or machines
 SITE = re.compile(r"\S+\+0x[0-9a-f]{1,16}", re.ASCII)
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
+PARAMETER = re.compile(r"parameter [1-6] of \S+", re.ASCII)
 FIELD = re.compile(r"(struct|union) \S+\.\S+", re.ASCII)
 
 
@@ -51,8 +54,8 @@ def _set(top: Table, path: Path) -> AssumptionSet:
     description = top.text("description", "")
     limit = top.table("hops")
     hops = limit.integer("most", 0, MAX_HOPS) if limit else None
-    reason = limit.text("reason") if limit else ""
-    source = limit.text("source") if limit else ""
+    reason = _reviewed(limit, "reason") if limit else ""
+    source = _reviewed(limit, "source") if limit else ""
     if limit:
         limit.done()
     budgets = tuple(_budget(table) for table in top.tables("budget"))
@@ -92,16 +95,28 @@ def _common(table: Table) -> dict[str, Any]:
             VersionRange.parse(versions)
         except ValueError as error:
             raise table.error("versions", f"{quoted(versions)}: {error}") from None
+    name = table.text("name", "")
+    if name and not NAME.fullmatch(name):
+        raise table.error("name", f"{quoted(name)} is not made of a-z, 0-9 and -")
     machine = None
     if "machine" in table:
         machine = Machine(table.choice("machine", [m.value for m in Machine]))
     return {
-        "reason": table.text("reason"),
-        "source": table.text("source"),
+        "reason": _reviewed(table, "reason"),
+        "source": _reviewed(table, "source"),
         "versions": versions,
         "machine": machine,
         "match": table.choice("match", ("exact", "glob"), "exact"),
+        "name": name,
     }
+
+
+def _reviewed(table: Table, key: str) -> str:
+    """A text that says something: what --suggest-cuts leaves to be written is none."""
+    text = table.text(key)
+    if text.strip().lower().startswith(PLACEHOLDER.lower()):
+        raise table.error(key, f"{quoted(text)} is a placeholder: review the function, then say why it holds")
+    return text
 
 
 def _function(table: Table, common: dict[str, Any]) -> str:
@@ -161,7 +176,16 @@ def _candidates(table: Table) -> Candidates:
     if len(set(functions)) != len(functions):
         twice = next(name for name in functions if functions.count(name) > 1)
         raise table.error("functions", f"{quoted(twice)} is there more than once")
-    entry = Candidates(functions=functions, **{**common, selector: subject})
+    places = table.texts("places", ())
+    for place in places:
+        if not FIELD.fullmatch(place) and not PARAMETER.fullmatch(place):
+            raise table.error("places", f"{quoted(place)} is not 'struct TAG.MEMBER', nor 'parameter N of …'")
+    entry = Candidates(
+        functions=functions,
+        charge=table.integer("charge", 0, MAX_BYTES, 0),
+        places=places,
+        **{**common, selector: subject},
+    )
     table.done()
     return entry
 

@@ -5,6 +5,7 @@ Plain frozen data; all sizes are bytes. Each entry says why it holds and where t
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -12,7 +13,7 @@ from functools import cached_property
 from typing import Generic, TypeVar
 
 from stackfit.assumptions.versions import VersionRange, release_version
-from stackfit.image.model import Machine
+from stackfit.image.model import InputError, Machine
 
 __all__ = [
     "AssumptionSet",
@@ -32,11 +33,13 @@ class Entry:
 
     `reason`: why it holds; `source`: where to read it (kernel file:function, document).
     `versions`: the kernel releases it holds for (`>=5.10,<6.2`), empty = all; `machine` None = all.
-    `match`: "exact", or "glob" when the subject is a shell pattern (`*`, `?`, `[…]`).
+    `match`: "exact", or "glob" when the subject is a shell pattern (`*`, `?`, `[…]`). `name`: by which it can
+    be left out, together with others of that name; empty = it has none.
     """
 
     reason: str
     source: str
+    name: str = ""
     versions: str = ""
     machine: Machine | None = None
     match: str = "exact"
@@ -130,10 +133,14 @@ class Candidates(Entry):
     """All functions that indirect calls can reach.
 
     Exactly one of: `function` (every indirect call in it), `site` (`FUNCTION+0xOFFSET` of one call
-    instruction), `field` (`struct TAG.MEMBER`, every call through it). No `functions` = never called.
+    instruction), `field` (`struct TAG.MEMBER`, every call through it). No `functions` and no `places` = never
+    called. `charge`: bytes that code in no image takes between the call and these functions. `places`: names
+    of fields and parameters; what they hold is reached too.
     """
 
     functions: tuple[str, ...]
+    charge: int = 0
+    places: tuple[str, ...] = ()
     function: str | None = None
     site: str | None = None
     field: str | None = None
@@ -205,9 +212,23 @@ class AssumptionSet:
     def select(self, release: str | None, machine: Machine | None) -> AssumptionSet:
         """Only what holds for that kernel; an entry for one machine goes where the machine is not known."""
 
-        def keep(entry: Entry) -> bool:
-            return entry.applies(release) and entry.machine in (None, machine)
+        return self._only(lambda entry: entry.applies(release) and entry.machine in (None, machine))
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names by which entries can be left out, sorted."""
+        return tuple(sorted({entry.name for entry in self.entries if entry.name}))
+
+    def without(self, names: Iterable[str]) -> AssumptionSet:
+        """All but the entries of these names. InputError: no entry has one of them."""
+        dropped = set(names)
+        for name in sorted(dropped.difference(self.names)):
+            near = difflib.get_close_matches(name[:100], self.names, 3)
+            known = f"near: {', '.join(near)}" if near else f"there are {', '.join(self.names) or 'none'}"
+            raise InputError(self.name, f"no assumption is named {name[:100]} ({known})")
+        return self._only(lambda entry: entry.name not in dropped)
+
+    def _only(self, keep: Callable[[Entry], bool]) -> AssumptionSet:
         return replace(
             self,
             budgets=tuple(filter(keep, self.budgets)),

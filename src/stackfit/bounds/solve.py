@@ -26,7 +26,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stackfit.bounds.longest import components, descend, entry_state, reach, search, solve_layer
+from stackfit.bounds.components import strong_components
+from stackfit.bounds.longest import descend, entry_state, reach, search, solve_layer
 from stackfit.bounds.model import Bound, ChainLink, Limits
 from stackfit.calls.model import EdgeKind, Edges
 
@@ -120,8 +121,10 @@ class Solver:
         inner = used & (self._group[owner] == self._group[edges.callee])
         self._in_cycle = np.zeros(self._group.max(initial=-1) + 1, np.bool_)
         self._in_cycle[self._group[owner[inner]]] = True
-        self._unlisted, self._recursive = self._unlisted_recursion()
+        self._unlisted, loops, self._recursive = self._unlisted_recursion()
         once = np.where(self._unlisted, 1, limits.times)
+        # A loop is entered anew only over an exception or a hop, and its edges add no bytes.
+        once = np.where(loops, exceptions + hops + 1, once)
         self._limit = np.ascontiguousarray(once, np.int32)
         self._times = np.where(self._in_cycle[self._group], once, 0).astype(np.int64)
         self._tracked: list[int] = []
@@ -161,23 +164,31 @@ class Solver:
     # ------------------------------------------------------------ components and budgets
 
     def _components(self, use: NDArray[np.bool_]) -> NDArray[np.int32]:
-        return _components(self.edges.first, self.edges.callee, use)
+        return strong_components(self.edges.first, self.edges.callee, use)
 
-    def _unlisted_recursion(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Functions to count once so that no cycle of plain edges is left without one; all recursive ones."""
+    def _unlisted_recursion(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Functions to count once so that no cycle of plain edges is left without one; those among them that
+        are on loops instead; all recursive ones.
+
+        A component of jumps alone, none of which takes stack, is a loop written in assembly whose labels
+        are symbols: no recursion, and however often it turns it gets no deeper.
+        """
         callee, owner, n = self.edges.callee, self._owner, self.count
         plain = self._kind == 1
         component = self._components(plain)
         inner = plain & (component[owner] == component[callee])
         cyclic = np.zeros(component.max(initial=-1) + 1, np.bool_)
         cyclic[component[owner[inner]]] = True  # more than one member, or a self-call
+        grows = np.zeros(component.max(initial=-1) + 1, np.bool_)
+        grows[component[owner[inner & (self.weight > 0)]]] = True
+        growing = grows[component]
         unlisted = np.zeros(n, np.bool_)
         while True:
             kept = inner & (self.limits.times[callee] == 0) & ~unlisted[callee]
             part = self._components(kept)
             loops = kept & (part[owner] == part[callee])
             if not loops.any():
-                return unlisted, np.asarray(cyclic[component], np.bool_)
+                return unlisted & growing, unlisted & ~growing, np.asarray(cyclic[component], np.bool_)
             inside = np.bincount(callee[loops], minlength=n) * np.bincount(owner[loops], minlength=n)
             # The busiest member of each remaining cycle.
             members = np.flatnonzero(inside)
@@ -305,7 +316,7 @@ class Solver:
             tracked[budgeted] = True
             for candidate in order.tolist():
                 tracked[candidate] = False
-                part = _components(first, callee, ~tracked[callee])
+                part = strong_components(first, callee, ~tracked[callee])
                 count = part.max() + 1
                 bits = np.bincount(part, weights=np.where(tracked, 0.0, weight), minlength=count)
                 size = np.bincount(part, minlength=count)
@@ -576,15 +587,3 @@ def _product(times: list[int]) -> int:
         if result > 1 << 40:
             break
     return result
-
-
-def _components(
-    first: NDArray[np.int64], callee: NDArray[np.int32], use: NDArray[np.bool_]
-) -> NDArray[np.int32]:
-    """Strongly connected components over some edges, numbered callees first: number by function."""
-    n = len(first) - 1
-    component = np.empty(n, np.int32)
-    index, low, stack, frames = (np.full(n + 1, -1, np.int32) for _ in range(4))
-    cursor = np.zeros(n + 1, np.int64)
-    components(first, callee, use.astype(np.uint8), component, index, low, stack, frames, cursor)
-    return component

@@ -6,8 +6,8 @@ the member there; a call's result that of the callee's prototype. So the target 
 *value*: the pointer in a field of a struct, in a global variable, in a parameter. And every function pointer
 that goes into such a place does so on record. resolve.py puts both together.
 
-Where paths meet, values that differ become unknown (null gives way to any). x86-64 only: arguments are in
-registers. Kinds of values and sinks: flow_constants.py.
+Where paths meet, values that differ become unknown (null gives way to any). Addresses are numbers with the
+sign of a word: those of a kernel are negative. Kinds of values and sinks: flow_constants.py.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ if not cython.compiled:
         MARK_EXTRA,
         MARK_JOIN,
         MARK_NEXT,
+        MARK_TOLD,
         MERGED,
         MOST_ARGUMENTS,
         NEXT_SLOT,
@@ -60,6 +61,7 @@ if not cython.compiled:
         STACKED,
         STATE_LIMIT,
         STATE_SIZE,
+        TOLD_SLOT,
         TYPED,
         UNKNOWN,
     )
@@ -387,7 +389,9 @@ def _flow_into(
             if state[at + 2] == 0:
                 return _record(records, count, row, TYPED, goal, 0, value, state[at + 1], 0)
             return _record(records, count, row, EMBEDS, state[at + 1], state[at + 2], POINTER, goal, 0)
-    elif value in (FIELD, GLOBAL, PARAMETER, RESULT, MERGED):
+    elif value in (FIELD, GLOBAL, PARAMETER, RESULT, MERGED) and sink != FIELD:
+        # A copy in a member that is no function pointer (what is traced, say) is not called: whatever is read
+        # from there again is unknown.
         return _record(records, count, row, LOOSE, 0, 0, value, state[at + 1], state[at + 2])
     return count
 
@@ -654,6 +658,83 @@ def _stacked(
     return count
 
 
+@cython.cfunc
+def _told(
+    records: cython.longlong[:, ::1],
+    count: cython.int,
+    emit: cython.int,
+    row: cython.int,
+    state: cython.longlong[::1],
+    told_row: cython.const[cython.int][::1],
+    told_place: cython.const[cython.int][::1],
+    told_type: cython.const[cython.int][::1],
+    told_offset: cython.const[cython.longlong][::1],
+    kind: cython.const[cython.uchar][::1],
+    size: cython.const[cython.longlong][::1],
+) -> cython.int:
+    """Debug information says what local variables point to at a row: take its word where nothing is known,
+    and where the object is a larger one than was known of."""
+    i: cython.int = _find(told_row, row)
+    at: cython.int
+    goal: cython.longlong
+    offset: cython.longlong
+    new: cython.longlong
+    while i < told_row.shape[0] and told_row[i] == row:
+        goal = told_type[i]
+        offset = told_offset[i]
+        new = PROTOTYPE if kind[goal] == BTF_FUNC_PROTO else POINTER
+        if told_place[i] < REGISTERS:
+            at = 3 * told_place[i]
+        else:
+            at = _slot(state, told_place[i] - TOLD_SLOT) + 1
+        i += 1
+        if new == PROTOTYPE and offset:
+            continue
+        if told_place[i - 1] < REGISTERS or at > 0:
+            if state[at] == ORIGIN:
+                if emit and state[at + 2] == offset and kind[goal] in (BTF_STRUCT, BTF_UNION):
+                    count = _record(records, count, row, TYPED, goal, 0, ORIGIN, state[at + 1], 0)
+            elif state[at] == POINTER:
+                if (
+                    kind[goal] != BTF_STRUCT
+                    or size[goal] <= size[state[at + 1]]
+                    or offset < state[at + 2]
+                    or kind[state[at + 1]] == BTF_FUNC_PROTO
+                ):
+                    continue
+            elif state[at] == FIELD and (state[at + 2] < 0 or state[at + 2] >= size[state[at + 1]]):
+                # From a struct around the one at hand: it need not be a function's.
+                if new == PROTOTYPE:
+                    continue
+            elif state[at] != UNKNOWN:
+                continue
+            state[at] = new
+            state[at + 1] = goal
+            state[at + 2] = offset
+        else:
+            _save(state, told_place[i - 1] - TOLD_SLOT, new, goal, offset)
+    return count
+
+
+@cython.cfunc
+@cython.inline
+def _argument(
+    state: cython.longlong[::1],
+    order: cython.const[cython.int][::1],
+    number: cython.int,
+    depth: cython.longlong,
+    word: cython.int,
+) -> cython.int:
+    """Where in the state an argument is: in a register, or on the stack, whose first one lies at `depth`.
+    What is not known is where the stack pointer would be, of which nothing is ever kept."""
+    at: cython.int
+    registers: cython.int = cython.cast(cython.int, order.shape[0])
+    if number < registers:
+        return 3 * order[number]
+    at = _slot(state, depth - word * (number - registers))
+    return at + 1 if at >= 0 else 3 * SP
+
+
 def follow_functions(
     work: cython.const[cython.int][::1],
     begin: cython.int,
@@ -698,7 +779,12 @@ def follow_functions(
     per_cpu_at: cython.const[cython.longlong][::1],
     per_cpu_type: cython.const[cython.int][::1],
     origin_type: cython.const[cython.int][::1],
+    told_row: cython.const[cython.int][::1],
+    told_place: cython.const[cython.int][::1],
+    told_type: cython.const[cython.int][::1],
+    told_offset: cython.const[cython.longlong][::1],
     order: cython.const[cython.int][::1],
+    word: cython.int,
     remembered: cython.int[::1],
     scratch: cython.longlong[::1],
     states: cython.longlong[::1],
@@ -713,8 +799,11 @@ def follow_functions(
     `arguments`: functions × 6 × 3, what the argument registers hold at its entry where no prototype says
     it. Types (types.py): `kind`, `named`, `link`, `size` (bytes) and parts of each. Variables of known
     type, ascending: `variable_at` (address), `per_cpu_at` (bytes from the start of the per-CPU area).
-    `order`: registers of the arguments. Scratch: `remembered` per row, all -1 (and so again afterwards),
-    `scratch` (8 + 2 × STATE_SIZE), `states` (STATE_LIMIT of them), `waiting` (2 + 3 × STATE_LIMIT).
+    Debug information: `told_place`, at `told_row`, ascending, points to byte `told_offset` of an object of
+    `told_type`; a place is a register, or TOLD_SLOT and the depth of a slot. `order`: registers of the
+    arguments, the others are on the stack; `word`: bytes of a pointer. Scratch: `remembered` per row, all -1
+    (and so again afterwards), `scratch` (8 + 2 × STATE_SIZE), `states` (STATE_LIMIT of them), `waiting`
+    (2 + 3 × STATE_LIMIT).
     """
     leaf: cython.longlong[::1] = scratch[:8]
     state: cython.longlong[::1] = scratch[8 : 8 + STATE_SIZE]
@@ -753,6 +842,9 @@ def follow_functions(
     number: cython.longlong
     found: cython.bint
     done: cython.int
+    below: cython.longlong
+    registers: cython.int = cython.cast(cython.int, order.shape[0])
+    lost: cython.int = 0x0FC7 if word == 8 else 0x0007  # registers that a call need not keep
     counts: cython.int[::1] = waiting[:2]  # places remembered, places to go on from
     queue: cython.int[::1] = waiting[2 : 2 + STATE_LIMIT]
     rows_of: cython.int[::1] = waiting[2 + STATE_LIMIT : 2 + 2 * STATE_LIMIT]  # row of each place remembered
@@ -764,28 +856,28 @@ def follow_functions(
         # --- What the arguments are.
         for i in range(STATE_SIZE):
             state[i] = 0
+        proto = prototype[function]
         for j in range(MOST_ARGUMENTS):
-            t = 3 * order[j]
-            _found(state, t, n + ARGUMENTS * function + j, origin_type)
+            _found(leaf, 4, n + ARGUMENTS * function + j, origin_type)
             if arguments[function, j, 0]:
                 for i in range(3):
-                    state[t + i] = arguments[function, j, i]
-        proto = prototype[function]
-        if proto:
-            for j in range(MOST_ARGUMENTS):
-                number = in_register[proto, j]
-                if number < 0:
-                    continue
+                    leaf[4 + i] = arguments[function, j, i]
+            number = in_register[proto, j] if proto else -1
+            if number >= 0:
                 member = part_type[number]
                 if kind[member] == BTF_PTR and link[member]:
-                    t = 3 * order[j]
-                    state[t] = POINTER
-                    state[t + 1] = link[member]
-                    state[t + 2] = 0
+                    leaf[4] = POINTER
+                    leaf[5] = link[member]
+                    leaf[6] = 0
                     if kind[link[member]] == BTF_FUNC_PROTO:
-                        state[t] = PARAMETER
-                        state[t + 1] = function
-                        state[t + 2] = j
+                        leaf[4] = PARAMETER
+                        leaf[5] = function
+                        leaf[6] = j
+            if j < registers:
+                for i in range(3):
+                    state[3 * order[j] + i] = leaf[4 + i]
+            elif number >= 0:
+                _save(state, -word * (j - registers), leaf[4], leaf[5], leaf[6])
         for i in range(STATE_SIZE):
             entry[i] = state[i]
         counts[0] = 0
@@ -834,6 +926,11 @@ def follow_functions(
                         else:
                             count = _leave(records, count, remembered, states, extra_to[i], state)
                         i += 1
+                if mark & MARK_TOLD:
+                    count = _told(
+                        records, count, emit, row, state, told_row, told_place, told_type, told_offset, kind,
+                        size,
+                    )  # fmt: skip
                 after = row + 1
                 if mark & MARK_NEXT:
                     after = next_to[_find(next_row, row)]
@@ -847,7 +944,12 @@ def follow_functions(
                 address_a = 0
                 address_b = 0
                 if (flags[row] & 1) or op in (LEA, LOAD, STORE, STORE_IMMEDIATE):
-                    if flags[row] & 2:
+                    if flags[row] & 2 and word == 4:
+                        # Per-CPU variables are linked where all others are.
+                        if index[row] == NONE and (b == NONE or (b < 16 and state[3 * b] == CONSTANT)):
+                            address_kind = CONSTANT
+                            address_a = displacement[row] + (state[3 * b + 1] if b < 16 else 0)
+                    elif flags[row] & 2:
                         if b == RIP:
                             address_kind = PER_CPU
                             address_a = address[row] + length[row] + displacement[row]
@@ -892,11 +994,11 @@ def follow_functions(
 
                 # --- Effects.
                 if op == MOVE:
-                    if w == 8 and b == SP:
+                    if w == word and b == SP:
                         if stack_kind[row] == STACK_KNOWN:
                             value_kind = STACK
                             value_a = depth[row]
-                    elif b < 16 and (w == 8 or (state[3 * b] == CONSTANT and state[3 * b + 1] >= 0)):
+                    elif b < 16 and (w == word or (state[3 * b] == CONSTANT and state[3 * b + 1] >= 0)):
                         value_kind = state[3 * b]
                         value_a = state[3 * b + 1]
                         value_b = state[3 * b + 2]
@@ -909,7 +1011,7 @@ def follow_functions(
                     value_kind = address_kind
                     value_a = address_a
                     value_b = address_b
-                    if w != 8:
+                    if w != word:
                         value_kind = UNKNOWN
                     elif index[row] != NONE:
                         # Steps over the elements of an array keep their type; a number plus a number is any.
@@ -917,7 +1019,7 @@ def follow_functions(
                             value_kind = UNKNOWN
                     mask = 1 << reg if reg < 16 else mask
                 elif op == ADD_IMMEDIATE:
-                    if reg < 16 and reg != SP and w == 8:
+                    if reg < 16 and reg != SP and w == word:
                         value_kind = state[3 * reg]
                         value_a = state[3 * reg + 1]
                         value_b = state[3 * reg + 2]
@@ -933,7 +1035,7 @@ def follow_functions(
                     # Flags in a pointer's low bits.
                     if (
                         reg < 16
-                        and w == 8
+                        and w == word
                         and -64 <= immediate[row] < 0
                         and state[3 * reg] in (POINTER, ORIGIN)
                     ):
@@ -942,18 +1044,18 @@ def follow_functions(
                         value_b = state[3 * reg + 2]
                 elif op == ADD:
                     # Plus a per-CPU offset: the pointer of this CPU's copy.
-                    if reg < 16 and reg != SP and w == 8 and (flags[row] & 1):
+                    if reg < 16 and reg != SP and w == word and (flags[row] & 1):
                         value_kind = state[3 * reg]
                         value_a = state[3 * reg + 1]
                         value_b = state[3 * reg + 2]
                         if value_kind == CONSTANT and (flags[row] & 2 or address_kind == CONSTANT):
-                            value_kind = PER_CPU
+                            value_kind = PER_CPU if word == 8 else CONSTANT
                             value_b = 0
                         elif value_kind != POINTER and value_kind != ORIGIN:
                             value_kind = UNKNOWN
                 elif op == LOAD:
                     mask = 1 << reg if reg < 16 else mask
-                    if w == 8:
+                    if w == word:
                         _load(
                             leaf, state, address_kind, address_a, address_b, kind, named, link, size,
                             part_first, part_at, part_type, variable_at, variable_type, per_cpu_at,
@@ -971,7 +1073,7 @@ def follow_functions(
                                 count = _record(
                                     records, count, row, HOLDS, address_a, address_b, value_kind, value_a, 0
                                 )
-                elif op == EXCHANGE and not (flags[row] & 1) and reg < 16 and b < 16 and w == 8:
+                elif op == EXCHANGE and not (flags[row] & 1) and reg < 16 and b < 16 and w == word:
                     for i in range(3):
                         number = state[3 * reg + i]
                         state[3 * reg + i] = state[3 * b + i]
@@ -983,7 +1085,7 @@ def follow_functions(
                 elif op == POP:
                     if reg < 16:
                         mask = 1 << reg
-                        if w == 8 and stack_kind[row] == STACK_KNOWN:
+                        if w == word and stack_kind[row] == STACK_KNOWN:
                             i = _slot(state, depth[row])
                             if i >= 0:
                                 value_kind = state[i + 1]
@@ -991,12 +1093,16 @@ def follow_functions(
                                 value_b = state[i + 3]
                 elif op == PUSH:
                     if stack_kind[row] == STACK_KNOWN:
-                        if reg < 16 and reg != SP and not (flags[row] & 1) and w == 8:
+                        if reg < 16 and reg != SP and not (flags[row] & 1) and w == word:
                             _save(
-                                state, depth[row] + 8, state[3 * reg], state[3 * reg + 1], state[3 * reg + 2]
+                                state,
+                                depth[row] + word,
+                                state[3 * reg],
+                                state[3 * reg + 1],
+                                state[3 * reg + 2],
                             )
                         else:
-                            _save(state, depth[row] + 8, UNKNOWN, 0, 0)
+                            _save(state, depth[row] + word, UNKNOWN, 0, 0)
                             if emit and reg == NONE and not (flags[row] & 1) and immediate[row] < 0:
                                 count = _record(records, count, row, LOOSE, 0, 0, CONSTANT, immediate[row], 0)
                     if emit and reg < 16 and reg != SP and not (flags[row] & 1):
@@ -1010,11 +1116,11 @@ def follow_functions(
                 # --- Stores, and the value that goes there.
                 if op == STORE or op == STORE_IMMEDIATE:
                     if op == STORE:
-                        t = 3 * reg if reg < 16 and reg != SP and w == 8 else -1
+                        t = 3 * reg if reg < 16 and reg != SP and w == word else -1
                     else:
                         # The immediate takes the place of a register that is not there.
                         t = 3 * SP
-                        state[t] = CONSTANT if w == 8 else UNKNOWN
+                        state[t] = CONSTANT if w == word else UNKNOWN
                         state[t + 1] = immediate[row]
                         state[t + 2] = 0
                     if t >= 0 and state[t] == STACK:
@@ -1028,7 +1134,7 @@ def follow_functions(
                                 )
                         else:
                             _save(state, address_a, UNKNOWN, 0, 0)
-                    elif emit and w == 8 and t >= 0:
+                    elif emit and w == word and t >= 0:
                         found = False
                         if address_kind == POINTER:
                             found = _member(
@@ -1203,7 +1309,7 @@ def follow_functions(
                             and member == 0
                             and (value_b < 0 or value_b >= size[value_a])
                         ):
-                            for j in range(MOST_ARGUMENTS):
+                            for j in range(registers):
                                 t = 3 * order[j]
                                 if state[t] == POINTER and state[t + 2] == 0:
                                     count = _record(
@@ -1212,8 +1318,12 @@ def follow_functions(
                     elif g >= 0:
                         member = prototype[g]
                     if emit:
+                        # A jump leaves the return address where it is, above the arguments.
+                        below = depth[row] - word if call == 2 else depth[row]
                         for j in range(MOST_ARGUMENTS):
-                            t = 3 * order[j]
+                            t = 3 * SP
+                            if j < registers or stack_kind[row] == STACK_KNOWN:
+                                t = _argument(state, order, j, below, word)
                             number = in_register[member, j] if member > 0 else -1
                             if number >= 0:
                                 to = part_type[number]
@@ -1235,7 +1345,14 @@ def follow_functions(
                                         records, count, row, ARGUMENT, g, j, state[t], state[t + 1],
                                         state[t + 2],
                                     )  # fmt: skip
-                            elif member <= 0 or number == -2:
+                            elif number == -3 and state[t] != CONSTANT and state[t] != STACK:
+                                # One of any number of arguments: it is printed.
+                                if g >= 0:
+                                    count = _record(
+                                        records, count, row, ARGUMENT, g, j, state[t], state[t + 1],
+                                        state[t + 2],
+                                    )  # fmt: skip
+                            elif (member <= 0 and j < registers) or number <= -2:
                                 # No prototype, or a part of a struct, or one of any number of arguments.
                                 if g >= 0:
                                     count = _record(
@@ -1252,13 +1369,13 @@ def follow_functions(
                                         records, count, row, 0, LOOSE, 0, 0, state, t, kind, link
                                     )
                     if call == 1:
-                        for j in range(MOST_ARGUMENTS):
+                        for j in range(registers):
                             if state[3 * order[j]] == STACK:
                                 _escape(state, state[3 * order[j] + 1])
                         if state[ESCAPED]:
                             count = _after_call(records, count, emit, row, state)
                         for i in range(12):
-                            if 0x0FC7 & (1 << i):
+                            if lost & (1 << i):
                                 state[3 * i] = UNKNOWN
                         mask = 0
                         _found(state, 3 * AX, row, origin_type)

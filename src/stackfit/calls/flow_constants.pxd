@@ -38,6 +38,8 @@ cdef enum:
     MARK_NEXT = 2
     MARK_CONTINUES = 4
     MARK_JOIN = 8
+    MARK_TOLD = 16
+    TOLD_SLOT = 1048576
     ROLE_RETURN = 1
     ROLE_INDIRECT = 2
     ROLE_NOP = 3

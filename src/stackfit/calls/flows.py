@@ -23,6 +23,7 @@ from stackfit.calls.flow_constants import (
     EMBEDS,
     GLOBAL,
     HOLDS,
+    MARK_TOLD,
     MOST_ARGUMENTS,
     ORIGIN,
     POINTER,
@@ -33,6 +34,7 @@ from stackfit.calls.flow_constants import (
     TYPED,
 )
 from stackfit.calls.registers import thunk_registers
+from stackfit.calls.told import told_places
 from stackfit.calls.types import Field, TypeLayout
 from stackfit.frames.analyse import function_roles, special_rows
 from stackfit.frames.model import Frames
@@ -81,10 +83,14 @@ class Walk:
         self._entered[list(taken)] = True
         self._code, self._types = code, types
         self._work = np.flatnonzero((functions.parent < 0) & ~functions.piece).astype(np.int32)
+        told = told_places(code, types, special.marks)
+        marks = special.marks.copy()
+        marks[told.row] |= MARK_TOLD
+        self._told = (told.row, told.place, told.goal, told.offset)
         self._rows = (
             table.operation, table.width, table.register, table.base, table.index, table.flags,
-            table.clobbers, table.displacement, table.immediate, code.address.view(np.int64), table.length,
-            code.target, code.function, frames.depth, frames.stack, special.marks,
+            table.clobbers, table.displacement, table.immediate, code.machine.signed(code.address),
+            table.length, code.target, code.function, frames.depth, frames.stack, marks,
         )  # fmt: skip
         self._functions = (
             code.first[:-1].astype(np.int32), functions.parent, functions.piece.view(np.uint8),
@@ -95,8 +101,9 @@ class Walk:
             special.extra_row, special.extra_to, special.next_row, special.next_to, types.kind, types.named,
             types.link, types.size, types.part_first, types.part_at, types.part_type,
         )  # fmt: skip
+        self._order = np.array(ARGUMENT_REGISTERS[code.machine], np.int32)
         self._scratch = (
-            np.array(ARGUMENT_REGISTERS[code.machine], np.int32), np.full(rows, -1, np.int32),
+            np.full(rows, -1, np.int32),
             np.zeros(8 + 2 * STATE_SIZE, np.int64),
             np.empty(STATE_LIMIT * STATE_SIZE, np.int64), np.empty(2 + 3 * STATE_LIMIT, np.int32),
         )  # fmt: skip
@@ -130,9 +137,12 @@ class Walk:
             records = np.empty((room, RECORD_SIZE), np.int64)
             arrays: list[NDArray[Any]] = [
                 *self._rows, *self._functions, arguments, *self._tables, at, kinds, self._types.per_cpu_at,
-                self._types.per_cpu_type, origins, *self._scratch, records,
+                self._types.per_cpu_type, origins, *self._told, self._order,
             ]  # fmt: skip
-            done, count = follow_functions(self._work.data, begin, *[array.data for array in arrays])
+            scratch: list[NDArray[Any]] = [*self._scratch, records]
+            given: list[Any] = [one.data for one in arrays]
+            given += [self._code.machine.word, *(one.data for one in scratch)]
+            done, count = follow_functions(self._work.data, begin, *given)
             if done:
                 begin += done
                 parts.append(records[:count].copy())
@@ -248,7 +258,7 @@ def _can_hold(
         return False
     goals = types.pointers_at(struct, offset)
     if kind == CONSTANT:
-        function = code.functions.at(a & (1 << 64) - 1)
+        function = code.functions.at(a & code.machine.mask)
         prototypes = types.prototypes_of(function) if function >= 0 else ()
         return bool(goals) and (not prototypes or not goals.isdisjoint((0, *prototypes)))
     if kind == ORIGIN:

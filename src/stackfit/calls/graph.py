@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from stackfit.assumptions import AssumptionSet
 from stackfit.assumptions.model import Candidates
 from stackfit.calls.constants import branch_targets, constant_before
+from stackfit.calls.held import Held
+from stackfit.calls.kcfi import checked_classes
 from stackfit.calls.model import CallKind, Calls, EdgeKind, Edges, Evidence, Reason, Rung
+from stackfit.calls.paravirt import Hypervisor
 from stackfit.calls.registers import thunk_registers
 from stackfit.calls.resolve import Resolution, Resolved
 from stackfit.calls.static_calls import STATIC_CALL_PREFIX, Updated, static_call_updates
@@ -24,20 +27,22 @@ from stackfit.isa.effects import ABSOLUTE, FLAG_MEMORY, FLAG_SEGMENT, NO_REGISTE
 
 __all__ = ["build_calls", "build_edges"]
 
-_NOTHING = Resolution({}, {})
+_NOTHING = Resolution({}, {}, {})
 _STATIC_CALL_TEXT = ".static_call.text"  # include/asm-generic/vmlinux.lds.h
 _PAGE_FAULT, _GENERAL_PROTECTION, _INVALID_OPCODE, _BREAKPOINT = 14, 13, 6, 3
 # arch/x86/include/asm/extable_fixup_types.h: these guard instructions that raise #GP, all others memory
 # accesses. Before 5.16 (type -1) nearly all entries are accesses.
 _GENERAL_PROTECTION_TYPES = (5, 6, 8, 9, 10, 11, 12, 13, 16)
 
+_ANY_HYPERVISOR = (
+    "hypervisor: pv_ops hold what the image has, or what guest code of any hypervisor is seen to put there"
+)
 _INDIRECT = (Reason.INDIRECT, Reason.UNFILLED)
 
 _SITE = np.dtype(
     [("function", "<i4"), ("address", "<u8"), ("return_address", "<u8"), ("depth", "<i4"), ("under", "<i4"),
      ("kind", "u1"), ("tail", "?"), ("rung", "u1"), ("evidence", "u1"), ("reason", "u1"),
-     ("candidates", "<i4"),
-     ("name", "<i4")]
+     ("candidates", "<i4"), ("name", "<i4"), ("charge", "<i4"), ("assumption", "<i4")]
 )  # fmt: skip
 
 
@@ -64,9 +69,10 @@ def build_calls(
     vectors: list[Vector],
     assumptions: AssumptionSet | None = None,
     resolution: Resolution = _NOTHING,
+    hypervisor: Hypervisor = Hypervisor.NONE,
 ) -> Calls:
     """All call sites of a program; `resolution` and then `[[candidates]]` of the assumptions fill sites that
-    stay open.
+    stay open. `hypervisor`: what pv_ops hold.
 
     Raises InputError for candidates that name a function which the program does not have.
     """
@@ -78,14 +84,21 @@ def build_calls(
             _exception_sites(code, tables, frames, vectors, sets),
         ]
     )
+    sites["assumption"] = -1
+    texts = list[str]()
+    if hypervisor is Hypervisor.ANY:
+        _add_overrides(program, code, sites, sets, resolution.paravirt)
+        sites["assumption"][sites["rung"] == Rung.PARAVIRT] = 0
+        texts.append(_ANY_HYPERVISOR)
     if assumptions is not None and assumptions.candidates:
-        _annotate(code, sites, sets, names, assumptions)
+        _annotate(code, sites, sets, names, texts, assumptions, resolution.held)
     sites = _merge_alternatives(code, tables, sites, sets)
     sites = sites[np.lexsort((sites["kind"], sites["address"], sites["function"]))]
     return Calls(
         **{name: np.ascontiguousarray(sites[name]) for name in _SITE.names or ()},
         candidate_sets=sets.sets,
         names=names,
+        assumptions=texts,
     )
 
 
@@ -143,6 +156,7 @@ def _transfer_sites(
     sites["reason"][unknown] = Reason.INDIRECT
     sites["evidence"][unknown] = Evidence.OPEN
     _fill(np.flatnonzero(unknown), row, resolved, sites, sets, names)
+    _fill_checked(program, code, np.flatnonzero(unknown), row, sites, sets)
 
     outside = np.flatnonzero(~known & ~indirect)
     for site in outside.tolist():
@@ -204,6 +218,26 @@ def _fill(
             sites["reason"][site] = Reason.UNFILLED
 
 
+def _fill_checked(
+    program: Program,
+    code: Code,
+    unknown: NDArray[np.int64],
+    row: NDArray[np.int32],
+    sites: NDArray[np.void],
+    sets: _Sets,
+) -> None:
+    """Candidates of indirect sites with a kCFI check, where no place tells better."""
+    left = unknown[(sites["candidates"][unknown] < 0) | (sites["rung"][unknown] == Rung.SIGNATURE)]
+    classes = checked_classes(program, code, row[left].tolist())
+    for site in left.tolist():
+        members = classes.get(int(row[site]), ())
+        if members:
+            sites["candidates"][site] = sets.add(members)
+            sites["rung"][site] = Rung.KCFI
+            sites["evidence"][site] = Evidence.ASSUMED
+            sites["reason"][site] = Reason.NONE
+
+
 def _resolve_certain(
     program: Program,
     code: Code,
@@ -246,6 +280,26 @@ def _resolve_certain(
             sites["evidence"][site] = Evidence.PROVED
 
 
+def _add_overrides(
+    program: Program,
+    code: Code,
+    sites: NDArray[np.void],
+    sets: _Sets,
+    overrides: Mapping[int, tuple[int, ...]] | None,
+) -> None:
+    """Candidates of paravirt calls besides what the image has; open where something unknown may be there."""
+    operands = _Operands(program, code)
+    for site in np.flatnonzero(sites["rung"] == Rung.PARAVIRT).tolist():
+        row = code.row_at(int(sites["address"][site]))
+        members = (-1,) if overrides is None else overrides.get(operands.address(row), ())
+        native = sets.sets[int(sites["candidates"][site])]
+        known = tuple(sorted({*native, *(one for one in members if one >= 0)}))
+        sites["candidates"][site] = sets.add(known)
+        if -1 in members:
+            sites["reason"][site] = Reason.INDIRECT
+            sites["evidence"][site] = Evidence.OPEN
+
+
 class _Operands:
     """What constant memory operands hold in the image; each address is looked up once (pv_ops has few)."""
 
@@ -258,20 +312,26 @@ class _Operands:
 
     def target(self, row: int) -> int:
         """The function that an indirect call's memory operand points to, or -1."""
+        address = self.address(row)
+        if address < 0:
+            return -1
+        if address not in self._functions:
+            word = self._word(address, self._code.machine.word)
+            self._functions[address] = self._code.functions.at(word)
+        return self._functions[address]
+
+    def address(self, row: int) -> int:
+        """The constant address of an instruction's memory operand, or -1."""
         table, machine = self._code.instructions, self._code.machine
         if int(table.index[row]) != NO_REGISTER or int(table.flags[row]) & FLAG_SEGMENT:
             return -1
         base, displacement = int(table.base[row]), int(table.displacement[row])
         if base == RIP:
             end = int(self._code.address[row]) + int(table.length[row])
-            address = (end + displacement) & 0xFFFF_FFFF_FFFF_FFFF
-        elif base == ABSOLUTE:
-            address = displacement & (0xFFFF_FFFF if machine is Machine.I386 else 0xFFFF_FFFF_FFFF_FFFF)
-        else:
-            return -1
-        if address not in self._functions:
-            self._functions[address] = self._code.functions.at(self._word(address, machine.word))
-        return self._functions[address]
+            return (end + displacement) & 0xFFFF_FFFF_FFFF_FFFF
+        if base == ABSOLUTE:
+            return displacement & (0xFFFF_FFFF if machine is Machine.I386 else 0xFFFF_FFFF_FFFF_FFFF)
+        return -1
 
     def _word(self, address: int, word: int) -> int:
         """The pointer at that address, 0 where the image has no data."""
@@ -326,30 +386,26 @@ def _exception_sites(
 
 
 def _annotate(
-    code: Code, sites: NDArray[np.void], sets: _Sets, names: list[str], assumptions: AssumptionSet
+    code: Code,
+    sites: NDArray[np.void],
+    sets: _Sets,
+    names: list[str],
+    texts: list[str],
+    assumptions: AssumptionSet,
+    held: Mapping[str, Held],
 ) -> None:
     """Candidates that an assumption file gives for indirect calls: instead of none, or of those found by
-    types.
+    types. What is assumed of each is put into `texts`.
 
-    A function's come first, then a field's, then a site's, which holds."""
+    A function's come first, then a field's, then a site's, which holds. An entry whose places the program
+    does not have changes nothing."""
     functions = code.functions
     free = np.isin(sites["reason"], _INDIRECT) | (sites["rung"] > Rung.ANNOTATION)
-    numbers = {name: index for index, name in enumerate(names)}
     order = ("function", "field", "site")
     for entry in sorted(assumptions.candidates, key=lambda one: order.index(one.selector)):
-        if entry.selector == "field":
-            number = numbers.get(entry.field or "", -1)
-            if number < 0 and entry.versions == "":
-                raise _unknown(assumptions, entry, "field", entry.field or "", list(numbers))
-            at = np.flatnonzero((sites["name"] == number) & (number >= 0))
-        elif entry.selector == "site":
-            name, _, text = (entry.site or "").rpartition("+")
-            chosen = {int(functions.address[index]) + int(text, 16) for index in functions.named(name)}
-            at = np.flatnonzero(np.isin(sites["address"], np.array(sorted(chosen), np.uint64)))
-        else:
-            at = np.flatnonzero(np.isin(sites["function"], functions.named(entry.function or "")))
+        at = _annotated(code, sites, names, entry, assumptions)
         at = at[free[at]]
-        if not at.size:
+        if not at.size or any(place not in held for place in entry.places):
             continue
         members: list[int] = []
         for name in entry.functions:
@@ -357,11 +413,42 @@ def _annotate(
             if not found and entry.match == "exact" and entry.versions == "":
                 raise _unknown(assumptions, entry, "function", name, functions.names)
             members.extend(found)
+        for place in entry.places:
+            members.extend((*held[place].functions, *held[place].loose))
         if members or not entry.functions:
             sites["candidates"][at] = sets.add(tuple(sorted(set(members)))) if members else -1
             sites["rung"][at] = Rung.ANNOTATION
             sites["evidence"][at] = Evidence.ASSUMED
             sites["reason"][at] = Reason.NONE
+            sites["charge"][at] = entry.charge
+            sites["assumption"][at] = len(texts)
+            title = f"{entry.name}: " if entry.name else f"candidates of {entry.subject}: "
+            texts.append(title + entry.reason)
+
+
+def _annotated(
+    code: Code, sites: NDArray[np.void], names: list[str], entry: Candidates, assumptions: AssumptionSet
+) -> NDArray[np.intp]:
+    """Sites that an entry is about. InputError: a field that holds for all versions, and no site has it."""
+    functions = code.functions
+    if entry.selector == "field":
+        numbers = [index for index, name in enumerate(names) if name == entry.field]
+        if not numbers and entry.versions == "":
+            raise _unknown(assumptions, entry, "field", entry.field or "", names)
+        return np.flatnonzero(np.isin(sites["name"], numbers))
+    if entry.selector == "site":
+        name, _, text = (entry.site or "").rpartition("+")
+        chosen = {int(functions.address[index]) + int(text, 16) for index in functions.named(name)}
+        return np.flatnonzero(np.isin(sites["address"], np.array(sorted(chosen), np.uint64)))
+    if entry.match == "glob":
+        of = [
+            index
+            for index, name in enumerate(functions.names)
+            if any(entry.covers(one) for one in (name, *functions.aliases[index]))
+        ]
+    else:
+        of = functions.named(entry.function or "")
+    return np.flatnonzero(np.isin(sites["function"], of))
 
 
 def _unknown(
@@ -411,7 +498,7 @@ def _merge_alternatives(code: Code, tables: Tables, sites: NDArray[np.void], set
             if sites["candidates"][site] >= 0:
                 members.update(sets.sets[int(sites["candidates"][site])])
         sites["candidates"][head] = sets.add(tuple(sorted(members))) if members else -1
-        for name in ("evidence", "reason", "depth"):
+        for name in ("evidence", "reason", "depth", "charge", "assumption"):
             sites[name][head] = max(sites[name][head], sites[name][other])
         drop[other] = True
     return sites[~drop]
@@ -430,7 +517,7 @@ def build_edges(code: Code, frames: Frames, calls: Calls) -> Edges:
     callee = flat[starts[calls.candidates[site]] + within] if site.size else np.empty(0, np.int32)
     frame, _ = entry_frame(code.machine, from_user=False)
     kind = calls.kind[site]
-    weight = calls.depth[site].astype(np.int32)
+    weight = (calls.depth + calls.charge)[site].astype(np.int32)
     weight = np.where(calls.tail[site], weight - word, weight)
     weight = np.where(kind == CallKind.EXCEPTION, weight + frame, weight)
     edge = np.full(site.size, EdgeKind.PLAIN, np.uint8)

@@ -60,6 +60,7 @@ class Rung(enum.IntEnum):
     PARAMETER = 10  # what callers hand over, or a function returns
     LIST = 11  # hooks on the list that the function names
     SIGNATURE = 12  # any function of the prototype whose address is taken
+    KCFI = 13  # any function that passes the check before the call: of exactly its type
 
     @property
     def label(self) -> str:
@@ -120,8 +121,11 @@ class Calls:
     name: NDArray[
         np.int32
     ]  # index into `names` of what a reason names, or where a pointer comes from; else -1
+    charge: NDArray[np.int32]  # bytes that code in no image takes between the site and its candidates
+    assumption: NDArray[np.int32]  # index into `assumptions` of what an assumption file says of it, else -1
     candidate_sets: list[tuple[int, ...]]  # function indexes, ascending
     names: list[str]
+    assumptions: list[str]
 
     def __len__(self) -> int:
         return len(self.function)

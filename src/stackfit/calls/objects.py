@@ -20,7 +20,7 @@ from stackfit.calls.static_calls import STATIC_CALL_PREFIX
 from stackfit.calls.types import PER_CPU, Field, TypeLayout
 from stackfit.image.btf import Kind
 from stackfit.image.functions import Functions
-from stackfit.image.model import Image, Machine, Program, Section
+from stackfit.image.model import Image, Program, Section
 from stackfit.image.pointers import METADATA, PATCH_LISTS
 
 __all__ = ["Data", "Placed", "callable_functions", "place_functions", "read_data"]
@@ -72,13 +72,16 @@ class Placed:
         return self._placement.fits(row, *field)
 
 
-def read_data(program: Program, functions: Functions) -> Data:
-    """All pointers in the data of a 64-bit program, but those in tables that describe code."""
+def read_data(program: Program, functions: Functions, debug: Image | None = None) -> Data:
+    """All pointers in the data of a program, but those in tables that describe code. `debug`: a companion of
+    the kernel; its symbols tell objects apart where the kernel's own name functions only."""
+    machine = program.machine
+    word, signed = machine.word, machine.signed
     places, values, starts, ends, constant, edges = [], [], [], [], [], []
     for image in program.images:
-        if image.machine is not Machine.X86_64:
-            continue
         symbols = _symbols(image)
+        if debug is not None and image is program.images[0]:
+            symbols = np.union1d(symbols, _symbols(debug))
         for index, section in enumerate(image.sections):
             if (
                 not section.allocated
@@ -88,25 +91,27 @@ def read_data(program: Program, functions: Functions) -> Data:
                 continue
             own = symbols[(symbols >= section.address) & (symbols < section.end)]
             bounds = np.concatenate([[section.address], own, [section.end]]).astype(np.uint64)
-            edges.append(bounds.view(np.int64))
+            edges.append(signed(bounds))
             at = _pointers(image, index)
             if not at.size:
                 continue
             offsets = (at - np.uint64(section.address)).astype(np.int64)
-            inside = offsets <= section.data.size - 8
+            inside = offsets <= section.data.size - word
             at, offsets = at[inside], offsets[inside]
-            places.append(at.view(np.int64))
-            values.append(section.data[offsets[:, None] + np.arange(8)].view("<i8").ravel())
+            places.append(signed(at))
+            read = section.data[offsets[:, None] + np.arange(word)].view(f"<i{word}").ravel()
+            values.append(read.astype(np.int64))
             row = np.searchsorted(bounds, at, "right") - 1
-            starts.append(bounds[row].view(np.int64))
-            ends.append(bounds[np.minimum(row + 1, bounds.size - 1)].view(np.int64))
+            starts.append(signed(bounds[row]))
+            ends.append(signed(bounds[np.minimum(row + 1, bounds.size - 1)]))
             constant.append(_is_constant(image, section, at))
     empty = np.empty(0, np.int64)
     place = np.concatenate([empty, *places])
     order = np.argsort(place, kind="stable")
     value = np.concatenate([empty, *values])[order]
-    entry = functions.address.view(np.int64)
-    found = np.minimum(np.searchsorted(functions.address, value.view(np.uint64)), max(entry.size - 1, 0))
+    entry = signed(functions.address)
+    absolute = value.view(np.uint64) & np.uint64(machine.mask)
+    found = np.minimum(np.searchsorted(functions.address, absolute), max(entry.size - 1, 0))
     return Data(
         place=place[order],
         value=value,
@@ -139,7 +144,8 @@ def _pointers(image: Image, index: int) -> NDArray[np.uint64]:
     table = image.relocations.get(index)
     if table is None:
         return np.empty(0, np.uint64)
-    return np.sort(table["offset"][table["type"] == 1] + np.uint64(section.address))  # R_X86_64_64
+    # R_X86_64_64, R_386_32
+    return np.sort(table["offset"][table["type"] == 1] + np.uint64(section.address))
 
 
 def _is_constant(image: Image, section: Section, at: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -246,7 +252,7 @@ class _Placement:
             one: goal for one, goal in self._objects.items() if one + self._size[goal] <= self._bound(one)
         }
         pointer_to = self._types.pointer_to
-        single = np.flatnonzero((data.end - data.start <= 8) & (data.function < 0))
+        single = np.flatnonzero((data.end - data.start <= self._types.word) & (data.function < 0))
         for row in single.tolist():
             pointed = self._objects.get(self._value[row])
             if pointed in pointer_to and self._place[row] not in found:

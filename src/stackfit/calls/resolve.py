@@ -17,20 +17,22 @@ import enum
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stackfit.calls import flow_constants as flow
 from stackfit.calls.flows import Flows, Walk
+from stackfit.calls.held import Held, places_named
 from stackfit.calls.model import Rung
 from stackfit.calls.objects import Data, Placed, callable_functions, place_functions, read_data
+from stackfit.calls.paravirt import paravirt_overrides
 from stackfit.calls.static_calls import STATIC_CALL_UPDATE
 from stackfit.calls.types import Field, TypeLayout, read_types
 from stackfit.frames.model import Frames
 from stackfit.image.btf import Kind
-from stackfit.image.model import Machine, Program
+from stackfit.image.model import Image, Program
 from stackfit.image.tables import Tables
 from stackfit.isa.code import Code
 from stackfit.isa.effects import FLAG_MEMORY, NO_REGISTER, RIP, Operation
@@ -72,10 +74,13 @@ class Resolved:
 @dataclass(frozen=True)
 class Resolution:
     """`sites`: by row of an indirect call. `updates`: by row of a call of `__static_call_update`, the
-    functions that the static call is set to there."""
+    functions that the static call is set to there. `held`: what the places asked for hold, by name.
+    `paravirt`: what is put into members of pv_ops, by address; None: not known."""
 
     sites: Mapping[int, Resolved]
     updates: Mapping[int, tuple[int, ...]]
+    held: Mapping[str, Held]
+    paravirt: Mapping[int, tuple[int, ...]] | None = None
 
 
 def resolve_indirect(
@@ -85,27 +90,39 @@ def resolve_indirect(
     frames: Frames,
     pointers: NDArray[np.uint64],
     mode: Indirect = Indirect.TYPED,
+    places: Iterable[str] = (),
+    debug: Image | None = None,
 ) -> Resolution:
-    """Indirect calls and jumps that can be resolved. Nothing without BTF, and on i386."""
-    if program.machine is not Machine.X86_64:
-        return Resolution({}, {})
-    types = read_types(program, code.functions)
+    """Indirect calls and jumps that can be resolved, and what `places` hold (see Held; not where the mode is
+    STRICT); nothing without types. `debug`: a companion of the kernel with its debug information."""
+    types = read_types(program, code.functions, debug)
     if types is None:
-        return Resolution({}, {})
+        return Resolution({}, {}, {})
     taken = _taken_in_code(code)
     walk = Walk(code, tables, frames, pointers, taken, types)
-    flows = walk.follow({})
-    data = read_data(program, code.functions)
-    placed = place_functions(data, types, code.functions, _objects(flows))
+    flows = walk.follow(types.variables)
+    data = read_data(program, code.functions, debug)
+    placed = place_functions(data, types, code.functions, _objects(flows, types))
     for _ in range(_ROUNDS):
-        flows = walk.follow(placed.variables, flows)
-    placed = place_functions(data, types, code.functions, _objects(flows))
-    return _Resolver(code, types, flows, data, placed, taken, mode).resolve()
+        flows = walk.follow({**placed.variables, **types.variables}, flows)
+    placed = place_functions(data, types, code.functions, _objects(flows, types))
+    resolution = _Resolver(code, types, flows, data, placed, taken, mode).resolve(places)
+    overrides = paravirt_overrides(program, code.functions, types, data, placed, flows.records)
+    return replace(resolution, paravirt=overrides or None)
 
 
-def _objects(flows: Flows) -> list[tuple[int, int]]:
+def _objects(flows: Flows, types: TypeLayout) -> list[tuple[int, int]]:
+    """(address, type): what debug information says of variables, and elsewhere what their uses say."""
     records = flows.records[flows.records[:, _SINK] == flow.OBJECT]
-    return sorted(set(zip(records[:, _A].tolist(), records[:, _SINK_A].tolist(), strict=True)))
+    uses = sorted(set(zip(records[:, _A].tolist(), records[:, _SINK_A].tolist(), strict=True)))
+    starts = sorted(types.variables)
+    ends = [start + int(types.size[types.variables[start]]) for start in starts]
+
+    def is_told(address: int) -> bool:
+        at = bisect_right(starts, address) - 1
+        return at >= 0 and (address == starts[at] or address < ends[at])
+
+    return [*types.variables.items(), *(use for use in uses if not is_told(use[0]))]
 
 
 def _taken_in_code(code: Code) -> set[int]:
@@ -127,7 +144,7 @@ def _taken_in_code(code: Code) -> set[int]:
     relative = np.flatnonzero((operation == Operation.LEA) & (table.base == RIP))
     value = np.concatenate(
         [
-            table.immediate[held].view(np.uint64),
+            table.immediate[held].view(np.uint64) & np.uint64(code.machine.mask),
             code.address[relative] + table.length[relative] + table.displacement[relative].astype(np.uint64),
         ]
     )
@@ -148,7 +165,7 @@ class _Resolver:
         mode: Indirect,
     ) -> None:
         self._code, self._types, self._data, self._placed, self._mode = code, types, data, placed, mode
-        self._records = flows.records
+        self._records, self._mask = flows.records, code.machine.mask
         self._holds = defaultdict[_Place, set[int]](set)  # functions put into each place
         self._bounds = data.bounds.tolist()
         self._from = defaultdict[_Place, set[_Place]](set)  # places whose contents are copied there
@@ -179,8 +196,38 @@ class _Resolver:
         self._fields: dict[Field, tuple[set[int], bool]] = {}
         self._hooks = _SecurityHooks(code, types, data, placed)
 
-    def resolve(self) -> Resolution:
-        return Resolution(self._sites(), self._updates())
+    def resolve(self, places: Iterable[str] = ()) -> Resolution:
+        return Resolution(self._sites(), self._updates(), self._held(places))
+
+    def _held(self, texts: Iterable[str]) -> dict[str, Held]:
+        """What places hold, by their names; those that the program does not have are left out."""
+        if self._mode is Indirect.STRICT:
+            return {}
+        constants = self._records[(self._records[:, _KIND] == flow.CONSTANT) & (self._records[:, _A] < 0)]
+        namers = defaultdict[int, set[int]](set)
+        for row, value in np.unique(constants[:, [_ROW, _A]], axis=0).tolist():
+            function = self._code.functions.at(value & (1 << 64) - 1)
+            if function >= 0:
+                namers[function].add(int(self._code.function[row]))
+        found = {}
+        for text, places in places_named(self._types, self._code.functions, texts).items():
+            if not places:
+                continue
+            members, loose, alike, unknown = set[int](), set[int](), set[int](), False
+            for place in places:
+                held, incomplete = self._reach(place)
+                members |= held
+                unknown |= incomplete
+                prototype = self._prototype_of(place)
+                strays = self._strays(place, prototype)
+                loose |= strays
+                alike |= {one for one in strays if self._types.prototypes_of(one) == (prototype,)}
+            loose -= members
+            named = {one: tuple(sorted(namers[one])) for one in sorted(members | loose) if one in namers}
+            found[text] = Held(
+                tuple(sorted(members)), tuple(sorted(loose)), frozenset(alike & loose), unknown, named
+            )
+        return found
 
     def _updates(self) -> dict[int, tuple[int, ...]]:
         """What calls of `__static_call_update(key, trampoline, function)` hand over, where it is known."""
@@ -214,7 +261,8 @@ class _Resolver:
                 (place,) = places
                 outside = place[0] == flow.FIELD and not 0 <= place[2] < self._types.size[place[1]]
                 arguments = tuple(sorted(handed.get(row, ()))) if outside else ()
-                heads = self._hooks.heads_in(int(self._code.function[row])) if outside else ()
+                hooked = outside or (place[0] == flow.FIELD and place[1] in self._hooks.types)
+                heads = self._hooks.heads_in(int(self._code.function[row])) if hooked else ()
                 key = (place, arguments, heads)
                 if key not in answers:
                     answers[key] = self._answer(place, arguments, heads)
@@ -234,7 +282,7 @@ class _Resolver:
         typed = set(self._records[self._records[:, _SINK] == flow.FIELD, _ROW].tolist())
         escaped = set[_Place]()  # places whose contents go where nothing is known
         gone = set[int]()  # functions that some record tells of
-        mask = (1 << 64) - 1
+        mask = self._mask
         flows = self._records[~np.isin(self._records[:, _SINK], _NO_FLOW)]
         for row, sink, sink_a, sink_b, kind, a, b in flows.tolist():
             function = at(a & mask) if kind == flow.CONSTANT and a < 0 else -1
@@ -273,15 +321,20 @@ class _Resolver:
             for callee in self._by_prototype.get(prototype, ()):
                 self._put((flow.PARAMETER, callee, number), value, function)
         for place in (*self._holds, *self._from, *self._unknown):
-            if place[0] == flow.GLOBAL:
-                self._in_object[bisect_right(self._bounds, place[1])].add(place)
+            if place[0] == flow.GLOBAL and 0 < (index := bisect_right(self._bounds, place[1])) < len(
+                self._bounds
+            ):
+                self._in_object[index].add(place)
         for place in escaped:
             self._loose |= self._reach(place)[0]
 
     def _is_single(self, address: int) -> bool:
         """Whether an address is that of a variable of one word."""
         index = bisect_right(self._bounds, address)
-        return 0 < index < len(self._bounds) and self._bounds[index] - self._bounds[index - 1] <= 8
+        return (
+            0 < index < len(self._bounds)
+            and self._bounds[index] - self._bounds[index - 1] <= self._types.word
+        )
 
     def _put(self, place: _Place, value: _Place, function: int) -> None:
         if function >= 0:
@@ -299,21 +352,23 @@ class _Resolver:
         kind, a, b = place
         types = self._types
         if kind == flow.CONSTANT and self._mode is not Indirect.STRICT:
-            function = self._code.functions.at(a & (1 << 64) - 1)
+            function = self._code.functions.at(a & self._mask)
             return Resolved(Rung.CONSTANT, (function,), "") if function >= 0 else None
         if kind == flow.GLOBAL:
             members, constant = self._contents(a, bool(b))
             if constant and members:
-                return Resolved(Rung.GLOBAL, tuple(sorted(members)), f"data at {a & (1 << 64) - 1:#x}")
+                return Resolved(Rung.GLOBAL, tuple(sorted(members)), f"data at {a & self._mask:#x}")
         if self._mode is Indirect.STRICT:
             return None
+        if kind == flow.FIELD and heads and a in self._hooks.types:
+            return self._on_lists(heads)
         if kind == flow.FIELD and not 0 <= b < types.size[a]:
             return self._in_container(a, b, arguments, heads)
         if kind == flow.GLOBAL:
             members, unknown = self._reach(place)
             if unknown or not members:
                 return None
-            return Resolved(Rung.GLOBAL, tuple(sorted(members)), f"data at {a & (1 << 64) - 1:#x}")
+            return Resolved(Rung.GLOBAL, tuple(sorted(members)), f"data at {a & self._mask:#x}")
         prototype = self._prototype_of(place)
         name, rung = self._name(place)
         if kind == flow.PROTOTYPE or self._mode is Indirect.SIGNATURE:
@@ -332,6 +387,13 @@ class _Resolver:
         if kind == flow.FIELD or (kind == flow.PARAMETER and a in self._taken):
             members = members | self._strays(place, prototype)
         return Resolved(rung, tuple(sorted(members)), name)
+
+    def _on_lists(self, heads: tuple[int, ...]) -> Resolved:
+        """Security hooks on the lists that a function names."""
+        members = set().union(*(self._hooks.functions[head] for head in heads))
+        name = self._types.describe(self._hooks.entry)
+        place = f"hooks of {name} on the list at {heads[0] & self._mask:#x}"
+        return Resolved(Rung.LIST, tuple(sorted(members)), place)
 
     def _of_prototype(self, prototype: int) -> tuple[int, ...]:
         return tuple(sorted(self._by_prototype.get(prototype, ())))
@@ -386,7 +448,7 @@ class _Resolver:
             return set(), False
         # The base of an indexed access may lie a little before the table, or within it: both objects then.
         members, constant = set[int](), True
-        for at in (address, address + 8):
+        for at in (address, address + self._types.word):
             index = bisect_right(self._bounds, at)
             if not 0 < index < len(self._bounds):
                 continue
@@ -404,9 +466,7 @@ class _Resolver:
         unknown = False
         for outer, field in self._around(struct, offset):
             if heads and outer == self._hooks.entry:
-                members = set().union(*(self._hooks.functions[head] for head in heads))
-                place = f"hooks of {types.describe(outer)} on the list at {heads[0] & (1 << 64) - 1:#x}"
-                return Resolved(Rung.LIST, tuple(sorted(members)), place)
+                return self._on_lists(heads)
             prototype = self._prototype_of((flow.FIELD, *field))
             if field in names or (prototype and not self._takes(prototype, arguments)):
                 continue
@@ -496,11 +556,13 @@ class _SecurityHooks:
     (include/linux/lsm_hooks.h), and a caller (security/security.c) names the head of the one list that it
     walks.
 
-    `functions`: head → hooks on its list. `entry`: the struct's id, 0 without one.
+    `functions`: head → hooks on its list. `entry`: the struct's id, 0 without one; `types`: that and the
+    union of hooks in it.
     """
 
     def __init__(self, code: Code, types: TypeLayout, data: Data, placed: Placed) -> None:
         self.entry = 0
+        self.types = set[int]()
         self.functions = defaultdict[int, set[int]](set)
         self._named: dict[int, set[int]] = defaultdict(set)
         for struct in np.flatnonzero((types.kind == Kind.STRUCT) & (types.named > 0)).tolist():
@@ -513,10 +575,11 @@ class _SecurityHooks:
             for part in types.types.parts(self.entry)
             if types.kind[types.part_type[part]] == Kind.UNION
         ]
+        self.types = {self.entry, *hooks}
         heads = dict(zip(data.place.tolist(), data.value.tolist(), strict=True))
         for hook in hooks:
             for row, function in placed.fields.get((hook, 0), {}).items():
-                head = heads.get(int(data.place[row]) - 8)
+                head = heads.get(int(data.place[row]) - types.word)
                 if head is not None:
                     self.functions[head].add(function)
         if not self.functions:

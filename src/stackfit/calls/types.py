@@ -10,6 +10,7 @@ qualifiers.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -17,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackfit.image.btf import Kind, Types, join_types, read_btf
+from stackfit.image.dwarf import read_dwarf
 from stackfit.image.functions import Functions
-from stackfit.image.model import Program
+from stackfit.image.model import Image, Program
 
 __all__ = ["PER_CPU", "Field", "TypeLayout", "read_types"]
 
@@ -32,8 +34,10 @@ _PTR, _ARRAY, _STRUCT, _UNION, _FUNC_PROTO = map(
 )
 _FLOAT = int(Kind.FLOAT)
 _MOST_PARAMETERS = 64  # a prototype with more is the same as itself alone
-_REGISTERS = 6  # for arguments
+_REGISTERS = 6  # places of arguments that are looked at
+_REGPARM = 3  # in registers on i386
 _SEVERAL = -2
+_CLONES = (".isra.", ".constprop.", ".part.")
 _MOST_CONTAINERS = 1 << 14  # places of one struct within others
 _MOST_PARTS = 1 << 12  # function pointers of one struct that are looked at
 _MOST_DEEP = 8  # structs within structs
@@ -44,14 +48,16 @@ _MOST_NESTED = 64  # arrays of arrays …
 class TypeLayout:
     """Arrays with a row for each type id; only ids that are their own `same` are led to.
 
-    `link`: what a pointer points to, an array's element, a prototype's result. `size`: bytes. Parts are
-    members of structs and unions, parameters of prototypes: rows `part_first[n]` to `part_first[n + 1]`;
-    `part_at` in bytes, -1 for a bit field. `prototype`: of each function of the program, 0 unknown.
-    `per_cpu_at`: bytes from the start of the per-CPU area, ascending; `per_cpu_type`: the type of the
-    variable there.
+    `word`: bytes of a pointer. `link`: what a pointer points to, an array's element, a prototype's result.
+    `size`: bytes. Parts are members of structs and unions, parameters of prototypes: rows `part_first[n]` to
+    `part_first[n + 1]`; `part_at` in bytes, -1 for a bit field. `prototype`: of each function of the program,
+    0 unknown. `per_cpu_at`: bytes from the start of the per-CPU area, ascending; `per_cpu_type`: the type of
+    the variable there. From debug information, else empty: `variables`, address (with the sign of a word) →
+    type of the kernel's global ones; `locals`, int64[n, 5] as image/dwarf.py has them.
     """
 
     types: Types
+    word: int
     same: NDArray[np.int32]
     kind: NDArray[np.uint8]
     named: NDArray[np.uint8]
@@ -64,6 +70,8 @@ class TypeLayout:
     ambiguous: dict[int, tuple[int, ...]]
     per_cpu_at: NDArray[np.int64]
     per_cpu_type: NDArray[np.int32]
+    variables: dict[int, int] = field(default_factory=dict)
+    locals: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 5), np.int64))
     _leaves: dict[Field, tuple[int, Field] | None] = field(default_factory=dict)
     _pointers: dict[Field, set[int]] = field(default_factory=dict)
 
@@ -93,8 +101,8 @@ class TypeLayout:
 
     @cached_property
     def in_register(self) -> NDArray[np.int32]:
-        """Types × 6: the part (parameter) of a prototype that each argument register holds, -1 none, -2 a
-        piece of a struct, or one of any number (System V AMD64 ABI, 3.2.3)."""
+        """Types × 6: the part (parameter) of a prototype that each argument register, then each word of the
+        stack above the return address, holds; -1 none, -2 a piece of one, -3 one of any number."""
         return _in_register(self)
 
     @cached_property
@@ -277,27 +285,62 @@ class TypeLayout:
 def _in_register(types: TypeLayout) -> NDArray[np.int32]:
     kinds, _, link, size, part_first, _, part_type = types._lists
     found = np.full((len(kinds), _REGISTERS), -1, np.int32)
+    place = _places_amd64 if types.word == 8 else _places_i386
     for type_id in np.flatnonzero(types.kind == _FUNC_PROTO).tolist():
+        members = part_type[part_first[type_id] : part_first[type_id + 1]]
+        plain = [kinds[member] not in (_STRUCT, _UNION) for member in members]
+        # Of no size: that they are floating-point numbers, which have other registers.
+        sizes = [0 if kinds[member] == _FLOAT else size[member] for member in members]
         result = link[type_id]
-        # A large struct is returned through a hidden pointer, the first argument.
-        register = 1 if kinds[result] in (_STRUCT, _UNION) and size[result] > 16 else 0
-        if register:
-            found[type_id, 0] = -2
-        for part in range(part_first[type_id], part_first[type_id + 1]):
-            member = part_type[part]
-            if register >= _REGISTERS:
-                break
-            if not kinds[member]:  # more arguments follow
-                found[type_id, register:] = -2
-                break
-            needed = 1 if size[member] <= 8 else 2 if size[member] <= 16 else 0
-            if kinds[member] == _FLOAT or not size[member]:
-                needed = 0
-            if needed and register + needed <= _REGISTERS:
-                plain = needed == 1 and kinds[member] not in (_STRUCT, _UNION)
-                found[type_id, register : register + needed] = part if plain else -2
-                register += needed
+        hidden = kinds[result] in (_STRUCT, _UNION) and size[result] > 2 * types.word
+        variadic = 0 in [kinds[member] for member in members]
+        for number, part in place(sizes, plain, hidden, variadic):
+            found[type_id, number] = part + part_first[type_id] if part >= 0 else part
     return found
+
+
+def _places_amd64(
+    sizes: list[int], plain: list[bool], hidden: bool, variadic: bool
+) -> Iterator[tuple[int, int]]:
+    """(number of the argument register, parameter there or -2) (System V AMD64 ABI, 3.2.3). `hidden`: a large
+    struct is returned through a pointer, the first argument."""
+    register = 0
+    if hidden:
+        yield 0, -2
+        register = 1
+    for part, size in enumerate(sizes):
+        if register >= _REGISTERS:
+            return
+        if variadic and part == len(sizes) - 1:  # more arguments follow
+            yield from ((number, -3) for number in range(register, _REGISTERS))
+            return
+        needed = (size + 7) // 8 if size <= 16 else 0
+        if needed and register + needed <= _REGISTERS:
+            whole = needed == 1 and plain[part]
+            yield from ((number, part if whole else -2) for number in range(register, register + needed))
+            register += needed
+
+
+def _places_i386(
+    sizes: list[int], plain: list[bool], hidden: bool, variadic: bool
+) -> Iterator[tuple[int, int]]:
+    """(number of the register or, behind these, word of the stack; parameter there or -2), with -mregparm=3
+    (arch/x86/Makefile) and as gcc's ix86_function_arg() does it: what does not fit into the registers left
+    over goes onto the stack, with all that follows. A variadic function takes everything there."""
+    if variadic:
+        yield from ((number, -3) for number in range(_REGISTERS))
+        return
+    number = 0
+    if hidden:
+        yield 0, -2
+        number = 1
+    for part, size in enumerate(sizes):
+        needed = (size + 3) // 4
+        if number < _REGPARM < number + needed or (number < _REGPARM and not needed):
+            number = _REGPARM
+        for at in range(number, min(number + max(needed, 1), _REGISTERS)):
+            yield at, part if needed == 1 and plain[part] else -2
+        number += max(needed, 1)
 
 
 def _containers(types: TypeLayout) -> dict[int, list[Field]]:
@@ -357,17 +400,22 @@ def _function_pointers(types: TypeLayout) -> dict[Field, list[int]]:
     return dict(found)
 
 
-def read_types(program: Program, functions: Functions) -> TypeLayout | None:
-    """The types that the program's images carry (.BTF); None: the kernel carries none."""
-    kernel = read_btf(program.images[0])
+def read_types(program: Program, functions: Functions, debug: Image | None = None) -> TypeLayout | None:
+    """The types that the program's images carry (.BTF), and those of the kernel's debug information (DWARF)
+    in a companion file; None: neither is there. InputError: what is there is damaged."""
+    btf = read_btf(program.images[0])
+    dwarf = read_dwarf(debug, btf) if debug is not None else None
+    kernel = btf if btf is not None else dwarf.types if dwarf is not None else None
     if kernel is None:
         return None
     modules, owners = [], []
     for index, image in enumerate(program.images[1:], 1):
-        rows = read_btf(image, kernel)
+        rows = read_btf(image, btf) if btf is not None else None
         if rows is not None and (rows.begin, rows.strings_begin) == (len(kernel.kind), len(kernel.strings)):
             modules.append(rows)
             owners.append(index)
+    if dwarf is not None and btf is not None:
+        modules.append(dwarf.types)
     types, shifts = join_types(kernel, modules)
     same = _same(types)
     resolved = same[types.resolved]
@@ -382,12 +430,27 @@ def read_types(program: Program, functions: Functions) -> TypeLayout | None:
     ).astype(np.int64)
     begins = [(0, 1, len(kernel.kind))] + [
         (image, one.begin + shift, one.begin + shift + len(one.kind))
-        for image, one, shift in zip(owners, modules, shifts, strict=True)
+        for image, one, shift in zip(owners, modules, shifts, strict=False)
     ]
     per_cpu = _per_cpu(types, len(kernel.kind), resolved)
     prototype, ambiguous = _prototypes(types, functions, begins, resolved)
+    variables, places = dict[int, int](), np.empty((0, 5), np.int64)
+    if dwarf is not None:
+        shift = shifts[-1] if btf is not None else 0
+        tables = (dwarf.functions, dwarf.variables, dwarf.locals)
+        for table in tables:
+            table[:, -1] = resolved[table[:, -1] + np.where(table[:, -1] > 0, shift, 0)]
+        _compiled_prototypes(functions, dwarf.functions, prototype, ambiguous)
+        at = program.machine.signed(dwarf.variables[:, 0].copy().view(np.uint64))
+        variables = {
+            address: kind
+            for address, kind in zip(at.tolist(), dwarf.variables[:, 1].tolist(), strict=True)
+            if kind
+        }
+        places = dwarf.locals
     return TypeLayout(
         types=types,
+        word=program.machine.word,
         same=same,
         kind=rows.kind,
         named=_addressable(types).astype(np.uint8),
@@ -400,7 +463,32 @@ def read_types(program: Program, functions: Functions) -> TypeLayout | None:
         ambiguous=ambiguous,
         per_cpu_at=np.array([at for at, _ in per_cpu], np.int64),
         per_cpu_type=np.array([kind for _, kind in per_cpu], np.int32),
+        variables=variables,
+        locals=places,
     )
+
+
+def _compiled_prototypes(
+    functions: Functions,
+    told: NDArray[np.int64],
+    prototype: NDArray[np.int32],
+    ambiguous: dict[int, tuple[int, ...]],
+) -> None:
+    """Prototypes of the kernel's functions by their addresses, where their names do not tell. A clone has
+    other parameters than the function that it was made of."""
+    for address, kind in told.tolist():
+        index = functions.at(address & (1 << 64) - 1)
+        if (
+            index >= 0
+            and not prototype[index]
+            and not any(
+                mark in name
+                for name in (functions.names[index], *functions.aliases[index])
+                for mark in _CLONES
+            )
+        ):
+            prototype[index] = kind
+            ambiguous.pop(index, None)
 
 
 def _addressable(types: Types) -> NDArray[np.bool_]:

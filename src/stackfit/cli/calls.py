@@ -13,6 +13,7 @@ from stackfit.analysis import Analysis
 from stackfit.calls.model import CallKind
 from stackfit.cli.options import add_image_options, output, run_analysis
 from stackfit.image.model import InputError
+from stackfit.report.components import components_json, print_components
 from stackfit.report.json import calls_json, dumps
 from stackfit.report.terminal import make_console, print_table
 from stackfit.text import number_text
@@ -22,13 +23,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_options(parser)
     parser.epilog = "A last word that is no file names a function: its own sites and those that reach it."
     parser.add_argument("--open", action="store_true", help="only sites that are open")
+    parser.add_argument(
+        "--components",
+        action="store_true",
+        help="components of recursion, before any assumption and after each; the recursion that is left",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     function = (
         options.images[-1] if len(options.images) > 1 and not Path(options.images[-1]).exists() else None
     )
+    if options.components and (function or options.open):
+        raise InputError("--components", "is of the whole program: no FUNCTION and no --open with it")
     analysis = run_analysis(options, options.images[:-1] if function else options.images)
+    if options.components:
+        if options.json:
+            output(options.json, dumps(components_json(analysis)))
+        if options.json != "-":
+            print_components(make_console(), analysis)
+        return 0
     chosen = np.ones(len(analysis.calls), np.bool_)
     if options.open:
         chosen &= analysis.calls.open
@@ -75,7 +89,7 @@ def _print_sites(analysis: Analysis, chosen: NDArray[np.bool_]) -> None:
                 site["kind"],
                 site["rung"],
                 site["evidence"],
-                reached or site["reason"] or "",
+                _told(reached, site["reason"] or "", site["assumption"], site["charge"]),
             ]
         )
     columns = [
@@ -83,6 +97,14 @@ def _print_sites(analysis: Analysis, chosen: NDArray[np.bool_]) -> None:
         ("rung", "left"), ("evidence", "left"), ("reaches", "left"),
     ]  # fmt: skip
     print_table(make_console(), f"{number_text(len(rows))} call sites", columns, rows)
+
+
+def _told(reached: str, reason: str, assumption: str | None, charge: int) -> str:
+    """What a site reaches, or why it is open; what is assumed of it."""
+    if assumption is None:
+        return reached or reason
+    through = f"code in no image, {number_text(charge)} B" if charge else ""
+    return f"{' then '.join(filter(None, (through, reached))) or 'nothing'}  (assumed: {assumption})"
 
 
 def _print_summary(analysis: Analysis) -> None:

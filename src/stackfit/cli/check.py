@@ -7,8 +7,15 @@ import platform
 import sys
 from pathlib import Path
 
-from stackfit.cli.options import add_image_options, add_traces_option, output, run_analysis
+from stackfit.cli.options import (
+    add_image_options,
+    add_suggest_option,
+    add_traces_option,
+    output,
+    run_analysis,
+)
 from stackfit.image.model import InputError
+from stackfit.report.components import suggestions_toml
 from stackfit.report.json import check_json, dumps
 from stackfit.report.terminal import make_console, print_check
 from stackfit.report.through import print_through
@@ -21,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--through", metavar="MODULE|FUNCTION", help="the worst chain through it, and the headroom it leaves"
     )
+    add_suggest_option(parser)
     parser.add_argument(
         "--fail-on",
         type=_verdicts,
@@ -46,9 +54,11 @@ def run(options: argparse.Namespace) -> int:
     analysis = run_analysis(options, images)
     through = analysis.through(options.through) if options.through else None
     if options.json:
-        output(options.json, dumps(check_json(analysis, through)))
+        output(options.json, dumps(check_json(analysis, through, options.suggest_cuts)))
     if options.json != "-":
-        if through is not None:
+        if options.suggest_cuts:
+            sys.stdout.write(suggestions_toml(analysis))
+        elif through is not None:
             print_through(make_console(), analysis, through)
         else:
             command = [*map(str, images), *(word for place in modules for word in ("--modules", str(place)))]

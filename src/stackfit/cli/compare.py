@@ -40,7 +40,9 @@ def run(options: argparse.Namespace) -> int:
     check_layouts(layouts)
     if not options.images:
         given = [
-            name for name in ("modules", "assume", "hops", "debug", "indirect") if getattr(options, name)
+            name
+            for name in ("modules", "assume", "without", "hops", "debug", "indirect", "hypervisor")
+            if getattr(options, name)
         ]
         if given:
             raise InputError(f"--{given[0]}", "goes with an image")

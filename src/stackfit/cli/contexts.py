@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import sys
 
-from stackfit.cli.options import add_image_options, add_traces_option, output, run_analysis
+from stackfit.analysis import Analysis
+from stackfit.cli.options import (
+    add_image_options,
+    add_suggest_option,
+    add_traces_option,
+    output,
+    run_analysis,
+)
+from stackfit.image.model import InputError
+from stackfit.report.components import suggestions_toml
 from stackfit.report.json import Json, contexts_json, dumps
+from stackfit.report.registered import KERNEL, print_registered
 from stackfit.report.terminal import make_console, print_table
 from stackfit.text import bytes_text, clean, number_text
 
@@ -18,14 +30,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kind", metavar="KIND", help="only contexts of this kind (syscall, exception, hardirq, …)"
     )
+    add_suggest_option(parser)
+    parser.add_argument(
+        "--registered",
+        action="store_true",
+        help="instead: interrupt handlers, timers, work, threads that code registers, by module",
+    )
+    parser.add_argument(
+        "--module", metavar="NAME", help=f"with --registered: each function of a module ({KERNEL}: the image)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.module is not None and not options.registered:
+        raise InputError("--module", "goes with --registered")
     analysis = run_analysis(options)
-    document = contexts_json(analysis)
+    if options.module is not None:
+        _check_module(analysis, options.module)
+    if options.registered and not options.json:
+        print_registered(make_console(), analysis, options.module, options.kind)
+        return 0
+    document = contexts_json(analysis, options.suggest_cuts, options.registered)
     if options.json:
         output(options.json, dumps(document))
     if options.json == "-":
+        return 0
+    if options.suggest_cuts:
+        sys.stdout.write(suggestions_toml(analysis))
+        return 0
+    if options.registered:
+        print_registered(make_console(), analysis, options.module, options.kind)
         return 0
     rows = []
     for context in document["contexts"]:
@@ -56,6 +90,15 @@ def run(options: argparse.Namespace) -> int:
     )  # fmt: skip
     _print_sizes([context for context in document["contexts"] if context["kind"] == "syscall"])
     return 0
+
+
+def _check_module(analysis: Analysis, name: str) -> None:
+    """InputError when no image has that module's name."""
+    known = [KERNEL, *(image.module for image in analysis.program.images if image.module)]
+    if name not in known:
+        near = difflib.get_close_matches(name[:100], known, 3)
+        hint = f" (near: {', '.join(near)})" if near else ""
+        raise InputError(analysis.program.images[0].path, f"no module {name[:100]}{hint}")
 
 
 def _print_sizes(calls: list[Json]) -> None:

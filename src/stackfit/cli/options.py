@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from stackfit.analysis import MOST_HOPS, UNLIMITED, Analysis, Step, analyse
+from stackfit.calls.paravirt import Hypervisor
 from stackfit.calls.resolve import Indirect
 from stackfit.image.model import InputError
 from stackfit.machine.scenario import Scenario, load_scenario
@@ -24,6 +25,7 @@ from stackfit.pages.era import ERAS, load_era
 __all__ = [
     "add_image_options",
     "add_scenario_options",
+    "add_suggest_option",
     "add_traces_option",
     "output",
     "output_bytes",
@@ -53,6 +55,7 @@ def add_image_options(parser: argparse.ArgumentParser, images: str | None = "+")
     )
     option("--layout", metavar="NAME|FILE", help="stack layout: a preset or a TOML file (repeatable)", **more)
     option("--assume", metavar="FILE", help="assumptions, over the shipped ones (repeatable)", **more)
+    option("--without", metavar="NAME", help="leave the assumptions of that name out (repeatable)", **more)
     option("--hops", type=_hops, metavar="N|unlimited", help="greatest number of indirect calls on a chain")
     option(
         "--debug", metavar="FILE", help="ELF with DWARF of the same build: its CFI is held against the depths"
@@ -62,7 +65,21 @@ def add_image_options(parser: argparse.ArgumentParser, images: str | None = "+")
         choices=[mode.value for mode in Indirect],
         help="what candidates of indirect calls may rest on (default: typed)",
     )
+    option(
+        "--hypervisor",
+        choices=[one.value for one in Hypervisor],
+        help="what paravirt operations reach: native functions (none, the default), or those of guests too",
+    )
     option("--json", metavar="FILE", help="write JSON there; - is standard output")
+
+
+def add_suggest_option(parser: argparse.ArgumentParser) -> None:
+    """The option of commands whose bounds rest on budgets."""
+    parser.add_argument(
+        "--suggest-cuts",
+        action="store_true",
+        help="print an assumption file to be reviewed instead: functions whose budget or cut would help most",
+    )
 
 
 def add_traces_option(parser: argparse.ArgumentParser, required: bool = False) -> None:
@@ -133,6 +150,8 @@ def run_analysis(options: argparse.Namespace, images: list[str] | None = None) -
             options.debug,
             report,
             Indirect(options.indirect or Indirect.TYPED.value),
+            options.without,
+            Hypervisor(options.hypervisor or Hypervisor.NONE.value),
             getattr(options, "traces", None) or (),
         )
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from stackfit.frames.model import Frames, SiteKind, StackKind
 from stackfit.image.cfi import read_cfi
-from stackfit.image.model import Image, InputError, Program
+from stackfit.image.load import check_same_build
+from stackfit.image.model import Image, Program
 from stackfit.image.orc import read_orc
 from stackfit.isa.code import Code
 
@@ -92,10 +93,7 @@ def orc_witness(program: Program, code: Code, frames: Frames) -> Witness | None:
 
 def cfi_witness(code: Code, frames: Frames, kernel: Image, debug: Image) -> Witness | None:
     """DWARF CFI of a debug companion of the kernel. InputError when it is of another build."""
-    if kernel.build_id is not None and debug.build_id != kernel.build_id:
-        raise InputError(
-            debug.path, f"build-id {debug.build_id} is not that of {kernel.path}, {kernel.build_id}"
-        )
+    check_same_build(kernel, debug)
     table = read_cfi(debug)
     if table is None:
         return None

@@ -16,7 +16,7 @@ from stackfit.image.link import link
 from stackfit.image.model import Image, ImageKind, InputError, Program
 from stackfit.image.vmlinuz import is_bzimage, unpack
 
-__all__ = ["find_modules", "load_image", "load_program"]
+__all__ = ["check_same_build", "find_modules", "load_image", "load_program"]
 
 _MODULE_SUFFIXES = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
 MAXIMUM_FILE = 4 << 30  # bytes; a debug kernel has 0.6 GB
@@ -117,3 +117,11 @@ def load_program(
         if progress is not None:
             progress(number + 1, len(paths))
     return link(loaded)
+
+
+def check_same_build(kernel: Image, debug: Image) -> None:
+    """InputError: the debug companion is of another build than the kernel, or nothing says that it is not."""
+    if kernel.build_id is not None and debug.build_id != kernel.build_id:
+        raise InputError(
+            debug.path, f"build-id {debug.build_id} is not that of {kernel.path}, {kernel.build_id}"
+        )

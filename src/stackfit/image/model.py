@@ -69,6 +69,18 @@ class Machine(enum.Enum):
         """Bytes of a pointer, a pushed register and a return address."""
         return 8 if self is Machine.X86_64 else 4
 
+    @property
+    def mask(self) -> int:
+        """The greatest address."""
+        return (1 << 8 * self.word) - 1
+
+    def signed(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Addresses as numbers with the sign of a word, as an instruction's immediates are: those of a kernel
+        are negative."""
+        if self.word == 8:
+            return addresses.view(np.int64)
+        return addresses.astype(np.uint32).view(np.int32).astype(np.int64)
+
 
 class ImageKind(enum.Enum):
     KERNEL = "kernel"

@@ -13,6 +13,7 @@ from stackfit.calls.model import CallKind, Evidence, Reason, Rung
 from stackfit.frames.model import OPEN_FRAME, Frames, Summary
 from stackfit.frames.witness import Witness
 from stackfit.measure.model import Seen
+from stackfit.report.registered import registered_json
 from stackfit.report.rows import ChainRow, chain_rows, composed_rows, module_of
 from stackfit.report.terminal import smallest_size
 from stackfit.report.through import through_json
@@ -27,6 +28,7 @@ __all__ = [
     "frames_json",
     "image_json",
     "modules_json",
+    "named_json",
     "recorded_json",
     "unreached_by_function",
     "verdicts_json",
@@ -146,6 +148,8 @@ def calls_json(analysis: Analysis, chosen: NDArray[np.bool_] | None = None) -> J
             "open": bool(calls.reason[site] != Reason.NONE),
             "reason": _reason(analysis, site),
             "place": _place(analysis, site),
+            "charge": int(calls.charge[site]),
+            "assumption": calls.assumptions[calls.assumption[site]] if calls.assumption[site] >= 0 else None,
         }
         for site in index.tolist()
     ]
@@ -316,8 +320,35 @@ def recorded_json(analysis: Analysis, needs: list[ContextNeed]) -> Json | None:
     }
 
 
-def check_json(analysis: Analysis, through: Through | None = None) -> Json:
-    """Verdicts of every layout, the ladder of every context in the first one, and `through` if asked for."""
+def named_json(analysis: Analysis, function: int) -> Json:
+    """A function by what tells it from others."""
+    functions = analysis.code.functions
+    return {
+        "name": functions.names[function],
+        "module": module_of(analysis, function),
+        "address": int(functions.address[function]),
+    }
+
+
+def _suggestions(analysis: Analysis) -> list[Json]:
+    """Functions to review, the most useful first."""
+    return [
+        {
+            **named_json(analysis, one.function),
+            "indirect": one.indirect,
+            "cyclic_before": one.before,
+            "cyclic_after": one.after,
+            "contexts_blocked": one.blocked,
+            "contexts_finite": list(one.finite),
+            "largest_component": one.largest,
+        }
+        for one in analysis.suggestions
+    ]
+
+
+def check_json(analysis: Analysis, through: Through | None = None, suggest: bool = False) -> Json:
+    """Verdicts of every layout, the ladder of every context in the first one, `through` and suggestions if
+    asked for."""
     needs = analysis.composer.context_needs(analysis.layouts[0], chains=True)
     return {
         "schema": "stackfit.check/1",
@@ -328,6 +359,7 @@ def check_json(analysis: Analysis, through: Through | None = None) -> Json:
         "assumptions": [
             {
                 "kind": type(entry).__name__.lower(),
+                "name": entry.name or None,
                 "subject": entry.subject,
                 "reason": entry.reason,
                 "source": entry.source,
@@ -338,11 +370,13 @@ def check_json(analysis: Analysis, through: Through | None = None) -> Json:
         "layouts": verdicts_json(analysis),
         "contexts": [_context(analysis, need) for need in needs],
         "through": None if through is None else through_json(analysis, through),
+        "suggestions": _suggestions(analysis) if suggest else None,
     }
 
 
-def contexts_json(analysis: Analysis) -> Json:
-    """The ladder of every context in the first layout, without chains."""
+def contexts_json(analysis: Analysis, suggest: bool = False, registered: bool = False) -> Json:
+    """The ladder of every context in the first layout, without chains; if asked for, suggestions, and the
+    ladder of the functions that code registers."""
     first = analysis.layouts[0]
     return {
         "schema": "stackfit.contexts/1",
@@ -350,4 +384,6 @@ def contexts_json(analysis: Analysis) -> Json:
         "modules": modules_json(analysis),
         "layout": first.name,
         "contexts": [_context(analysis, need) for need in analysis.composer.context_needs(first)],
+        "suggestions": _suggestions(analysis) if suggest else None,
+        "registered": registered_json(analysis) if registered else None,
     }

@@ -36,6 +36,7 @@ from stackfit.verdict.model import (
 from stackfit.verdict.observed import Ladder
 from stackfit.verdict.placement import Item, Placement, check_layout, place
 from stackfit.verdict.solvers import Best, Solvers
+from stackfit.verdict.suggest import Origin, Suggestion, suggest
 
 __all__ = ["Composer"]
 
@@ -108,6 +109,28 @@ class Composer:
             if context.open and id(context) not in placed:
                 needs.append(_open_need(context, "", context.open))
         return needs
+
+    def suggestions(self, layout: Layout) -> tuple[Suggestion, ...]:
+        """Functions whose budget or cut would make most contexts of this layout's stacks finite."""
+        applied = self.applied
+        cuts = {
+            kernel: np.asarray(limits.cut >= 0, np.bool_)
+            for kernel, limits in ((False, applied.limits), (True, applied.kernel))
+        }
+        edges: dict[frozenset[str], Edges] = {}
+        starts = []
+        for stack in layout.stacks:
+            for item in self.place(layout, stack).items:
+                if item.starts and not item.open:
+                    followed = edges.setdefault(item.plain, self.solvers.edges(item))
+                    entries = tuple(start.entry for start in item.starts)
+                    starts.append(Origin(entries, followed, cuts[item.kernel]))
+        listed = (applied.limits.times > 0) | (applied.limits.cut >= 0)
+        return suggest(self.edges, np.asarray(listed, np.bool_), starts, self.hops)
+
+    def context_need(self, item: Item, stack: str, exceptions: int) -> ContextNeed:
+        """The ladder of one item, without a chain."""
+        return self._context_need(item, stack, exceptions, False)
 
     def bound(self, function: int, exceptions: int = 0, hops: int = 0) -> Bound:
         """The deepest chain below one function, as code that user mode or a thread started."""

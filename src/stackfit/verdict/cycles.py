@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from stackfit.bounds.longest import components
+from stackfit.bounds.components import cyclic_components, strong_components
 from stackfit.calls.model import EdgeKind, Edges
 
 __all__ = ["most_hops", "recursive"]
@@ -14,9 +14,7 @@ __all__ = ["most_hops", "recursive"]
 def recursive(edges: Edges) -> NDArray[np.bool_]:
     """Functions on a cycle of direct, tail and static calls: bool by function."""
     owner = _owners(edges)
-    plain = edges.kind == EdgeKind.PLAIN
-    component = _components(edges, plain)
-    inner = plain & (component[owner] == component[edges.callee])
+    component, inner = cyclic_components(edges.first, edges.callee, edges.kind == EdgeKind.PLAIN)
     cyclic = np.zeros(component.max(initial=-1) + 1, np.bool_)
     cyclic[component[owner[inner]]] = True  # more than one member, or a self-call
     return np.asarray(cyclic[component], np.bool_)
@@ -35,7 +33,7 @@ def most_hops(edges: Edges, seen: NDArray[np.bool_]) -> tuple[int, int]:
     hop = used & (edges.kind == EdgeKind.HOP)
     if not hop.any():
         return 0, -1
-    component = _components(edges, used)
+    component = strong_components(edges.first, edges.callee, used)
     source, target = component[owner], component[edges.callee]
     turning = np.flatnonzero(hop & (source == target))
     if turning.size:
@@ -53,13 +51,3 @@ def most_hops(edges: Edges, seen: NDArray[np.bool_]) -> tuple[int, int]:
 
 def _owners(edges: Edges) -> NDArray[np.int64]:
     return np.repeat(np.arange(len(edges.first) - 1), np.diff(edges.first))
-
-
-def _components(edges: Edges, use: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Strongly connected components over some of the edges: number by function."""
-    n = len(edges.first) - 1
-    component = np.empty(n, np.int32)
-    index, low = np.full(n, -1, np.int32), np.zeros(n + 1, np.int32)
-    stack, frames, cursor = np.zeros(n + 1, np.int32), np.zeros(n + 1, np.int32), np.zeros(n + 1, np.int64)
-    components(edges.first, edges.callee, use.astype(np.uint8), component, index, low, stack, frames, cursor)
-    return component

@@ -35,13 +35,13 @@ _NO_CASTS = (
 RUNG_ASSUMPTIONS = {
     Rung.STATIC_CALL: "static calls have their initial target or one set by name: tracing is off",
     Rung.PARAVIRT: "pv_ops hold native functions, as in the image: no hypervisor overrides them",
-    Rung.ANNOTATION: "candidates listed by an assumption file",
     Rung.CONSTANT: "a function's address kept on the stack until the call is not changed there",
     Rung.GLOBAL: "global function pointers hold what initialises them or is stored to them by name",
     Rung.FIELD: f"calls through a field reach what is put into that field: {_NO_CASTS}",
     Rung.CONTAINER: f"a pointer outside its type's struct is in a struct that embeds it: {_NO_CASTS}",
     Rung.PARAMETER: f"callbacks handed over are those that callers name: {_NO_CASTS}",
     Rung.LIST: "a hook list is walked by the function that names its head",
+    Rung.KCFI: "checked calls reach functions of their type in the images given: kCFI is on, and enforced",
     Rung.SIGNATURE: "calls of a known prototype reach functions of that prototype alone: no function is cast",
 }
 
@@ -85,7 +85,9 @@ def assumed(calls: Calls, applied: AppliedLimits, below: Below) -> tuple[str, ..
             texts.append(NOT_PREEMPTED)
     live = below.seen & (applied.limits.cut < 0)
     sites = live[calls.function] & (calls.evidence == Evidence.ASSUMED)
-    for rung in np.unique(calls.rung[sites]).tolist():
+    told = calls.assumption[sites]
+    texts += [calls.assumptions[number] for number in np.unique(told[told >= 0]).tolist()]
+    for rung in np.unique(calls.rung[sites & (calls.assumption < 0)]).tolist():
         texts.append(RUNG_ASSUMPTIONS.get(Rung(rung), Rung(rung).label))
     if (below.seen & applied.user_only).any():
         texts.append(USER_ONLY)

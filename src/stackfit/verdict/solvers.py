@@ -16,7 +16,7 @@ from stackfit.isa.code import Code
 from stackfit.verdict.limits import AppliedLimits
 from stackfit.verdict.placement import Item
 
-__all__ = ["Best", "Solvers"]
+__all__ = ["Best", "Solvers", "fewest_hops"]
 
 _TIGHTENINGS = 16  # times that the deepest start is looked for again after its bound has become tighter
 
@@ -161,7 +161,7 @@ class Solvers:
         fewest = self._endless.get(key)
         if fewest is None:
             solver = self._solver(key)
-            fewest = _hops_to(self._edges_with(key[2]), solver.unlisted, self._cut(key), self.hops)
+            fewest = fewest_hops(self._edges_with(key[2]), solver.unlisted, self._cut(key), self.hops)
             self._endless[key] = fewest
         return min((int(fewest[start.entry]) for start in item.starts), default=self.hops + 1)
 
@@ -195,7 +195,9 @@ class Solvers:
         return best
 
 
-def _hops_to(edges: Edges, goals: NDArray[np.bool_], cut: NDArray[np.bool_], most: int) -> NDArray[np.int32]:
+def fewest_hops(
+    edges: Edges, goals: NDArray[np.bool_], cut: NDArray[np.bool_], most: int
+) -> NDArray[np.int32]:
     """The fewest hops on a chain from each function to any of the goals; `most` + 1 beyond that many."""
     count = len(edges.first) - 1
     owner = np.repeat(np.arange(count, dtype=np.int32), np.diff(edges.first))
