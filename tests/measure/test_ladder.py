@@ -12,14 +12,17 @@ from recorded import RANDOM_OFFSET, need_of, rows_of, text_of
 from stackfit.analysis import Analysis, analyse
 from stackfit.cli.main import main
 from stackfit.image.model import InputError
-from stackfit.measure.files import pack, read_recording, traces_json
-from stackfit.measure.model import Seen
+from stackfit.measure.files import marks_traces_json, pack, read_recording, traces_json
+from stackfit.measure.model import Mark, Seen
 from stackfit.measure.parse import parse_recording
 from stackfit.measure.sizes import Rule, check_sizes
 from stackfit.report.json import check_json
+from stackfit.report.marks import marks_json
+from stackfit.report.traces import coverage_json, trace_json
 from stackfit.verdict.model import Verdict
 
 SAMPLE = Path(__file__).resolve().parents[2] / "fixtures" / "sample" / "bin" / "x86_64"
+SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"
 TITLE = "syscall exit (x86-64)"
 
 
@@ -171,3 +174,29 @@ def test_check_says_what_the_rungs_rest_on(analysis: Analysis, rows: list[tuple[
     (context,) = [one for one in document["contexts"] if one["measured"]]
     assert [row["function"] for row in context["composed_chain"]][-1] == rows[0][0]
     json.dumps(document)
+
+
+def test_every_output_is_what_its_schema_says(analysis: Analysis, rows: list[tuple[str, int, int]]) -> None:
+    with_chain = recorded(analysis, unsized(rows))
+    marks = (Mark("process", "0xffffc90000000000", 900, 16384),)
+    documents = [
+        trace_json(with_chain),
+        coverage_json(with_chain),
+        traces_json(with_chain.program, with_chain.code, with_chain.traces),
+        marks_traces_json("x86_64", marks),
+        marks_json("core", "x86_64", marks),
+        marks_json("core", "i386", ()),
+    ]
+    for document in documents:
+        name = document["schema"].replace("/", "-")
+        schema = json.loads((SCHEMAS / f"{name}.json").read_text(encoding="utf-8"))
+        jsonschema.Draft202012Validator(schema).validate(json.loads(json.dumps(document)))
+
+
+def test_a_mark_is_measured_of_its_stack(analysis: Analysis, tmp_path: Path) -> None:
+    file = tmp_path / "marks.traces"
+    file.write_bytes(pack(marks_traces_json("x86_64", (Mark("process", "0xffffc90000000000", 900, 16384),))))
+    marked = replace(analysis, recordings=(read_recording(file),))
+    (process,) = [need for need in marked.verdicts[0].stacks if need.stack.name == "process"]
+    assert process.measured == 900 + process.stack.reserve_base
+    assert process.measured_by == "mark of 0xffffc90000000000"
