@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from recorded import RANDOM_OFFSET, need_of, rows_of, text_of
