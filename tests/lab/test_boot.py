@@ -1,4 +1,4 @@
-"""One boot of Debian's amd64 kernel in QEMU: what its tracers record agrees with the analysis of its image."""
+"""One boot of Debian's amd64 kernel in QEMU: what its tracers record agrees with the analysis."""
 
 from __future__ import annotations
 
