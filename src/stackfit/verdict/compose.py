@@ -184,6 +184,9 @@ class Composer:
         verdict, why = evidence.decide(stack.size, measured, sure, bound, opened.total, len(assumed))
         if verdict is Verdict.MAY_EXCEED and sure_best is not None:
             best, chain = sure_best, self.solvers.chain(sure_best.item, sure_best.start, exceptions)
+            passed = [link.function for link in chain.chain]
+            if len(set(passed)) < len(passed):  # a budget permits that, it does not say that it happens
+                why = f"a chain of {sure} B, recursion as far as budgets permit"
         elif unbounded >= 0:
             why = (
                 f"no finite bound: a cycle with indirect calls passes {self.code.functions.names[unbounded]}"
