@@ -40,7 +40,7 @@ from stackfit.measure.graph import Graph
 from stackfit.measure.model import Recording, Traces
 from stackfit.measure.resolve import resolve
 from stackfit.measure.seen import Exercised, exercised
-from stackfit.measure.sizes import check_sizes
+from stackfit.measure.sizes import SizeCheck, check_sizes
 from stackfit.verdict.components import ComponentTable, component_table
 from stackfit.verdict.compose import Composer
 from stackfit.verdict.cycles import recursive
@@ -126,6 +126,11 @@ class Analysis:
         return resolve(self.program, self.code, self.calls, self.graph, self.recordings)
 
     @cached_property
+    def sizes(self) -> SizeCheck:
+        """The recorded frame sizes, held against the static depths."""
+        return check_sizes(self.traces, self.graph, self.frames, self.vectors)
+
+    @cached_property
     def exercised(self) -> Exercised:
         """What the recordings show to have run."""
         return exercised(self.traces, self.graph, self.frames, self.contexts, self.vectors)
@@ -177,11 +182,10 @@ class Analysis:
         """
         if not self.recordings or self.composer.ladder is None:
             return []
-        sizes = check_sizes(self.traces, self.graph, self.frames, self.vectors)
         found = []
-        if sizes.unexplained:
+        if self.sizes.unexplained:
             found.append(
-                f"{len(sizes.unexplained)} recorded frame sizes are not the static depth: measure trace"
+                f"{len(self.sizes.unexplained)} recorded frame sizes are not the static depth: measure trace"
             )
         if self.exercised.misses:
             found.append(
@@ -232,6 +236,9 @@ def analyse(
     program = load_program(
         list(images), modules, lambda done, total: progress("reading modules", 0.3 * done / max(total, 1))
     )
+    companion = load_image(debug) if debug is not None else None
+    if companion is not None:
+        check_same_build(program.images[0], companion)
     progress("decoding", 0.3)
     code = decode_program(program)
     progress("tracking stack depth", 0.5)
@@ -239,12 +246,11 @@ def analyse(
     pointers = code_pointers(program)
     frames = analyse_frames(code, tables, pointers)
     progress("resolving indirect calls", 0.6)
-    companion = load_image(debug) if debug is not None else None
-    if companion is not None:
-        check_same_build(program.images[0], companion)
     selected = sets.select(program.images[0].release, program.machine)
     places = (*PLACES, *(place for entry in selected.candidates for place in entry.places))
-    resolution = resolve_indirect(program, code, tables, frames, pointers, indirect, places, companion)
+    resolution = resolve_indirect(
+        program, code, tables, frames, pointers, indirect, places, companion, hypervisor is Hypervisor.ANY
+    )
     progress("building the call graph", 0.7)
     vectors = find_vectors(code)
     chosen = _for_machine(program, named or (load_layout(default_layout(program.machine)),))

@@ -89,8 +89,7 @@ def _value_before(code: Code, row: int, register: int, joins: NDArray[np.bool_])
             return None
         operation = int(table.operation[at])
         if operation == Operation.MOVE_IMMEDIATE and int(table.register[at]) == register:
-            mask = 0xFFFF_FFFF if code.machine is Machine.I386 else 0xFFFF_FFFF_FFFF_FFFF
-            return int(table.immediate[at]) & mask
+            return int(table.immediate[at]) & code.machine.mask
         if operation == Operation.LEA and int(table.register[at]) == register and int(table.base[at]) == RIP:
             return int(code.address[at]) + int(table.length[at]) + int(table.displacement[at])
         if int(table.clobbers[at]) & (1 << register) or operation in _BARRIERS:

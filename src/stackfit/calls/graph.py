@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 
 import numpy as np
@@ -20,10 +19,11 @@ from stackfit.calls.resolve import Resolution, Resolved
 from stackfit.calls.static_calls import STATIC_CALL_PREFIX, Updated, static_call_updates
 from stackfit.calls.vectors import Vector, entry_frame
 from stackfit.frames.model import Frames, SiteKind, StackKind
-from stackfit.image.model import InputError, Machine, Program
+from stackfit.image.model import InputError, Program
 from stackfit.image.tables import Tables
 from stackfit.isa.code import Code
 from stackfit.isa.effects import ABSOLUTE, FLAG_MEMORY, FLAG_SEGMENT, NO_REGISTER, RIP, Operation
+from stackfit.text import near_text
 
 __all__ = ["build_calls", "build_edges"]
 
@@ -322,7 +322,7 @@ class _Operands:
 
     def address(self, row: int) -> int:
         """The constant address of an instruction's memory operand, or -1."""
-        table, machine = self._code.instructions, self._code.machine
+        table = self._code.instructions
         if int(table.index[row]) != NO_REGISTER or int(table.flags[row]) & FLAG_SEGMENT:
             return -1
         base, displacement = int(table.base[row]), int(table.displacement[row])
@@ -330,7 +330,7 @@ class _Operands:
             end = int(self._code.address[row]) + int(table.length[row])
             return (end + displacement) & 0xFFFF_FFFF_FFFF_FFFF
         if base == ABSOLUTE:
-            return displacement & (0xFFFF_FFFF if machine is Machine.I386 else 0xFFFF_FFFF_FFFF_FFFF)
+            return displacement & self._code.machine.mask
         return -1
 
     def _word(self, address: int, word: int) -> int:
@@ -455,8 +455,7 @@ def _unknown(
     assumptions: AssumptionSet, entry: Candidates, what: str, name: str, known: list[str]
 ) -> InputError:
     """Candidates that name what the program does not have."""
-    near = difflib.get_close_matches(name, known, 3)
-    hint = f" (near: {', '.join(near)})" if near else ""
+    hint = near_text(name, known)
     return InputError(
         assumptions.path or assumptions.name, f"candidates of {entry.subject}: no {what} {name}{hint}"
     )

@@ -5,22 +5,20 @@ The names are those that `stackfit calls` prints: `struct irqaction.handler`, `p
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from stackfit.assumptions.places import FIELD_PLACE, PARAMETER_PLACE
 from stackfit.calls import flow_constants as flow
 from stackfit.calls.types import TypeLayout
 from stackfit.image.btf import Kind
 from stackfit.image.functions import Functions
 
-__all__ = ["Held", "places_named"]
+__all__ = ["Held", "places_named", "tagged"]
 
-_FIELD = re.compile(r"(?P<kind>struct|union) (?P<tag>\w+)\.(?P<member>\w+)", re.ASCII)
-_PARAMETER = re.compile(r"parameter (?P<number>[1-6]) of (?P<function>\S+)", re.ASCII)
 _MOST_DEEP = 8  # unnamed structs within unnamed unions
 
 
@@ -52,7 +50,7 @@ def places_named(
     found: dict[str, list[tuple[int, int, int]]] = {}
     fields: dict[str, tuple[str, str, str]] = {}
     for text in texts:
-        field, parameter = _FIELD.fullmatch(text), _PARAMETER.fullmatch(text)
+        field, parameter = FIELD_PLACE.fullmatch(text), PARAMETER_PLACE.fullmatch(text)
         if field:
             fields[text] = field["kind"], field["tag"], field["member"]
             found[text] = []
@@ -62,16 +60,16 @@ def places_named(
             found[text] = [(flow.PARAMETER, one, number) for one in called]
         else:
             raise ValueError(f"{text!r} is neither 'struct TAG.MEMBER' nor 'parameter N of FUNCTION'")
-    tagged = _tagged(types, {(kind, tag) for kind, tag, _ in fields.values()})
+    aggregates = tagged(types, {(kind, tag) for kind, tag, _ in fields.values()})
     for text, (kind, tag, member) in fields.items():
-        for aggregate in tagged.get((kind, tag), ()):
+        for aggregate in aggregates.get((kind, tag), ()):
             offset = _offset(types, aggregate, member)
             if offset is not None:
                 found[text].append((flow.FIELD, aggregate, offset))
     return found
 
 
-def _tagged(types: TypeLayout, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], list[int]]:
+def tagged(types: TypeLayout, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], list[int]]:
     """(struct or union, tag) → all that have that tag: modules have structs of their own."""
     found = defaultdict[tuple[str, str], list[int]](list)
     for kind in (Kind.STRUCT, Kind.UNION):

@@ -23,7 +23,7 @@ __all__ = ["checked_classes"]
 _JE_UD2 = b"\x74\x02\x0f\x0b"
 _MOVE_R10D = b"\x41\xba"  # and 4 bytes
 _MOVE_EAX = 0xB8  # and 4 bytes
-_LONGEST_CHECK = 19  # bytes: 6 of the move, 9 of an add with a SIB byte and a far displacement, je and ud2
+_LONGEST_CHECK = 18  # bytes: 6 of the move, 8 of an add with a SIB byte and a far displacement, je and ud2
 _ADD = (0x44, 0x45)  # REX prefixes: the destination is one of r8 to r15, the base any register
 
 

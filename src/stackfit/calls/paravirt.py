@@ -15,15 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackfit.calls import flow_constants as flow
+from stackfit.calls.held import tagged
 from stackfit.calls.objects import Data, Placed
 from stackfit.calls.types import TypeLayout
-from stackfit.image.btf import Kind
 from stackfit.image.functions import Functions
 from stackfit.image.model import Program
 
 __all__ = ["Hypervisor", "paravirt_overrides"]
 
-_POINTER = 1 << 64
 _PV_OPS, _TEMPLATE = "pv_ops", "paravirt_patch_template"  # arch/x86/include/asm/paravirt_types.h
 
 
@@ -45,10 +44,11 @@ def paravirt_overrides(
     """Address of a member of pv_ops → functions that code puts there, ascending; -1 first: something unknown
     too. Empty without pv_ops, or without its type."""
     image = program.images[0]
-    template = _template(types)
+    (template,) = tagged(types, {("struct", _TEMPLATE)}).get(("struct", _TEMPLATE), ())[:1] or (-1,)
     if template < 0 or _PV_OPS not in image.symbols.names:
         return {}
-    start = int(image.symbols.records["address"][image.symbols.names.index(_PV_OPS)]) - _POINTER
+    mask, at = program.machine.mask, image.symbols.names.index(_PV_OPS)
+    start = int(program.machine.signed(image.symbols.records["address"][at : at + 1].copy())[0])
     size = int(types.size[template])
     found = defaultdict[int, set[int]](set)
     _, sink, sink_a, _, kind, value, _ = range(flow.RECORD_SIZE)
@@ -57,7 +57,7 @@ def paravirt_overrides(
         if record[kind] != flow.CONSTANT:
             found[record[sink_a]].add(-1)
         elif record[value]:
-            found[record[sink_a]].add(functions.at(record[value] % _POINTER))
+            found[record[sink_a]].add(functions.at(record[value] & mask))
     parts = {int(types.part_type[part]): int(types.part_at[part]) for part in types.types.parts(template)}
     for (struct, offset), rows in placed.fields.items():
         if struct in parts:
@@ -65,7 +65,7 @@ def paravirt_overrides(
                 first = int(data.place[row]) - offset - parts[struct]
                 if first != start:
                     _copy_table(data, row, first, size, start, found)
-    return {address % _POINTER: tuple(sorted(members)) for address, members in sorted(found.items())}
+    return {address & mask: tuple(sorted(members)) for address, members in sorted(found.items())}
 
 
 def _copy_table(data: Data, row: int, first: int, size: int, start: int, found: dict[int, set[int]]) -> None:
@@ -75,11 +75,3 @@ def _copy_table(data: Data, row: int, first: int, size: int, start: int, found: 
     for other in data.between(begin, end):
         if data.function[other] >= 0:
             found[int(data.place[other]) - first + start].add(int(data.function[other]))
-
-
-def _template(types: TypeLayout) -> int:
-    """The type of pv_ops, or -1."""
-    for struct in np.flatnonzero((types.kind == Kind.STRUCT) & (types.named > 0)).tolist():
-        if types.same[struct] == struct and types.types.name(struct) == _TEMPLATE:
-            return int(struct)
-    return -1

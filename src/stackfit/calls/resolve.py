@@ -92,9 +92,11 @@ def resolve_indirect(
     mode: Indirect = Indirect.TYPED,
     places: Iterable[str] = (),
     debug: Image | None = None,
+    overrides: bool = False,
 ) -> Resolution:
     """Indirect calls and jumps that can be resolved, and what `places` hold (see Held; not where the mode is
-    STRICT); nothing without types. `debug`: a companion of the kernel with its debug information."""
+    STRICT); nothing without types. `debug`: a companion of the kernel with its debug information.
+    `overrides`: find what guest code puts into pv_ops, too."""
     types = read_types(program, code.functions, debug)
     if types is None:
         return Resolution({}, {}, {})
@@ -107,8 +109,10 @@ def resolve_indirect(
         flows = walk.follow({**placed.variables, **types.variables}, flows)
     placed = place_functions(data, types, code.functions, _objects(flows, types))
     resolution = _Resolver(code, types, flows, data, placed, taken, mode).resolve(places)
-    overrides = paravirt_overrides(program, code.functions, types, data, placed, flows.records)
-    return replace(resolution, paravirt=overrides or None)
+    if not overrides:
+        return resolution
+    found = paravirt_overrides(program, code.functions, types, data, placed, flows.records)
+    return replace(resolution, paravirt=found or None)
 
 
 def _objects(flows: Flows, types: TypeLayout) -> list[tuple[int, int]]:
@@ -206,7 +210,7 @@ class _Resolver:
         constants = self._records[(self._records[:, _KIND] == flow.CONSTANT) & (self._records[:, _A] < 0)]
         namers = defaultdict[int, set[int]](set)
         for row, value in np.unique(constants[:, [_ROW, _A]], axis=0).tolist():
-            function = self._code.functions.at(value & (1 << 64) - 1)
+            function = self._code.functions.at(value & self._mask)
             if function >= 0:
                 namers[function].add(int(self._code.function[row]))
         found = {}
@@ -321,20 +325,20 @@ class _Resolver:
             for callee in self._by_prototype.get(prototype, ()):
                 self._put((flow.PARAMETER, callee, number), value, function)
         for place in (*self._holds, *self._from, *self._unknown):
-            if place[0] == flow.GLOBAL and 0 < (index := bisect_right(self._bounds, place[1])) < len(
-                self._bounds
-            ):
+            if place[0] == flow.GLOBAL and (index := self._object_at(place[1])):
                 self._in_object[index].add(place)
         for place in escaped:
             self._loose |= self._reach(place)[0]
 
+    def _object_at(self, address: int) -> int:
+        """The object that an address lies in: from `_bounds[n - 1]` to `_bounds[n]`; 0 in none."""
+        index = bisect_right(self._bounds, address)
+        return index if index < len(self._bounds) else 0
+
     def _is_single(self, address: int) -> bool:
         """Whether an address is that of a variable of one word."""
-        index = bisect_right(self._bounds, address)
-        return (
-            0 < index < len(self._bounds)
-            and self._bounds[index] - self._bounds[index - 1] <= self._types.word
-        )
+        index = self._object_at(address)
+        return index > 0 and self._bounds[index] - self._bounds[index - 1] <= self._types.word
 
     def _put(self, place: _Place, value: _Place, function: int) -> None:
         if function >= 0:
@@ -422,7 +426,7 @@ class _Resolver:
             unknown |= one in self._unknown
             if one[0] == flow.GLOBAL:
                 found |= self._contents(one[1], bool(one[2]))[0]
-                for other in self._in_object.get(bisect_right(self._bounds, one[1]), ()):
+                for other in self._in_object.get(self._object_at(one[1]), ()):
                     if (one[2] or other[2]) and other not in seen:  # an element, and any element
                         seen.add(other)
                         work.append(other)
@@ -449,8 +453,8 @@ class _Resolver:
         # The base of an indexed access may lie a little before the table, or within it: both objects then.
         members, constant = set[int](), True
         for at in (address, address + self._types.word):
-            index = bisect_right(self._bounds, at)
-            if not 0 < index < len(self._bounds):
+            index = self._object_at(at)
+            if not index:
                 continue
             rows = data.between(self._bounds[index - 1], self._bounds[index])
             members.update(int(one) for one in data.function[rows.start : rows.stop] if one >= 0)

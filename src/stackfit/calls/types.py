@@ -430,24 +430,24 @@ def read_types(program: Program, functions: Functions, debug: Image | None = Non
     ).astype(np.int64)
     begins = [(0, 1, len(kernel.kind))] + [
         (image, one.begin + shift, one.begin + shift + len(one.kind))
-        for image, one, shift in zip(owners, modules, shifts, strict=False)
+        for image, one, shift in zip(owners, modules, shifts, strict=False)  # DWARF's come last
     ]
     per_cpu = _per_cpu(types, len(kernel.kind), resolved)
     prototype, ambiguous = _prototypes(types, functions, begins, resolved)
     variables, places = dict[int, int](), np.empty((0, 5), np.int64)
     if dwarf is not None:
         shift = shifts[-1] if btf is not None else 0
-        tables = (dwarf.functions, dwarf.variables, dwarf.locals)
-        for table in tables:
-            table[:, -1] = resolved[table[:, -1] + np.where(table[:, -1] > 0, shift, 0)]
-        _compiled_prototypes(functions, dwarf.functions, prototype, ambiguous)
-        at = program.machine.signed(dwarf.variables[:, 0].copy().view(np.uint64))
-        variables = {
-            address: kind
-            for address, kind in zip(at.tolist(), dwarf.variables[:, 1].tolist(), strict=True)
-            if kind
-        }
-        places = dwarf.locals
+
+        def led_to(numbers: NDArray[np.int64]) -> NDArray[np.int32]:
+            return resolved[numbers + np.where(numbers > 0, shift, 0)]
+
+        address, kind = dwarf.functions.T
+        _compiled_prototypes(functions, address, led_to(kind), prototype, ambiguous)
+        address, kind = dwarf.variables.T
+        signed = program.machine.signed(np.ascontiguousarray(address).view(np.uint64))
+        told = zip(signed.tolist(), led_to(kind).tolist(), strict=True)
+        variables = {address: kind for address, kind in told if kind}
+        places = np.column_stack([dwarf.locals[:, :4], led_to(dwarf.locals[:, 4])])
     return TypeLayout(
         types=types,
         word=program.machine.word,
@@ -470,13 +470,14 @@ def read_types(program: Program, functions: Functions, debug: Image | None = Non
 
 def _compiled_prototypes(
     functions: Functions,
-    told: NDArray[np.int64],
+    addresses: NDArray[np.int64],
+    told: NDArray[np.int32],
     prototype: NDArray[np.int32],
     ambiguous: dict[int, tuple[int, ...]],
 ) -> None:
     """Prototypes of the kernel's functions by their addresses, where their names do not tell. A clone has
     other parameters than the function that it was made of."""
-    for address, kind in told.tolist():
+    for address, kind in zip(addresses.tolist(), told.tolist(), strict=True):
         index = functions.at(address & (1 << 64) - 1)
         if (
             index >= 0

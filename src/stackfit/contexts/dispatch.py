@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stackfit.image.model import Machine, Program
+from stackfit.image.model import Program
 from stackfit.isa.code import Code
 from stackfit.isa.effects import ABSOLUTE, FLAG_MEMORY, NO_REGISTER, Operation
 
@@ -185,8 +185,7 @@ def dispatch_table(program: Program, code: Code, function: int) -> list[Dispatch
         )
         if not indexed:
             continue
-        mask = 0xFFFF_FFFF if code.machine is Machine.I386 else 0xFFFF_FFFF_FFFF_FFFF
-        found = _read_table(program, code, int(table.displacement[row]) & mask, row)
+        found = _read_table(program, code, int(table.displacement[row]) & code.machine.mask, row)
         if len(found) >= 100:  # a jump table of another kind is much shorter
             return found
     return []

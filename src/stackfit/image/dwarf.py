@@ -20,7 +20,6 @@ from stackfit.image.model import Bytes, Image, InputError
 
 __all__ = ["IN_SLOT", "Dwarf", "read_dwarf"]
 
-MAXIMUM_UNITS = 1 << 20
 _EMPTY = np.empty(0, np.uint8)
 
 
@@ -58,9 +57,7 @@ def read_dwarf(image: Image, base: Rows | None = None) -> Dwarf | None:
     functions, variables, places = (list[NDArray[np.int64]]() for _ in range(3))
     at = 0
     try:
-        for _ in range(MAXIMUM_UNITS):
-            if at >= info.size:
-                break
+        while at < info.size:
             at = units.read(at)
             new, pieces = units.types()
             types.append(new)
@@ -91,9 +88,10 @@ def _joined(parts: list[NDArray[np.int64]], columns: int) -> NDArray[np.int64]:
 
 
 def _damaged(image: Image, error: DwarfError) -> InputError:
-    section = image.section(error.section or ".debug_info")
-    offset = section.offset if section is not None else 0
-    return InputError(image.path, f"{error.section or 'DWARF'}: {error.cause}", offset + error.at)
+    name = error.section or ".debug_info"
+    section = image.section(name)
+    offset = section.offset + error.at if section is not None else None
+    return InputError(image.path, f"{name}: {error.cause}", offset)
 
 
 def _numbered(rows: NDArray[np.int64], base: Rows | None) -> NDArray[np.int64]:

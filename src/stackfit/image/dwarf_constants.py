@@ -167,4 +167,6 @@ BTF_FLOAT = 16
 
 # What a local variable's value stands in: a DWARF register's number, or a slot of the frame.
 IN_SLOT = 128
+
+# Entries within entries; more than blocks and inlined calls nest, it bounds what a damaged file takes.
 DEEPEST = 512

@@ -328,7 +328,7 @@ class DwarfUnits:
         """The little-endian number at a byte; DwarfError beyond the end."""
         value: cython.ulonglong = 0
         i: cython.int
-        if at < 0 or at + size > data.shape[0]:
+        if at < 0 or at > data.shape[0] - size:
             raise DwarfError("", at, "a number lies beyond the section's end")
         for i in range(size):
             value |= cython.cast(cython.ulonglong, data[at + i]) << (8 * i)
@@ -393,7 +393,7 @@ class DwarfUnits:
     @cython.cfunc
     @cython.exceptval(-1, check=True)
     def _skip(self, size: cython.longlong) -> cython.int:
-        if size < 0 or self._at + size > self._end:
+        if size < 0 or size > self._end - self._at:
             raise DwarfError(".debug_info", self._at, "an entry goes beyond its unit's end")
         self._at += size
         return 0
@@ -549,7 +549,8 @@ class DwarfUnits:
             self._skip(self._size)
             self._size = self._at - value
         elif form == FORM_SDATA:
-            value = self._next_sleb()
+            value = self._next_leb(True)
+            self._size = 0
         elif form in (FORM_UDATA, FORM_REF_UDATA, FORM_STRX, FORM_ADDRX, FORM_LOCLISTX, FORM_RNGLISTX):
             value = self._next_leb(False)
             self._size = 0
@@ -560,21 +561,26 @@ class DwarfUnits:
 
     @cython.cfunc
     @cython.exceptval(-1, check=True)
-    def _next_sleb(self) -> cython.longlong:
-        value: cython.longlong = self._leb(self._info, self._at, True)
-        self._at += self._size
-        if self._at > self._end:
-            raise DwarfError(".debug_info", self._at, "an entry goes beyond its unit's end")
-        self._size = 0
-        return value
+    def _indexed(
+        self,
+        data: cython.const[cython.uchar][::1],
+        section: str,
+        base: cython.longlong,
+        index: cython.longlong,
+        size: cython.int,
+    ) -> cython.longlong:
+        """The n-th number of a table that starts at a byte of a section."""
+        if not 0 <= base <= data.shape[0] or not 0 <= index < (data.shape[0] - base) // size:
+            raise DwarfError(section, base, f"entry {index} is not there")
+        return self._fixed_at(data, base + index * size, size)
 
     @cython.cfunc
     @cython.exceptval(-1, check=True)
     def _address(self, form: cython.longlong) -> cython.longlong:
         """The address that an attribute stands for, in .debug_addr where its form says so."""
         if form in (FORM_ADDRX, FORM_ADDRX1, FORM_ADDRX2, FORM_ADDRX3, FORM_ADDRX4):
-            return self._fixed_at(
-                self._addresses, self._addresses_base + self._value * self._word, self._word
+            return self._indexed(
+                self._addresses, ".debug_addr", self._addresses_base, self._value, self._word
             )
         return self._value
 
@@ -591,8 +597,8 @@ class DwarfUnits:
             section = IN_LINES
         elif form in (FORM_STRX, FORM_STRX1, FORM_STRX2, FORM_STRX3, FORM_STRX4):
             section = IN_STRINGS
-            value = self._fixed_at(
-                self._offsets, self._strings_base + value * self._offset_size, self._offset_size
+            value = self._indexed(
+                self._offsets, ".debug_str_offsets", self._strings_base, value, self._offset_size
             )
         self._entry[entry, NAME_IN] = section
         self._entry[entry, NAME_AT] = value
@@ -610,7 +616,7 @@ class DwarfUnits:
         if length == 0xFFFFFFFF:
             self._offset_size = 8
             length = self._number(8)
-        if length < 0 or self._at + length > self._info.shape[0]:
+        if length < 0 or length > self._info.shape[0] - self._at:
             raise DwarfError(".debug_info", offset, f"a unit of {length} bytes goes beyond the section's end")
         self._begin = offset
         self._end = self._at + length
@@ -639,7 +645,10 @@ class DwarfUnits:
             self._addresses_base = 8
             self._lists_base = 12
             self._unit_base = 0
-            self._read_abbreviations(table)
+            try:
+                self._read_abbreviations(table)
+            except DwarfError as error:
+                raise DwarfError(".debug_abbrev", error.at, error.cause) from None
             self._read_entries()
         return int(self._end)
 
@@ -758,8 +767,8 @@ class DwarfUnits:
                         else:
                             self._entry[entry, FLAGS] |= HAS_LIST
                             if form == FORM_LOCLISTX:
-                                self._value = self._lists_base + self._fixed_at(
-                                    self._lists, self._lists_base + self._value * self._offset_size,
+                                self._value = self._lists_base + self._indexed(
+                                    self._lists, ".debug_loclists", self._lists_base, self._value,
                                     self._offset_size,
                                 )  # fmt: skip
                         self._entry[entry, PLACE] = self._value
@@ -1144,7 +1153,11 @@ class DwarfUnits:
             while True:
                 if count + 64 > result.shape[0]:
                     result = np.concatenate([result, np.empty((count + 64, 5), np.int64)])
-                count = self._list(result, count, i, self._id[pointed])
+                try:
+                    count = self._list(result, count, i, self._id[pointed])
+                except DwarfError as error:
+                    section = ".debug_loclists" if self._version >= 5 else ".debug_loc"
+                    raise DwarfError(error.section or section, error.at, error.cause) from None
                 if self._value < 0:
                     break
         return result[:count].copy()
@@ -1229,11 +1242,11 @@ class DwarfUnits:
                         else:
                             end += begin
                 elif kind != LLE_DEFAULT:
-                    raise DwarfError(".debug_loclists", at - 1, f"an entry of kind {kind}")
+                    raise DwarfError("", at - 1, f"an entry of kind {kind}")
                 size = self._leb(data, at, False)
                 at += self._size
-            if size < 0 or at + size > data.shape[0]:
-                raise DwarfError(".debug_loclists", at, "an expression goes beyond the section's end")
+            if size < 0 or size > data.shape[0] - at:
+                raise DwarfError("", at, "an expression goes beyond the section's end")
             if begin < end and self._place(out, count, at, size, entry):
                 out[count, 0] = begin
                 out[count, 1] = end

@@ -266,7 +266,7 @@ def _exports(image: Image) -> dict[str, int]:
         return {}
     text = strings.data.tobytes()
     exports: dict[str, int] = {}
-    mask = 0xFFFF_FFFF if image.machine is Machine.I386 else 0xFFFF_FFFF_FFFF_FFFF
+    mask = image.machine.mask
     for section in image.sections:
         if not section.name.startswith("__ksymtab") or section is strings or section.data.size < 8:
             continue

@@ -16,9 +16,9 @@ from stackfit.image.link import link
 from stackfit.image.model import Image, ImageKind, InputError, Program
 from stackfit.image.vmlinuz import is_bzimage, unpack
 
-__all__ = ["check_same_build", "find_modules", "load_image", "load_program"]
+__all__ = ["MODULE_SUFFIXES", "check_same_build", "find_modules", "load_image", "load_program"]
 
-_MODULE_SUFFIXES = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
+MODULE_SUFFIXES = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
 MAXIMUM_FILE = 4 << 30  # bytes; a debug kernel has 0.6 GB
 
 
@@ -79,7 +79,7 @@ def find_modules(places: Iterable[str | Path]) -> list[Path]:
         path = Path(place)
         if path.is_dir():
             here = sorted(
-                file for file in path.rglob("*") if file.name.endswith(_MODULE_SUFFIXES) and file.is_file()
+                file for file in path.rglob("*") if file.name.endswith(MODULE_SUFFIXES) and file.is_file()
             )
             if not here:
                 raise InputError(

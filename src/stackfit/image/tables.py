@@ -106,17 +106,13 @@ class _Ranges:
         return np.asarray(inside & (index >= 0), np.bool_)
 
 
-def _mask(image: Image) -> np.uint64:
-    return np.uint64(0xFFFF_FFFF if image.machine is Machine.I386 else 0xFFFF_FFFF_FFFF_FFFF)
-
-
 def _self_relative(section: Section, image: Image, stride: int, at: int) -> Addresses:
     """The 32-bit self-relative pointers at byte `at` of every `stride` bytes of a section."""
     count = section.data.size // stride
     table = section.data[: count * stride].reshape(count, stride)[:, at : at + 4]
     offsets = np.ascontiguousarray(table).view("<i4").reshape(count).astype(np.uint64)
     places = np.uint64(section.address + at) + np.uint64(stride) * np.arange(count, dtype=np.uint64)
-    return (places + offsets) & _mask(image)
+    return (places + offsets) & np.uint64(image.machine.mask)
 
 
 def _words(section: Section, stride: int, at: int, kind: str) -> NDArray[np.int64]:
@@ -169,7 +165,7 @@ def _static_key_runs(
     words = np.ascontiguousarray(section.data[: section.data.size & ~3]).view("<i4").astype(np.uint64)
     places = (
         np.uint64(section.address) + np.uint64(4) * np.arange(words.size, dtype=np.uint64) + words
-    ) & _mask(image)
+    ) & np.uint64(image.machine.mask)
     is_code = code.contain(places)
     candidate = np.flatnonzero(is_code[:-1] & is_code[1:])
     if not candidate.size:

@@ -216,8 +216,8 @@ def _listed_entries(image: Image, index: int) -> NDArray[np.uint64]:
         offset = offset[offset <= section.data.size - 4]
         if offset.size:
             word = section.data[offset[:, None] + np.arange(4)].view("<i4").ravel().astype(np.int64)
-            mask = 0xFFFF_FFFF if image.machine is Machine.I386 else 0xFFFF_FFFF_FFFF_FFFF
-            target = (np.uint64(section.address) + (offset + word).astype(np.uint64)) & np.uint64(mask)
+            mask = np.uint64(image.machine.mask)
+            target = (np.uint64(section.address) + (offset + word).astype(np.uint64)) & mask
             found = np.concatenate([found, target])
     return found
 
