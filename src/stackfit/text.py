@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["bytes_text", "clean", "escape", "number_text", "range_text", "size_text"]
+import difflib
+from collections.abc import Sequence
 
+__all__ = ["bytes_text", "clean", "escape", "near_text", "number_text", "range_text", "size_text"]
+
+_MOST_COMPARED = 100  # characters of a name that others are compared with
 _LONGEST = 400  # characters of a name: those of C++ and Rust go beyond 200
 
 
@@ -19,6 +23,12 @@ def escape(text: str) -> str:
 def clean(name: str) -> str:
     """A name from a binary, escaped and not longer than a line can show."""
     return escape(name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…")
+
+
+def near_text(name: str, known: Sequence[str]) -> str:
+    """` (near: a, b)`: up to three known names that one that is not may have meant; empty where none is."""
+    near = difflib.get_close_matches(name[:_MOST_COMPARED], known, 3)
+    return f" (near: {', '.join(near)})" if near else ""
 
 
 def number_text(number: int) -> str:

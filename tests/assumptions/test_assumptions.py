@@ -192,6 +192,7 @@ def test_patterns_only_where_said(tmp_path: Path) -> None:
         ('[[candidates]]\nfield = "struct f.m"\nfunctions = ["a", "a"]\n' + WHY, "candidates #1.functions: 'a' is there more than once"),
         ('[[candidates]]\nfield = "struct f.m"\nfunctions = "a"\n' + WHY, "candidates #1.functions: must be a list of texts"),
         ('[[candidates]]\nfield = "struct f.m"\nfunctions = []\nplaces = ["f.m"]\n' + WHY, "candidates #1.places: 'f.m' is not 'struct TAG.MEMBER'"),
+        ('[[candidates]]\nfield = "struct f.m"\nfunctions = []\nplaces = ["struct a.b.c"]\n' + WHY, "candidates #1.places: 'struct a.b.c' is not 'struct TAG.MEMBER'"),
         ('[[cut]]\nname = "No oops"\nfunction = "f"\ncharge = 1\n' + WHY, "cut #1.name: 'No oops' is not made of"),
         ("[hops]\nmost = 3\n", "hops.reason: missing"),
         ("[hops]\nmost = -1\n" + WHY, "hops.most: -1 is not between 0 and"),

@@ -13,7 +13,6 @@ from stackfit.analysis import analyse
 from stackfit.lab.qemu import MachineOptions
 from stackfit.lab.run import record
 from stackfit.measure.model import Seen
-from stackfit.measure.sizes import check_sizes
 
 NEEDED = ("qemu-system-x86_64", "busybox", "gcc")
 
@@ -38,7 +37,7 @@ def test_a_booted_kernel_agrees_with_its_analysis(amd64_kernel: Any) -> None:
     names = [chain.name for chain in recording.chains]
     assert names == ["lab boot", "lab threads", "lab files", "lab pipes"]
     analysis = replace(analyse([amd64_kernel.vmlinuz], [amd64_kernel.modules]), recordings=(recording,))
-    sizes = check_sizes(analysis.traces, analysis.graph, analysis.frames, analysis.vectors)
+    sizes = analysis.sizes
     assert not sizes.unexplained
     assert not analysis.exercised.misses
     assert analysis.exercised.counts[Seen.DIRECT] > 20

@@ -14,7 +14,7 @@ from stackfit.analysis import Analysis, analyse
 from stackfit.measure.files import read_recording
 from stackfit.measure.model import Recording, Seen
 from stackfit.measure.parse import parse_recording
-from stackfit.measure.sizes import Rule, check_sizes
+from stackfit.measure.sizes import Rule
 from stackfit.report.traces import coverage_json, trace_json
 
 RECORDINGS = Path(__file__).resolve().parents[2] / "fixtures" / "recordings"
@@ -49,7 +49,7 @@ def analysis(amd64_recorded_kernel: Any, recordings: tuple[Recording, ...]) -> A
 
 @pytest.mark.kernel
 def test_every_recorded_size_is_the_static_depth_or_has_a_rule(analysis: Analysis) -> None:
-    sizes = check_sizes(analysis.traces, analysis.graph, analysis.frames, analysis.vectors)
+    sizes = analysis.sizes
     assert not sizes.unexplained
     assert sizes.counts[Rule.UNKNOWN] == sizes.counts[Rule.HIDDEN] == 0
     assert sizes.counts[Rule.ENTERED] == sizes.counts[Rule.ENTRY] == 48

@@ -16,7 +16,7 @@ from stackfit.image.model import InputError
 from stackfit.measure.files import marks_traces_json, pack, read_recording, traces_json
 from stackfit.measure.model import Mark, Seen
 from stackfit.measure.parse import parse_recording
-from stackfit.measure.sizes import Rule, check_sizes
+from stackfit.measure.sizes import Rule
 from stackfit.report.json import check_json
 from stackfit.report.marks import marks_json
 from stackfit.report.traces import coverage_json, trace_json
@@ -50,7 +50,7 @@ def test_a_chain_as_deep_as_the_static_one_is_equal_row_by_row(
     analysis: Analysis, rows: list[tuple[str, int, int]]
 ) -> None:
     with_chain = recorded(analysis, unsized(rows))
-    sizes = check_sizes(with_chain.traces, with_chain.graph, with_chain.frames, with_chain.vectors)
+    sizes = with_chain.sizes
     assert sizes.counts[Rule.ENTERED] == sizes.counts[Rule.ENTRY] == 1
     assert sizes.counts[Rule.VARIABLE] == 1  # do_syscall_64
     assert sizes.counts[Rule.EQUAL] == len(rows) - 3
@@ -111,7 +111,7 @@ def test_rows_that_make_up_for_each_other_are_stale_copies(
     shift = {"vprintk": 16, "_printk": -16}
     moved = [(name, offset, size + shift.get(name, 0)) for name, offset, size in rows]
     with_chain = recorded(analysis, unsized(moved))
-    sizes = check_sizes(with_chain.traces, with_chain.graph, with_chain.frames, with_chain.vectors)
+    sizes = with_chain.sizes
     assert sizes.counts[Rule.STALE] == 2 and not sizes.unexplained
 
 

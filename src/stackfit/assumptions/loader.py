@@ -16,6 +16,7 @@ from stackfit.assumptions.model import (
     Entry,
     Sleeps,
 )
+from stackfit.assumptions.places import is_place
 from stackfit.assumptions.versions import VersionRange
 from stackfit.image.model import Machine
 from stackfit.tomlfile import Table, find, names_in, quoted, read_toml
@@ -30,7 +31,6 @@ MAX_BYTES = 1 << 30
 MAX_VARIANTS = 64  # entries about one subject, for different versions or machines
 SITE = re.compile(r"\S+\+0x[0-9a-f]{1,16}", re.ASCII)
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
-PARAMETER = re.compile(r"parameter [1-6] of \S+", re.ASCII)
 FIELD = re.compile(r"(struct|union) \S+\.\S+", re.ASCII)
 
 
@@ -178,7 +178,7 @@ def _candidates(table: Table) -> Candidates:
         raise table.error("functions", f"{quoted(twice)} is there more than once")
     places = table.texts("places", ())
     for place in places:
-        if not FIELD.fullmatch(place) and not PARAMETER.fullmatch(place):
+        if not is_place(place):
             raise table.error("places", f"{quoted(place)} is not 'struct TAG.MEMBER', nor 'parameter N of …'")
     entry = Candidates(
         functions=functions,

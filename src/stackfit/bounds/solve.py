@@ -121,7 +121,7 @@ class Solver:
         inner = used & (self._group[owner] == self._group[edges.callee])
         self._in_cycle = np.zeros(self._group.max(initial=-1) + 1, np.bool_)
         self._in_cycle[self._group[owner[inner]]] = True
-        self._unlisted, loops, self._recursive = self._unlisted_recursion()
+        self._unlisted, loops = self._unlisted_recursion()
         once = np.where(self._unlisted, 1, limits.times)
         # A loop is entered anew only over an exception or a hop, and its edges add no bytes.
         once = np.where(loops, exceptions + hops + 1, once)
@@ -166,9 +166,9 @@ class Solver:
     def _components(self, use: NDArray[np.bool_]) -> NDArray[np.int32]:
         return strong_components(self.edges.first, self.edges.callee, use)
 
-    def _unlisted_recursion(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    def _unlisted_recursion(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Functions to count once so that no cycle of plain edges is left without one; those among them that
-        are on loops instead; all recursive ones.
+        are on loops instead.
 
         A component of jumps alone, none of which takes stack, is a loop written in assembly whose labels
         are symbols: no recursion, and however often it turns it gets no deeper.
@@ -177,8 +177,6 @@ class Solver:
         plain = self._kind == 1
         component = self._components(plain)
         inner = plain & (component[owner] == component[callee])
-        cyclic = np.zeros(component.max(initial=-1) + 1, np.bool_)
-        cyclic[component[owner[inner]]] = True  # more than one member, or a self-call
         grows = np.zeros(component.max(initial=-1) + 1, np.bool_)
         grows[component[owner[inner & (self.weight > 0)]]] = True
         growing = grows[component]
@@ -188,7 +186,7 @@ class Solver:
             part = self._components(kept)
             loops = kept & (part[owner] == part[callee])
             if not loops.any():
-                return unlisted & growing, unlisted & ~growing, np.asarray(cyclic[component], np.bool_)
+                return unlisted & growing, unlisted & ~growing
             inside = np.bincount(callee[loops], minlength=n) * np.bincount(owner[loops], minlength=n)
             # The busiest member of each remaining cycle.
             members = np.flatnonzero(inside)
@@ -471,10 +469,6 @@ class Solver:
         via = np.full(self.count, -1, np.int32)
         reach(self.edges.first, self.edges.callee, use, start, via, np.empty(self.count, np.int32))
         return via
-
-    def recursive(self) -> NDArray[np.bool_]:
-        """Functions on a cycle of plain edges."""
-        return self._recursive
 
     @property
     def unlisted(self) -> NDArray[np.bool_]:

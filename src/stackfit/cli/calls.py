@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from stackfit.image.model import InputError
 from stackfit.report.components import components_json, print_components
 from stackfit.report.json import calls_json, dumps
 from stackfit.report.terminal import make_console, print_table
-from stackfit.text import number_text
+from stackfit.text import near_text, number_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,8 +62,7 @@ def _around(analysis: Analysis, name: str) -> NDArray[np.bool_]:
     functions, calls = analysis.code.functions, analysis.calls
     found = functions.named(name)
     if not found:
-        near = difflib.get_close_matches(name[:100], functions.names, 3)
-        hint = f" (near: {', '.join(near)})" if near else ""
+        hint = near_text(name, functions.names)
         raise InputError(analysis.program.images[0].path, f"no function {name[:100]}{hint}")
     sets = [index for index, members in enumerate(calls.candidate_sets) if set(members) & set(found)]
     return np.isin(calls.function, found) | np.isin(calls.candidates, sets)

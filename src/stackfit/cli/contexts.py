@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 
 from stackfit.analysis import Analysis
@@ -19,7 +18,7 @@ from stackfit.report.components import suggestions_toml
 from stackfit.report.json import Json, contexts_json, dumps
 from stackfit.report.registered import KERNEL, print_registered
 from stackfit.report.terminal import make_console, print_table
-from stackfit.text import bytes_text, clean, number_text
+from stackfit.text import bytes_text, clean, near_text, number_text
 
 _SIZES = (4096, 8192, 16384)  # bytes
 
@@ -47,19 +46,18 @@ def run(options: argparse.Namespace) -> int:
     analysis = run_analysis(options)
     if options.module is not None:
         _check_module(analysis, options.module)
-    if options.registered and not options.json:
-        print_registered(make_console(), analysis, options.module, options.kind)
-        return 0
-    document = contexts_json(analysis, options.suggest_cuts, options.registered)
+    document: Json = {}
+    if options.json or not (options.registered or options.suggest_cuts):
+        document = contexts_json(analysis, options.suggest_cuts, options.registered)
     if options.json:
         output(options.json, dumps(document))
     if options.json == "-":
         return 0
-    if options.suggest_cuts:
-        sys.stdout.write(suggestions_toml(analysis))
-        return 0
     if options.registered:
         print_registered(make_console(), analysis, options.module, options.kind)
+        return 0
+    if options.suggest_cuts:
+        sys.stdout.write(suggestions_toml(analysis))
         return 0
     rows = []
     for context in document["contexts"]:
@@ -96,8 +94,7 @@ def _check_module(analysis: Analysis, name: str) -> None:
     """InputError when no image has that module's name."""
     known = [KERNEL, *(image.module for image in analysis.program.images if image.module)]
     if name not in known:
-        near = difflib.get_close_matches(name[:100], known, 3)
-        hint = f" (near: {', '.join(near)})" if near else ""
+        hint = near_text(name, known)
         raise InputError(analysis.program.images[0].path, f"no module {name[:100]}{hint}")
 
 

@@ -11,13 +11,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from stackfit.cli.options import add_image_options, output, output_bytes, run_analysis
+from stackfit.cli.measure import finish_trace
+from stackfit.cli.options import add_image_options, run_analysis
 from stackfit.lab.qemu import MachineOptions
 from stackfit.lab.run import STEPS, record
-from stackfit.measure.files import pack, traces_json
-from stackfit.report.json import dumps
-from stackfit.report.terminal import make_console
-from stackfit.report.traces import print_trace, trace_json
 from stackfit.text import clean
 
 
@@ -80,6 +77,7 @@ def run(options: argparse.Namespace) -> int:
     boot = options.what == "boot"
     steps = [] if boot else [name for name in options.steps.split(",") if name]
     machine = MachineOptions(options.memory, options.cpus, options.timeout, options.cmdline)
+    analysis = run_analysis(options, [options.images])  # what is wrong with the options shows before the boot
     with _told() as told:
         recording = record(
             Path(options.images), options.modules, steps, machine,
@@ -87,15 +85,7 @@ def run(options: argparse.Namespace) -> int:
             seconds=0 if boot else options.seconds, busybox=options.busybox, load=options.load,
             keep=options.keep, told=told,
         )  # fmt: skip
-    analysis = replace(run_analysis(options, [options.images]), recordings=(recording,))
-    if options.output:
-        output_bytes(options.output, pack(traces_json(analysis.program, analysis.code, analysis.traces)))
-    document = trace_json(analysis)
-    if options.json:
-        output(options.json, dumps(document))
-    if options.json != "-" and options.output != "-":
-        print_trace(make_console(), document)
-    return 1 if document["defects"] else 0
+    return finish_trace(options, replace(analysis, recordings=(recording,)))
 
 
 @contextmanager

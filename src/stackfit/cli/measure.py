@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from stackfit.analysis import Analysis
 from stackfit.cli.options import (
     add_image_options,
     add_traces_option,
@@ -62,7 +63,11 @@ def run(options: argparse.Namespace) -> int:
 
 def _trace(options: argparse.Namespace) -> int:
     """Status 1: something recorded contradicts the analysis."""
-    analysis = run_analysis(options, [options.images])
+    return finish_trace(options, run_analysis(options, [options.images]))
+
+
+def finish_trace(options: argparse.Namespace, analysis: Analysis) -> int:
+    """Write and print what an analysis' recordings show. Status 1: something contradicts the analysis."""
     document = trace_json(analysis)
     if options.output:
         output_bytes(options.output, pack(traces_json(analysis.program, analysis.code, analysis.traces)))

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stackfit.image.compression import MAXIMUM_OUTPUT
-from stackfit.image.load import load_image
+from stackfit.image.load import find_modules, load_image
 from stackfit.image.model import InputError
 from stackfit.pages.procfs import read_bytes, unpacked
 
 __all__ = ["LoadOrder", "load_order", "module_files"]
 
 _MOST_BYTES = 64 << 20  # of one module's file
-_SUFFIXES = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
 # What the guest's disks, network and workloads need, where the kernel has it as modules.
 BOOT = (
     "virtio_pci", "virtio_blk", "virtio_net", "crc32c_generic", "ext4", "loop", "nvme",
@@ -49,14 +48,8 @@ class LoadOrder:
 def module_files(places: Iterable[str | Path]) -> dict[str, Path]:
     """Module name → file, of directories and files."""
     found: dict[str, Path] = {}
-    for place in places:
-        path = Path(place)
-        if not path.exists():
-            raise InputError(str(place), "not found")
-        files = sorted(path.rglob("*.ko*")) if path.is_dir() else [path]
-        for file in files:
-            if file.name.endswith(_SUFFIXES):
-                found.setdefault(file.name.partition(".ko")[0].replace("-", "_"), file)
+    for file in find_modules(places):
+        found.setdefault(file.name.partition(".ko")[0].replace("-", "_"), file)
     return found
 
 
@@ -71,7 +64,6 @@ def load_order(files: Mapping[str, Path], more: Iterable[str] = ()) -> LoadOrder
         if name not in files:
             raise InputError(name, "no such module among those given")
     data: dict[str, bytes] = {}
-    depends: dict[str, tuple[str, ...]] = {}
     done: set[str] = set()
 
     def closure(names: Iterable[str]) -> tuple[str, ...]:
@@ -81,9 +73,7 @@ def load_order(files: Mapping[str, Path], more: Iterable[str] = ()) -> LoadOrder
             if name in done or name not in files:
                 return
             done.add(name)
-            if name not in depends:
-                depends[name] = _depends(files[name])
-            for other in depends[name]:
+            for other in _depends(files[name]):
                 visit(other)
             path = files[name]
             data[name] = unpacked(str(path), read_bytes(path, _MOST_BYTES), MAXIMUM_OUTPUT)

@@ -18,7 +18,6 @@ __all__ = ["MachineOptions", "run_machine"]
 
 _POLL = 0.25  # seconds
 _DISK = 256 << 20  # bytes; sparse
-_LAST_LINES = 6
 
 
 @dataclass(frozen=True)

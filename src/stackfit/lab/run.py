@@ -61,9 +61,10 @@ def record(
     known = {*STEPS, *(name for group in STEPS.values() for name in group)}
     for step in steps:
         if step not in known:
-            raise InputError(step, f"no such workload ({', '.join(known - set(STEPS))})")
+            raise InputError(step, f"no such workload ({', '.join(sorted(known - set(STEPS)))})")
     image = load_image(kernel)
-    order = load_order(module_files(modules), load)
+    available = module_files(modules)
+    order = load_order(available, load)
     with _directory(keep) as directory:
         told("compiling the guest's program")
         init = directory / "init"
@@ -88,7 +89,7 @@ def record(
         )
         sent = read_sent(str(kernel), data.decode("utf-8", "replace"))
         loaded = {name for _, _, name, _ in sent.loads}
-        files = [path for name, path in module_files(modules).items() if name in loaded]
+        files = [path for name, path in available.items() if name in loaded]
         return recording_of(f"lab {kernel.name}", sent, [image, *(load_image(path) for path in files)])
 
 

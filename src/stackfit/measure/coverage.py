@@ -92,7 +92,7 @@ def module_coverage(program: Program, graph: Graph, ran: Exercised) -> list[Modu
     functions, edges = graph.code.functions, graph.edges
     own = ~functions.piece & (functions.parent < 0)
     count = len(program.images)
-    owner = np.repeat(np.arange(len(functions)), np.diff(edges.first))
+    owner = graph.owner
     plain = edges.kind != EdgeKind.EXCEPTION
 
     def of(chosen: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> list[int]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stackfit.calls.model import CallKind, Calls, EdgeKind, Edges, Evidence, Reason
+from stackfit.calls.model import CallKind, Calls, EdgeKind, Edges, Reason
 from stackfit.isa.code import Code
 from stackfit.measure.model import Seen
 
@@ -47,7 +47,7 @@ class Graph:
         self.calls = calls
         self.edges = edges
         self.visible = _visible(code)
-        self._owner = np.repeat(np.arange(len(edges.first) - 1), np.diff(edges.first))
+        self.owner = np.repeat(np.arange(len(edges.first) - 1), np.diff(edges.first))
         self._sites: dict[int, list[int]] = defaultdict(list)
         for site in np.flatnonzero(calls.return_address > 0).tolist():
             self._sites[int(calls.return_address[site])].append(site)
@@ -83,7 +83,7 @@ class Graph:
         return [
             site
             for site in sites
-            if self.calls.kind[site] in _CALLS and self._from_sites([site], callee).seen < Seen.OPEN
+            if self.calls.kind[site] in _CALLS and self._from_sites([site], callee).function_found
         ]
 
     def reaches(self, back: int, callee: int) -> Way:
@@ -107,10 +107,10 @@ class Graph:
             else Way(Seen.NOT_IN_GRAPH)
         )
 
-    def behind_tails(self, function: int, most: int) -> set[int]:
+    def behind_tails(self, function: int) -> set[int]:
         """A function and those that it ends in by direct tail jumps."""
         found, level = {function}, [function]
-        for _ in range(most):
+        for _ in range(_MOST_TAILS):
             level = [
                 int(self.edges.callee[edge])
                 for one in level
@@ -144,7 +144,7 @@ class Graph:
         for site in self.sites_at(back):
             for edge in self.edges_at(site).tolist():
                 middle = int(edges.callee[edge])
-                for onward in self.behind_tails(middle, _MOST_TAILS):
+                for onward in self.behind_tails(middle):
                     for next_edge in range(int(edges.first[onward]), int(edges.first[onward + 1])):
                         if (
                             int(edges.callee[next_edge]) == callee
@@ -251,11 +251,6 @@ class Graph:
         else:
             seen = Seen.TAIL if len(path) > 1 else Seen.DIRECT
         return Way(seen, path, hidden=hidden)
-
-    def proved(self, way: Way) -> bool:
-        """Whether nothing but what is encoded in instructions is on the way."""
-        sites = self.edges.site[list(way.edges)]
-        return bool((self.calls.evidence[sites] == Evidence.PROVED).all())
 
 
 def _visible(code: Code) -> NDArray[np.bool_]:

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 from stackfit.image.compression import MAXIMUM_OUTPUT
+from stackfit.image.load import MODULE_SUFFIXES
 from stackfit.image.model import InputError
 from stackfit.measure.model import ChainKind, Place, RecordedChain, RecordedRow, Recording
 from stackfit.pages.procfs import read_bytes, unpacked
@@ -236,9 +237,7 @@ class _Reader:
             self._close()
             self._open = ChainKind.PERF
         file = match["file"]
-        kernel = (
-            file.startswith("[") or file.endswith((".ko", ".ko.xz", ".ko.zst", ".ko.gz")) or "vmlinu" in file
-        )
+        kernel = file.startswith("[") or file.endswith(MODULE_SUFFIXES) or "vmlinu" in file
         if not kernel or file in ("[unknown]", "[vdso]", "[stack]", "[heap]", "[vsyscall]"):
             self.left_out[USER] += 1
             return

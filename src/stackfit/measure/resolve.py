@@ -17,7 +17,7 @@ from stackfit.isa.code import Code
 from stackfit.measure.graph import Graph
 from stackfit.measure.model import Mark, Place, RecordedChain, RecordedRow, Recording, Traces
 
-__all__ = ["Resolver", "resolve"]
+__all__ = ["resolve"]
 
 _MOST_LISTED = 200  # places that were not found
 _OTHER_KERNEL = 0.1  # share of symbols of another size from which on the image is not the one recorded
@@ -217,6 +217,8 @@ def resolve(
     ordered = sorted(edges.items())
     columns = list(zip(*rows, strict=True)) if rows else [(), (), (), (), ()]
     problems = sorted(resolver.problems)
+    if len(problems) > _MOST_LISTED:
+        problems[_MOST_LISTED:] = [f"{len(problems) - _MOST_LISTED} further places"]
     return Traces(
         back=np.array([key[0] for key, _ in ordered], np.uint64),
         caller=np.array([key[1] for key, _ in ordered], np.int32),
@@ -232,5 +234,5 @@ def resolve(
         interrupted=np.array(columns[4], np.bool_),
         marks=tuple(marks),
         left_out=dict(left_out),
-        unresolved=tuple(problems[:_MOST_LISTED]),
+        unresolved=tuple(problems),
     )

@@ -25,8 +25,6 @@ from stackfit.measure.model import ChainKind, Seen, Traces
 
 __all__ = ["Deep", "Exercised", "Miss", "exercised"]
 
-_MOST_TAILS = 12
-
 
 @dataclass(frozen=True)
 class Miss:
@@ -99,7 +97,6 @@ class _Builder:
         self.new: dict[tuple[int, int], None] = {}  # (site, callee)
         self.calls: dict[tuple[int, int, int], Way] = {}
         self.deepest: list[Deep] = []
-        self.owner = np.repeat(np.arange(count), np.diff(self.edges.first))
         self._starts = _by_first_function(graph, contexts)
         self._through = {
             function for context in contexts for start in context.starts for function, _ in start.through
@@ -148,7 +145,7 @@ class _Builder:
     def _use(self, way: Way) -> None:
         for edge in way.edges:
             self.used[edge] = True
-            self.entered[self.owner[edge]] = self.entered[self.edges.callee[edge]] = True
+            self.entered[self.graph.owner[edge]] = self.entered[self.edges.callee[edge]] = True
         if way.new is not None:
             self.new[way.new] = None
 
@@ -159,7 +156,7 @@ class _Builder:
         callees = np.array([callee for _, callee in self.new], np.int32)
         index = np.flatnonzero(chosen)
         weight = calls.depth[sites] - np.where(calls.tail[sites], self.word, 0)
-        owner = np.concatenate([self.owner[index], calls.function[sites]])
+        owner = np.concatenate([self.graph.owner[index], calls.function[sites]])
         order = np.argsort(owner, kind="stable")
         kind = edges.kind[index].copy()
         kind[kind == EdgeKind.HOP] = EdgeKind.PLAIN
@@ -308,6 +305,6 @@ def _by_first_function(
             continue
         for start in context.starts:
             through = tuple(function for function, _ in start.through)
-            for function in graph.behind_tails(start.entry, _MOST_TAILS):
+            for function in graph.behind_tails(start.entry):
                 found.setdefault(function, []).append((index, through))
     return found

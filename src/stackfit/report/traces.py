@@ -10,28 +10,21 @@ from stackfit.analysis import Analysis
 from stackfit.measure.coverage import ChainCoverage, ModuleCoverage, chain_coverage, module_coverage
 from stackfit.measure.model import ChainKind, Seen
 from stackfit.measure.seen import Miss
-from stackfit.measure.sizes import RowCheck, Rule, SizeCheck, check_sizes
+from stackfit.measure.sizes import RowCheck, Rule
 from stackfit.report.json import Json, image_json, modules_json
 from stackfit.report.rows import module_of
 from stackfit.report.terminal import line, print_table
 from stackfit.text import bytes_text, clean, number_text
+from stackfit.verdict.model import ContextNeed
 
 __all__ = ["coverage_json", "print_coverage", "print_trace", "trace_json"]
 
 _SHOWN = 20
-_IN_GRAPH = (
-    Seen.DIRECT, Seen.TAIL, Seen.STATIC_CALL, Seen.INDIRECT, Seen.SWITCH, Seen.EXCEPTION, Seen.UNSEEN,
-)  # fmt: skip
-
-
-def sizes_of(analysis: Analysis) -> SizeCheck:
-    """The recorded frame sizes of an analysis' recordings, held against its depths."""
-    return check_sizes(analysis.traces, analysis.graph, analysis.frames, analysis.vectors)
 
 
 def trace_json(analysis: Analysis) -> Json:
     """What was read, and how it agrees with frames and call graph."""
-    traces, ran, sizes = analysis.traces, analysis.exercised, sizes_of(analysis)
+    traces, ran, sizes = analysis.traces, analysis.exercised, analysis.sizes
     deep = {one.chain: one for one in ran.deepest}
     contexts = analysis.contexts
     chains = []
@@ -47,8 +40,8 @@ def trace_json(analysis: Analysis) -> Json:
                 "whole": None if found is None else found.whole,
             }
         )
-    known = sum(count for seen, count in ran.counts.items())
-    in_graph = sum(ran.counts[seen] for seen in _IN_GRAPH)
+    known = sum(ran.counts.values())
+    in_graph = sum(count for seen, count in ran.counts.items() if seen < Seen.OPEN)
     return {
         "schema": "stackfit.trace/1",
         "image": image_json(analysis),
@@ -145,6 +138,8 @@ def print_trace(console: Console, document: Json) -> None:
         line(console, f"left out: {number_text(count)} {reason}")
     for text in document["unresolved"][:_SHOWN]:
         line(console, f"not resolved: {clean(text)}")
+    if len(document["unresolved"]) > _SHOWN:
+        line(console, f"not resolved: {len(document['unresolved']) - _SHOWN} more (--json lists them)")
     _print_defects(console, document)
 
 
@@ -180,16 +175,8 @@ def coverage_json(analysis: Analysis) -> Json:
     """Of each context its deepest direct chain, exercised or not; sums by module."""
     graph, ran = analysis.graph, analysis.exercised
     needs = analysis.composer.context_needs(analysis.layouts[0], chains=True)
-    chains = [
-        (
-            need.context.title + (f" on {need.stack}" if need.context.interrupt else ""),
-            need.entry_bytes,
-            need.chain,
-        )
-        for need in needs
-        if need.chain is not None
-    ]
-    measured = {need.context.title: (need.measured, need.composed) for need in needs}
+    chains = [(_title(need), need.entry_bytes, need.chain) for need in needs if need.chain is not None]
+    measured = {_title(need): (need.measured, need.composed) for need in needs}
     return {
         "schema": "stackfit.coverage/1",
         "image": image_json(analysis),
@@ -201,6 +188,11 @@ def coverage_json(analysis: Analysis) -> Json:
         ],
         "images": [_module(one) for one in module_coverage(analysis.program, graph, ran)],
     }
+
+
+def _title(need: ContextNeed) -> str:
+    """A context, and which of its stacks where it has several."""
+    return need.context.title + (f" on {need.stack}" if need.context.interrupt else "")
 
 
 def _chain(analysis: Analysis, one: ChainCoverage, known: tuple[int | None, int | None]) -> Json:

@@ -117,14 +117,12 @@ class Composer:
             kernel: np.asarray(limits.cut >= 0, np.bool_)
             for kernel, limits in ((False, applied.limits), (True, applied.kernel))
         }
-        edges: dict[frozenset[str], Edges] = {}
         starts = []
         for stack in layout.stacks:
             for item in self.place(layout, stack).items:
                 if item.starts and not item.open:
-                    followed = edges.setdefault(item.plain, self.solvers.edges(item))
                     entries = tuple(start.entry for start in item.starts)
-                    starts.append(Origin(entries, followed, cuts[item.kernel]))
+                    starts.append(Origin(entries, self.solvers.edges(item), cuts[item.kernel]))
         listed = (applied.limits.times > 0) | (applied.limits.cut >= 0)
         return suggest(self.edges, np.asarray(listed, np.bool_), starts, self.hops)
 

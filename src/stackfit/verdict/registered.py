@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stackfit.bounds.model import Limits
 from stackfit.bounds.solve import Solver
-from stackfit.calls.model import CallKind, EdgeKind, Rung
+from stackfit.calls.model import CallKind, EdgeKind, Edges, Rung
 from stackfit.contexts.model import Context, Start
 from stackfit.contexts.registered import Registered, Step
 from stackfit.layouts.model import Layout, Stack
@@ -90,9 +90,8 @@ class _Finder:
         edges = composer.edges
         self._owner = np.repeat(np.arange(len(edges.first) - 1), np.diff(edges.first))
         self._above: dict[tuple[str, str], Above | None] = {}
-        self._solvers: dict[
-            tuple[bool, frozenset[str], tuple[int, ...]], tuple[Solver, NDArray[np.bool_]]
-        ] = {}
+        # By the edges themselves: the composer keeps one set for each choice of plain switches.
+        self._solvers: dict[tuple[bool, int, tuple[int, ...]], tuple[Solver, NDArray[np.bool_]]] = {}
         self._named: dict[str, list[int]] = {}
         for function, name in enumerate(composer.code.functions.names):
             if not composer.code.functions.image[function]:
@@ -190,9 +189,10 @@ class _Finder:
         self, item: Item, start: int, goals: dict[int, int]
     ) -> tuple[int, tuple[tuple[int, int], ...]] | None:
         """The deepest direct chain from a function to the goals' calls: bytes, and its functions."""
-        key = item.kernel, item.plain, tuple(goals)
+        edges = self._composer.solvers.edges(item)
+        key = item.kernel, id(edges), tuple(goals)
         if key not in self._solvers:
-            self._solvers[key] = self._solver(item, goals)
+            self._solvers[key] = self._solver(item, edges, goals)
         solver, leads = self._solvers[key]
         if not leads[start]:
             return None
@@ -201,11 +201,10 @@ class _Finder:
             return None
         return chain.upper, tuple((link.function, link.depth) for link in chain.chain)
 
-    def _solver(self, item: Item, goals: dict[int, int]) -> tuple[Solver, NDArray[np.bool_]]:
+    def _solver(self, item: Item, edges: Edges, goals: dict[int, int]) -> tuple[Solver, NDArray[np.bool_]]:
         """Direct chains that end at the calls of the goals; which functions have one."""
         composer, owner = self._composer, self._owner
         limits = composer.applied.kernel if item.kernel else composer.applied.limits
-        edges = composer.solvers.edges(item)
         reached = np.zeros(len(composer.code.functions), np.bool_)
         reached[list(goals)] = True
         leads = fewest_hops(edges, reached, limits.cut >= 0, 0) == 0

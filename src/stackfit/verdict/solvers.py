@@ -64,6 +64,7 @@ class Solvers:
         self._applied = applied
         self.switches = _switch_kinds(code, edges, calls, contexts) if switches is None else switches
         self._leading = {kind: self._leads_to(kind) for kind in ("hardirq", "softirq")}
+        self._plain_edges: dict[frozenset[str], Edges] = {frozenset(): edges}
         self._solvers: dict[tuple[Key, bool], Solver] = {}
         self._endless: dict[Key, NDArray[np.int32]] = {}
         self._chains: dict[tuple[Key, int, int], Bound] = {}
@@ -111,15 +112,16 @@ class Solvers:
 
     def _edges_with(self, plain: frozenset[str]) -> Edges:
         """The edges with stack switches of these context kinds as plain calls."""
-        if not plain:
-            return self._edges
+        if plain in self._plain_edges:
+            return self._plain_edges[plain]
         edges = self._edges
         chosen = np.isin(self.switches[edges.site], sorted(plain))
         kind, weight = edges.kind.copy(), edges.weight.copy()
         kind[chosen] = EdgeKind.PLAIN
         # What the caller uses of its own stack, and what lies on the other one when it calls.
         weight[chosen] += self._calls.under[edges.site[chosen]]
-        return replace(edges, kind=kind, weight=weight)
+        self._plain_edges[plain] = replace(edges, kind=kind, weight=weight)
+        return self._plain_edges[plain]
 
     def _key(self, item: Item, exceptions: int) -> Key:
         return item.kernel, exceptions, self._plain(item)

@@ -5,7 +5,6 @@ How deep is the kernel when it calls us, how much do we add, and what is left of
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +16,7 @@ from stackfit.calls.model import EdgeKind, Edges
 from stackfit.contexts.model import Context, Start
 from stackfit.image.model import InputError, Program
 from stackfit.layouts.model import Layout, Stack
+from stackfit.text import near_text
 from stackfit.verdict.compose import Composer
 from stackfit.verdict.placement import Item
 
@@ -97,8 +97,7 @@ def _members(program: Program, composer: Composer, subject: str) -> NDArray[np.b
         inside[functions.named(subject)] = True
     if not inside.any():
         names = [image.module for image in program.images if image.module]
-        near = difflib.get_close_matches(subject[:100], [*names, *functions.names], 3)
-        hint = f" (near: {', '.join(near)})" if near else ""
+        hint = near_text(subject, [*names, *functions.names])
         raise InputError(program.images[0].path, f"no module or function {subject[:100]}{hint}")
     return np.asarray(inside, np.bool_)
 
