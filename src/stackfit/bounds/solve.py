@@ -21,6 +21,7 @@ everything above it is a lower limit.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -455,14 +456,23 @@ class Solver:
         known = self._reached.get((function, hops))
         if known is not None:
             return known
-        if hops not in self._followed:
-            self._followed[hops] = ((self._kind > 0) & (hops | (self._kind != 3))).astype(np.uint8)
-        found = self._ways(function, self._followed[hops]) >= 0
-        found[function] = True
+        found = self.reachable_from([function], hops)
         if (len(self._reached) + 1) * self.count > _MOST_REACHED and self._reached:
             del self._reached[next(iter(self._reached))]  # the oldest
         self._reached[function, hops] = found
         return found
+
+    def reachable_from(self, functions: Iterable[int], hops: bool = False) -> NDArray[np.bool_]:
+        """Which functions chains from any of these can reach, these included: bool by function."""
+        if hops not in self._followed:
+            self._followed[hops] = ((self._kind > 0) & (hops | (self._kind != 3))).astype(np.uint8)
+        via, queue = np.full(self.count, -1, np.int32), np.empty(self.count, np.int32)
+        begun = np.zeros(self.count, np.bool_)
+        for function in functions:
+            if via[function] < 0 and not begun[function]:
+                begun[function] = True
+                reach(self.edges.first, self.edges.callee, self._followed[hops], function, via, queue)
+        return np.asarray((via >= 0) | begun, np.bool_)
 
     def _ways(self, start: int, use: NDArray[np.uint8]) -> NDArray[np.int32]:
         """The last edge of a shortest way from `start` to each function, -1 where none leads."""

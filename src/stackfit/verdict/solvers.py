@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -148,9 +148,12 @@ class Solvers:
                 self._uppers[key].clear()
         return found
 
-    def reachable(self, item: Item, start: Start, exceptions: int) -> NDArray[np.bool_]:
-        """Functions that chains below a start can pass: bool by function."""
-        return self._solver(self._key(item, exceptions), True).reachable(start.entry, hops=self.hops > 0)
+    def reachable(self, items: Sequence[Item], exceptions: int) -> NDArray[np.bool_]:
+        """Functions that chains below the starts of items, which use the same edges, can pass: bool by
+        function."""
+        starts = [start.entry for item in items for start in item.starts]
+        solver = self._solver(self._key(items[0], exceptions), True)
+        return solver.reachable_from(starts, hops=self.hops > 0)
 
     def unlisted(self, item: Item, exceptions: int) -> NDArray[np.bool_]:
         """Recursive functions without a budget: bool by function."""
