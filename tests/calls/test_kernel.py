@@ -69,7 +69,7 @@ def test_most_sites_have_a_type_and_few_candidates_without_debug_information(ker
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize(("arch", "share", "most"), [("amd64", 0.86, 10), ("i386", 0.78, 14)])
+@pytest.mark.parametrize(("arch", "share", "most"), [("amd64", 0.86, 10), ("i386", 0.78, 15)])
 def test_nearly_all_sites_have_a_place_with_debug_information(
     arch: str, share: float, most: int, request: pytest.FixtureRequest
 ) -> None:
@@ -194,7 +194,7 @@ def test_a_running_kernel_called_nothing_else(recorded: Analysis, workload: str)
     for kind, share in (("direct", 0.995), ("indirect", 0.999)):
         assert hit[kind] / (hit[kind] + len(missed[kind])) >= share, missed[kind][:20]
     # Not known without debug information: no more than measured.
-    most = 0.28 if recorded.debug is None else 0.10
+    most = 0.29 if recorded.debug is None else 0.10
     assert opened["indirect"] / (hit["indirect"] + opened["indirect"]) <= most
 
 
