@@ -12,6 +12,7 @@ from stackfit.cli.options import (
     add_suggest_option,
     add_traces_option,
     output,
+    output_file,
     run_analysis,
 )
 from stackfit.image.model import InputError
@@ -19,6 +20,7 @@ from stackfit.report.components import suggestions_toml
 from stackfit.report.json import check_json, dumps
 from stackfit.report.terminal import make_console, print_check
 from stackfit.report.through import print_through
+from stackfit.store.write import write_database
 from stackfit.verdict.model import Verdict
 
 
@@ -29,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--through", metavar="MODULE|FUNCTION", help="the worst chain through it, and the headroom it leaves"
     )
     add_suggest_option(parser)
+    parser.add_argument("--db", metavar="FILE", help="write everything found into a SQLite file")
     parser.add_argument(
         "--fail-on",
         type=_verdicts,
@@ -53,6 +56,8 @@ def run(options: argparse.Namespace) -> int:
     options.modules = modules
     analysis = run_analysis(options, images)
     through = analysis.through(options.through) if options.through else None
+    if options.db:
+        output_file(options.db, lambda file: write_database(analysis, file))
     if options.json:
         output(options.json, dumps(check_json(analysis, through, options.suggest_cuts)))
     if options.json != "-":

@@ -23,6 +23,7 @@ _COMMANDS = {
     "contexts": "system calls, exceptions, interrupts, threads, each with its ladder",
     "simulate": "processes, page allocator and interrupts on a layout; or recorded events replayed",
     "compare": "the decision table: what each layout costs and what it buys",
+    "diff": "what grew, shrank, appeared from one build to the next",
     "measure": "what running machines show: recorded stacks and calls, coverage, free memory",
     "lab": "a kernel booted in QEMU, workloads run in it, what its tracers saw recorded",
 }

@@ -23,6 +23,7 @@ from stackfit.machine.scenario import Scenario, load_scenario
 from stackfit.pages.era import ERAS, load_era
 
 __all__ = [
+    "add_analysis_options",
     "add_image_options",
     "add_scenario_options",
     "add_suggest_option",
@@ -54,13 +55,21 @@ def add_image_options(parser: argparse.ArgumentParser, images: str | None = "+")
         help="modules of the kernel: a directory or a file (repeatable)",
         **more,
     )
+    add_analysis_options(parser)
+    option(
+        "--debug", metavar="FILE", help="ELF with DWARF of the same build: its CFI is held against the depths"
+    )
+    option("--json", metavar="FILE", help="write JSON there; - is standard output")
+
+
+def add_analysis_options(parser: argparse.ArgumentParser) -> None:
+    """Options of every analysis, whatever it is of."""
+    more: dict[str, Any] = {"action": "append", "default": []}
+    option = parser.add_argument
     option("--layout", metavar="NAME|FILE", help="stack layout: a preset or a TOML file (repeatable)", **more)
     option("--assume", metavar="FILE", help="assumptions, over the shipped ones (repeatable)", **more)
     option("--without", metavar="NAME", help="leave the assumptions of that name out (repeatable)", **more)
     option("--hops", type=_hops, metavar="N|unlimited", help="greatest number of indirect calls on a chain")
-    option(
-        "--debug", metavar="FILE", help="ELF with DWARF of the same build: its CFI is held against the depths"
-    )
     option(
         "--indirect",
         choices=[mode.value for mode in Indirect],
@@ -71,7 +80,6 @@ def add_image_options(parser: argparse.ArgumentParser, images: str | None = "+")
         choices=[one.value for one in Hypervisor],
         help="what paravirt operations reach: native functions (none, the default), or those of guests too",
     )
-    option("--json", metavar="FILE", help="write JSON there; - is standard output")
 
 
 def add_suggest_option(parser: argparse.ArgumentParser) -> None:

@@ -135,6 +135,19 @@ class _Writer:
                 for index, row in zip(own, rows, strict=True)
             ),
         )  # fmt: skip
+        # Pieces without a frame of their own, cold or patched in, into which a jump of others leads.
+        reached = {one for members in self._analysis.calls.candidate_sets for one in members}
+        self._insert(
+            "functions",
+            (
+                (
+                    index, int(functions.image[index]), functions.names[index], functions.part_of(index),
+                    _signed(int(functions.address[index])),
+                    int(functions.end[index] - functions.address[index]), *[None] * 7,
+                )
+                for index in sorted(reached.difference(own))
+            ),
+        )  # fmt: skip
         self._insert(
             "aliases",
             ((index, name) for index in own for name in sorted(set(functions.aliases[index]))),

@@ -1,0 +1,31 @@
+"""GitHub's Markdown: tables and text whose names, which come from binaries, stay text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from stackfit.text import clean
+
+__all__ = ["markdown_text", "table_text"]
+
+# `@` and `#` would mention people and issues, `&` begins an entity, `://` a link.
+_SPECIAL = frozenset("\\`*_[]<>#|~&@:$")
+
+
+def markdown_text(text: str) -> str:
+    """Text in which nothing is markup, a mention or a link."""
+    return "".join(f"\\{char}" if char in _SPECIAL else char for char in clean(text))
+
+
+def table_text(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]]) -> str:
+    """A table; `columns` are (name, "left" or "right")."""
+    lines = [
+        _row(markdown_text(name) for name, _ in columns),
+        _row("---:" if side == "right" else "---" for _, side in columns),
+    ]
+    lines += [_row(markdown_text(cell) for cell in row) for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
