@@ -8,13 +8,25 @@ from stackfit.text import clean
 
 __all__ = ["markdown_text", "table_text"]
 
-# `@` and `#` would mention people and issues, `&` begins an entity, `://` a link.
-_SPECIAL = frozenset("\\`*_[]<>#|~&@:$")
+_SPECIAL = frozenset("\\`*_[]<>|~&$")
+# What GitHub makes mentions, references and links of, however it is escaped, but not in code.
+_ACTIVE = ("@", "#", "://", "www.", "GH-")
 
 
 def markdown_text(text: str) -> str:
-    """Text in which nothing is markup, a mention or a link."""
-    return "".join(f"\\{char}" if char in _SPECIAL else char for char in clean(text))
+    """Text in which nothing is markup, a mention or a link; fit for a cell of a table."""
+    text = clean(text)
+    if any(one in text for one in _ACTIVE):
+        return _code(text)
+    return "".join(f"\\{char}" if char in _SPECIAL else char for char in text)
+
+
+def _code(text: str) -> str:
+    ticks = "`"
+    while ticks in text:
+        ticks += "`"
+    shown = text.replace("|", "\\|")  # also in code, or it ends the cell
+    return f"{ticks} {shown} {ticks}"
 
 
 def table_text(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]]) -> str:

@@ -50,7 +50,7 @@ def print_diff(console: Console, found: Diff, top: int) -> None:
 
 
 def diff_markdown(found: Diff, top: int) -> str:
-    """Sections with tables, the stacks' in view and the others to open; names as code."""
+    """Sections with tables, the stacks' in view and the others to open."""
     parts = ["## Stack depth", "", *(f"- {markdown_text(text)}" for text in _head(found))]
     parts += [f"- note: {markdown_text(text)}" for text in found.notes] + [""]
     tables = _tables(found, top)
@@ -60,10 +60,9 @@ def diff_markdown(found: Diff, top: int) -> str:
         body = table_text(table.columns, table.rows)
         more = [f"… {number_text(table.left)} more", ""] if table.left else []
         if number == 0 and found.stacks:
-            parts += [f"**{markdown_text(table.title)}**", "", body, *more]
+            parts += [f"**{table.title}**", "", body, *more]
         else:
-            title = markdown_text(table.title)
-            parts += ["<details>", f"<summary>{title}</summary>", "", body, *more, "</details>", ""]
+            parts += ["<details>", f"<summary>{table.title}</summary>", "", body, *more, "</details>", ""]
     return "\n".join(parts)
 
 

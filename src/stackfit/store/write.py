@@ -16,11 +16,12 @@ from stackfit import __version__
 from stackfit.analysis import Analysis
 from stackfit.calls.model import CallKind, Evidence, Reason, Rung
 from stackfit.image.model import InputError
+from stackfit.isa.code import Code
 from stackfit.report.json import check_json, frames_json
 from stackfit.report.rows import ChainRow, chain_rows
 from stackfit.store.tables import APPLICATION_ID, SCHEMA, SCHEMA_VERSION, TABLES, VIEWS
 
-__all__ = ["fill", "write_database"]
+__all__ = ["fill", "fingerprints", "write_database"]
 
 _SIGN = 1 << 63
 _UNITS = ("length", "operation", "width", "register", "base", "index", "scale", "flags", "clobbers")
@@ -122,7 +123,7 @@ class _Writer:
     def _functions(self) -> None:
         functions = self._analysis.code.functions
         own = np.flatnonzero((functions.parent < 0) & ~functions.piece).tolist()
-        prints = _fingerprints(self._analysis)
+        prints = fingerprints(self._analysis.code)
         rows = frames_json(self._analysis)["functions"]
         self._insert(
             "functions",
@@ -273,10 +274,9 @@ def _labels(kinds: type[CallKind] | type[Rung] | type[Evidence], values: NDArray
     return (names[value] for value in values.tolist())
 
 
-def _fingerprints(analysis: Analysis) -> list[str]:
+def fingerprints(code: Code) -> list[str]:
     """Of each function's instructions, without addresses, offsets and constants: the same code elsewhere, or
     with structs laid out in another way, has the same."""
-    code = analysis.code
     columns = [np.ascontiguousarray(getattr(code.instructions, name)) for name in _UNITS]
     matrix = np.concatenate([one.view(np.uint8).reshape(len(code), -1) for one in columns], axis=1)
     data, width = matrix.tobytes(), matrix.shape[1]
