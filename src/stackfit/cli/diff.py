@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import re
 
 from stackfit.analysis import analyse
 from stackfit.calls.paravirt import Hypervisor
 from stackfit.calls.resolve import Indirect
+from stackfit.cli.failing import growth
 from stackfit.cli.options import add_analysis_options, output, progress
 from stackfit.image.model import InputError
 from stackfit.report.json import dumps
@@ -16,10 +16,6 @@ from stackfit.store.diff import diff
 from stackfit.store.model import Snapshot
 from stackfit.store.read import is_database, read_database, snapshot
 from stackfit.store.show import diff_json, diff_markdown, print_diff
-
-__all__ = ["add_arguments", "growth", "run"]
-
-_MOST = 1 << 30  # bytes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,14 +49,6 @@ def _rows(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows")
     return int(text)
-
-
-def growth(text: str) -> int:
-    """BYTES of `growth:BYTES`, for argparse."""
-    match = re.fullmatch(r"growth:(\d{1,10})", text, re.ASCII)
-    if match is None or int(match[1]) > _MOST:
-        raise argparse.ArgumentTypeError(f"{text!r} is not growth:BYTES")
-    return int(match[1])
 
 
 def run(options: argparse.Namespace) -> int:

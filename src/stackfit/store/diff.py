@@ -59,7 +59,7 @@ def _notes(old: Snapshot, new: Snapshot) -> Iterator[str]:
         yield f"layouts differ ({names[0]}; {names[1]}): only stacks of the same one are compared"
     missing = {module for module, _ in old.images} ^ {module for module, _ in new.images}
     if missing:
-        yield f"{len(missing)} modules are in one of them only"
+        yield f"modules that only one of them has: {len(missing)}"
 
 
 # ---------------------------------------------------------------- functions
