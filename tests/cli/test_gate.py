@@ -14,6 +14,7 @@ import jsonschema
 import pytest
 
 from stackfit.analysis import analyse
+from stackfit.cli.config import load_config
 from stackfit.cli.main import main
 from stackfit.decision.gate import Finding
 from stackfit.report.gate import annotations_text
@@ -132,6 +133,21 @@ def test_mistakes_are_one_line_that_names_the_key(
         assert "not TOML" in message
         return
     assert cause in message and ("stackfit.toml" in message or "smal.toml" in message), message
+
+
+def test_the_example_of_the_documentation_is_valid(tmp_path: Path) -> None:
+    text = (REPOSITORY / "docs" / "ci.md").read_text(encoding="utf-8")
+    path = tmp_path / "stackfit.toml"
+    path.write_text(text.split("```toml\n")[1].split("```")[0], encoding="utf-8")
+    config = load_config(path)
+    assert config.fail_on.words == ("budget", "exceeds", "growth:64", "may-exceed")
+    assert [(one.kind, one.pattern) for one in config.budgets] == [
+        ("context", "syscall read*"),
+        ("context", "softirq *"),
+        ("task", "kswapd*"),
+        ("module", "vendor"),
+    ]
+    assert config.layouts == ("linux-x86_64", str(tmp_path / "stacks.toml"))
 
 
 def test_a_configuration_that_is_not_there(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

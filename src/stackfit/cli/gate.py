@@ -160,7 +160,12 @@ def write_outputs(options: argparse.Namespace, analysis: Analysis, judged: Judge
     if options.sarif:
         output(options.sarif, dumps(sarif_json(analysis, judged.findings)))
     if options.folded:
-        output(options.folded, folded_text(analysis))
+        text, left = folded_text(analysis)
+        output(options.folded, text)
+        if left:
+            print(
+                f"stackfit: note: folded stacks of {left} contexts left out, the shallowest", file=sys.stderr
+            )
     if options.markdown:
         text = check_markdown(analysis, judged.held, judged.findings)
         if judged.change is not None:

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from stackfit.analysis import Analysis
 from stackfit.bounds.model import Bound
 from stackfit.image.model import InputError
-from stackfit.text import bytes_text, near_text
+from stackfit.text import bytes_text, near_text, number_text
 from stackfit.verdict.model import ContextNeed, Verdict
 
 __all__ = ["AT", "BUDGET", "GROWTH", "KINDS", "Budget", "Finding", "Held", "hold", "verdict_findings"]
@@ -59,7 +59,9 @@ class Held:
     def text(self) -> str:
         """What is wrong with it, or that it is kept, in words."""
         allowed, at = bytes_text(self.budget.bytes), self.budget.at
-        aside = f", {self.open} open item{'s' if self.open > 1 else ''} aside" if self.open else ""
+        aside = (
+            f", {number_text(self.open)} open item{'s' if self.open > 1 else ''} aside" if self.open else ""
+        )
         if self.value is None:
             return f"no finite number ({at}); its budget is {allowed}"
         if not self.over:

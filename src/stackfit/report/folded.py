@@ -14,14 +14,28 @@ from stackfit.text import clean
 
 __all__ = ["folded_text"]
 
-
-def folded_text(analysis: Analysis) -> str:
-    """Of every stack of every layout its need as far as chains were found, of every context of the first
-    layout its deepest direct chain; in that order."""
-    return "".join(f"{line}\n" for line in _lines(analysis))
+_MOST = 16 << 20  # characters
 
 
-def _lines(analysis: Analysis) -> Iterator[str]:
+def folded_text(analysis: Analysis) -> tuple[str, int]:
+    """Of every stack of every layout its need as far as chains were found; of the first layout's contexts their
+    deepest direct chains, the deepest first, until the text has 16 MiB (each line repeats those above it, and
+    viewers read all of them). With it the number of contexts left out."""
+    lines = list(_stack_lines(analysis))
+    size, left = sum(map(len, lines)), 0
+    needs = analysis.composer.context_needs(analysis.layouts[0], chains=True)
+    for need in sorted(needs, key=lambda one: -(one.found or 0)):
+        title = need.context.title + (f" on {need.stack}" if need.stack else "")
+        more = list(_chain([title], chain_rows(analysis, need, need.chain)))
+        size += sum(map(len, more))
+        if size > _MOST:
+            left += 1
+        else:
+            lines += more
+    return "".join(f"{line}\n" for line in lines), left
+
+
+def _stack_lines(analysis: Analysis) -> Iterator[str]:
     for layout in analysis.verdicts:
         for need in layout.stacks:
             rows = chain_rows(analysis, need.worst, need.chain)
@@ -29,12 +43,11 @@ def _lines(analysis: Analysis) -> Iterator[str]:
                 continue
             root = f"{layout.layout.name} {need.stack.name}"
             yield from _chain([root], rows)
-            for part in need.parts:
-                if part.found and part.name != need.worst.context.title:
+            # The reserves stand first, then the worst context, whose chain that is.
+            own = bool(need.stack.reserve_base) + bool(need.stack.reserve_top)
+            for number, part in enumerate(need.parts):
+                if part.found and number != own:
                     yield _line([root, part.name], part.found * part.times)
-    for context in analysis.composer.context_needs(analysis.layouts[0], chains=True):
-        title = context.context.title + (f" on {context.stack}" if context.stack else "")
-        yield from _chain([title], chain_rows(analysis, context, context.chain))
 
 
 def _chain(above: list[str], rows: list[ChainRow]) -> Iterator[str]:
