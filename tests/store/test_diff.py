@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def side(*functions: Function, **more: Any) -> Snapshot:
     about = {"machine": "x86_64", "stackfit": "1", "hop_limit": "unlimited", **more.get("about", {})}
     return Snapshot(
         more.get("path", "x.db"), about, None, ((None, "id"),), more.get("assumptions", frozenset()),
-        functions,
+        functions, more.get("edges", (array("q"), array("q"))),
         more.get("stacks", ()), more.get("contexts", ()),
     )  # fmt: skip
 
@@ -82,6 +83,16 @@ def test_a_piece_split_off_is_of_the_function_that_stayed() -> None:
         ("grew", "x", None),
         ("joined", "x.part.0", "x"),
     ]
+
+
+def test_code_that_moved_out_of_its_caller_or_into_it() -> None:
+    whole = side(function(0, "x", 200), function(1, "y", 16))
+    edges = (array("q", [0, 1, 1]), array("q", [2, 2, 0]))  # x and y call the new one, y calls x too
+    parted = side(function(0, "x", 40), function(1, "y", 24), function(2, "helper", 176), edges=edges)
+    appeared = diff(whole, parted).functions[0]
+    assert (appeared.name, appeared.change, appeared.beside) == ("helper", "appeared", (("x", -160),))
+    vanished = diff(parted, whole).functions[-1]
+    assert (vanished.name, vanished.change, vanished.beside) == ("helper", "vanished", (("x", 160),))
 
 
 def test_a_function_that_moves_into_a_module_and_one_that_is_renamed() -> None:

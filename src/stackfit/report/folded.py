@@ -18,9 +18,9 @@ _MOST = 16 << 20  # characters
 
 
 def folded_text(analysis: Analysis) -> tuple[str, int]:
-    """Of every stack of every layout its need as far as chains were found; of the first layout's contexts their
-    deepest direct chains, the deepest first, until the text has 16 MiB (each line repeats those above it, and
-    viewers read all of them). With it the number of contexts left out."""
+    """Of every stack of every layout its need as far as chains were found; of the first layout's contexts
+    their deepest direct chains, the deepest first, until the text has 16 MiB (each line repeats those above
+    it, and viewers read all of them). With it the number of contexts left out."""
     lines = list(_stack_lines(analysis))
     size, left = sum(map(len, lines)), 0
     needs = analysis.composer.context_needs(analysis.layouts[0], chains=True)

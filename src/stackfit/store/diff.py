@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from stackfit.image.model import InputError
 from stackfit.store.match import Matching, Pair, match, stem
@@ -29,7 +29,9 @@ def diff(old: Snapshot, new: Snapshot) -> Diff:
     if machines[0] != machines[1]:
         raise InputError(new.path, f"is for {machines[1]}, {old.path} for {machines[0]}")
     matching = match(old.functions, new.functions)
-    functions = sorted(_functions(matching), key=lambda one: (-one.growth, one.module or "", one.name))
+    functions = sorted(
+        _functions(matching, old, new), key=lambda one: (-one.growth, one.module or "", one.name)
+    )
     renamed = [
         _changed("renamed", pair) for pair in matching.pairs if pair.old.name != pair.new.name or _moved(pair)
     ]
@@ -65,34 +67,51 @@ def _notes(old: Snapshot, new: Snapshot) -> Iterator[str]:
 # ---------------------------------------------------------------- functions
 
 
-def _functions(matching: Matching) -> Iterator[FunctionChange]:
+def _functions(matching: Matching, old: Snapshot, new: Snapshot) -> Iterator[FunctionChange]:
     for pair in matching.pairs:
-        old, new = pair.old.frame, pair.new.frame
-        if old == new:
+        before, after = pair.old.frame, pair.new.frame
+        if before == after:
             continue
-        if new is None:
+        if after is None:
             yield _changed("unbounded", pair)
-        elif old is None:
+        elif before is None:
             yield _changed("bounded", pair)
         else:
-            yield _changed("grew" if new > old else "shrank", pair)
-    stayed = [{(one.module, stem(one.name)) for one in side} for side in zip(*_sides(matching), strict=True)]
-    kept_old, kept_new = stayed or [set(), set()]
+            yield _changed("grew" if after > before else "shrank", pair)
+    kept_old = {(pair.old.module, stem(pair.old.name)) for pair in matching.pairs}
+    kept_new = {(pair.new.module, stem(pair.new.name)) for pair in matching.pairs}
+    gone_beside = _beside(old, matching.gone, {pair.old.number: pair for pair in matching.pairs}, 1)
+    come_beside = _beside(new, matching.come, {pair.new.number: pair for pair in matching.pairs}, -1)
     for one in matching.come:
         parent = stem(one.name) if (one.module, stem(one.name)) in kept_new and one.part_of else None
         yield FunctionChange(
-            "split" if parent else "appeared", one.name, one.module, None, None, None, one.frame, None, parent
-        )
+            "split" if parent else "appeared", one.name, one.module, None, None, None, one.frame, None,
+            parent, come_beside.get(one.number, ()),
+        )  # fmt: skip
     for one in matching.gone:
         parent = stem(one.name) if (one.module, stem(one.name)) in kept_old and one.part_of else None
         yield FunctionChange(
             "joined" if parent else "vanished", one.name, one.module, one.name, one.module, one.frame, None,
-            None, parent,
+            None, parent, gone_beside.get(one.number, ()),
         )  # fmt: skip
 
 
-def _sides(matching: Matching) -> list[tuple[Function, Function]]:
-    return [(pair.old, pair.new) for pair in matching.pairs]
+def _beside(
+    side: Snapshot, functions: Iterable[Function], pairs: Mapping[int, Pair], sign: int
+) -> dict[int, tuple[tuple[str, int], ...]]:
+    """Of each function that only this side has: its callers whose frames grew (`sign` 1) or shrank (-1)."""
+    wanted = {one.number for one in functions}
+    found = defaultdict[int, dict[int, tuple[str, int]]](dict)
+    for caller, callee in zip(*side.edges, strict=True):
+        if callee not in wanted or caller not in pairs:
+            continue
+        old, new = pairs[caller].old.frame, pairs[caller].new.frame
+        if old is not None and new is not None and (new - old) * sign > 0:
+            found[callee][caller] = (pairs[caller].new.name, new - old)
+    return {
+        callee: tuple(sorted(callers.values(), key=lambda one: (-abs(one[1]), one[0])))
+        for callee, callers in found.items()
+    }
 
 
 def _changed(change: str, pair: Pair) -> FunctionChange:

@@ -3,6 +3,7 @@ itself."""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -72,7 +73,8 @@ class Need:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One database. `assumptions`: (kind, subject, reason) of each; `images`: (module, build-id)."""
+    """One database. `assumptions`: (kind, subject, reason) of each; `images`: (module, build-id). `edges`:
+    callers and callees, numbers of functions, of direct, tail and static calls."""
 
     path: str
     about: Mapping[str, str]
@@ -80,16 +82,21 @@ class Snapshot:
     images: tuple[tuple[str | None, str | None], ...]
     assumptions: frozenset[tuple[str, str, str]]
     functions: tuple[Function, ...]
+    edges: tuple[array[int], array[int]]
     stacks: tuple[Need, ...]
     contexts: tuple[Need, ...]
 
 
 @dataclass(frozen=True)
 class FunctionChange:
-    """A function whose frame is not what it was. `change`: appeared, vanished, split (new, from a function
-    that stayed: `of`), joined (gone, into one that stayed: `of`), grew, shrank, unbounded (no longer
-    bounded), bounded. `how` it was matched: name, suffix (of the compiler), moved (another module), code
-    (same instructions), order (of several with that name)."""
+    """A function whose frame is not what it was.
+
+    `change`: appeared, vanished, split (new, from a function that stayed: `of`), joined (gone, into one that
+    stayed: `of`), grew, shrank, unbounded (no longer bounded), bounded. `how` it was matched: name, suffix
+    (of the compiler), moved (another module), code (same instructions), order (of several with that name).
+    `beside`: of one that is new, the functions that call it and whose own frames shrank; of one that is gone,
+    those that called it and whose frames grew: with their growth. Code may have moved between them.
+    """
 
     change: str
     name: str
@@ -100,6 +107,7 @@ class FunctionChange:
     new: int | None
     how: str | None
     of: str | None = None
+    beside: tuple[tuple[str, int], ...] = ()
 
     @property
     def growth(self) -> int:

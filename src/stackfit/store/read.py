@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import closing
@@ -24,6 +25,7 @@ _TABLES = (
     "assumptions",
     "functions",
     "sites",
+    "candidates",
     "stacks",
     "contexts",
     "layouts",
@@ -96,6 +98,7 @@ def _read(path: str, connection: sqlite3.Connection) -> Snapshot:
             for kind, subject, reason in connection.execute("SELECT kind, subject, reason FROM assumptions")
         ),
         functions=tuple(_functions(connection)),
+        edges=_edges(connection),
         stacks=tuple(_stacks(connection, chains)),
         contexts=tuple(_contexts(connection, chains)),
     )
@@ -116,6 +119,17 @@ def _functions(connection: sqlite3.Connection) -> Iterator[Function]:
             int(number), _text(module), str(name), _text(part_of), _number(frame), str(prints),
             opened.get(int(number), nothing),
         )  # fmt: skip
+
+
+def _edges(connection: sqlite3.Connection) -> tuple[array[int], array[int]]:
+    callers, callees = array("q"), array("q")
+    for caller, callee in connection.execute(
+        "SELECT s.function, c.function FROM sites s JOIN candidates c USING (candidates)"
+        " WHERE s.kind IN ('direct', 'tail', 'static-call') ORDER BY s.site, c.function"
+    ):
+        callers.append(int(caller))
+        callees.append(int(callee))
+    return callers, callees
 
 
 def _chains(connection: sqlite3.Connection) -> dict[int, tuple[Frame, ...]]:

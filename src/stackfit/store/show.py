@@ -225,9 +225,14 @@ def _frame(value: int | None) -> str:
 
 
 def _how(one: FunctionChange) -> str:
-    if one.of is not None:
-        return f"{'split from' if one.change == 'split' else 'joined into'} {one.of}"
     texts = []
+    if one.of is not None:
+        texts.append(f"{'split from' if one.change == 'split' else 'joined into'} {one.of}")
+    if one.beside:
+        more = f" and {number_text(len(one.beside) - 1)} more" if len(one.beside) > 1 else ""
+        verb = "calls" if one.change in ("appeared", "split") else "called"
+        name, grew = one.beside[0]
+        texts.append(f"{name}, which {verb} it: {_signed(grew)}{more}")
     if one.old_name is not None and one.old_name != one.name:
         texts.append(f"was {one.old_name}" + (" (the same code)" if one.how == "code" else ""))
     if one.how == "moved":
@@ -364,4 +369,5 @@ def _function_json(one: FunctionChange) -> Json:
         "growth": one.growth,
         "matched": one.how,
         "of": one.of,
+        "beside": [{"function": name, "growth": grew} for name, grew in one.beside],
     }
