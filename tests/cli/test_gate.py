@@ -136,7 +136,7 @@ def test_mistakes_are_one_line_that_names_the_key(
 
 
 def test_the_example_of_the_documentation_is_valid(tmp_path: Path) -> None:
-    text = (REPOSITORY / "docs" / "ci.md").read_text(encoding="utf-8")
+    text = (REPOSITORY / "docs" / "gate.md").read_text(encoding="utf-8")
     path = tmp_path / "stackfit.toml"
     path.write_text(text.split("```toml\n")[1].split("```")[0], encoding="utf-8")
     config = load_config(path)
