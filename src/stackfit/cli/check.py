@@ -8,14 +8,17 @@ import sys
 from pathlib import Path
 
 from stackfit.cli.options import (
+    add_html_option,
     add_image_options,
     add_suggest_option,
     add_traces_option,
     output,
     run_analysis,
+    write_html,
 )
 from stackfit.image.model import InputError
 from stackfit.report.components import suggestions_toml
+from stackfit.report.html_check import check_page
 from stackfit.report.json import check_json, dumps
 from stackfit.report.terminal import make_console, print_check
 from stackfit.report.through import print_through
@@ -28,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--through", metavar="MODULE|FUNCTION", help="the worst chain through it, and the headroom it leaves"
     )
+    add_html_option(parser)
     add_suggest_option(parser)
     parser.add_argument(
         "--fail-on",
@@ -55,6 +59,8 @@ def run(options: argparse.Namespace) -> int:
     through = analysis.through(options.through) if options.through else None
     if options.json:
         output(options.json, dumps(check_json(analysis, through, options.suggest_cuts)))
+    if options.html:
+        write_html(options.html, check_page(analysis))
     if options.json != "-":
         if options.suggest_cuts:
             sys.stdout.write(suggestions_toml(analysis))
