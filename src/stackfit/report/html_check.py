@@ -10,7 +10,7 @@ from stackfit.analysis import Analysis
 from stackfit.measure.model import Seen
 from stackfit.report.html_model import Block, Cell, Column, Figure, Grid, Page, Prose, Records, Section
 from stackfit.report.json import frames_json
-from stackfit.report.rows import ChainRow, chain_rows, composed_rows
+from stackfit.report.rows import ChainRow, chain_rows, composed_rows, module_of
 from stackfit.report.terminal import direct_text, smallest_size
 from stackfit.report.traces import coverage_json
 from stackfit.text import bytes_text, number_text, range_text, size_text
@@ -28,9 +28,9 @@ TONES = {
     Verdict.NOT_ANALYSED: "faint",
 }
 _VERDICT_COLUMNS = (
-    ("layout", "left"), ("stack", "left"), ("size", "right"), ("measured", "right"), ("composed", "right"),
+    ("layout", "short"), ("stack", "short"), ("size", "right"), ("measured", "right"), ("composed", "right"),
     ("direct", "right"), ("bound", "right"), ("headroom", "right"), ("fits to hops", "right"),
-    ("smallest at direct", "right"), ("verdict", "left"), ("because", "left"),
+    ("smallest at direct", "right"), ("verdict", "short"), ("because", "left"),
 )  # fmt: skip
 
 
@@ -400,12 +400,8 @@ def _evidence(analysis: Analysis) -> Iterable[Block]:
         for need in layout.stacks:
             for text in need.assumed:
                 texts.setdefault(text, []).append(f"{layout.layout.name} {need.stack.name}")
-    every = max((len(stacks) for stacks in texts.values()), default=0)
     if texts:
-        rows = tuple(
-            (text, Cell("all of them" if len(stacks) == every and every > 1 else ", ".join(stacks), "faint"))
-            for text, stacks in texts.items()
-        )
+        rows = tuple((text, _where(stacks, texts)) for text, stacks in texts.items())
         yield Grid(
             f"Assumed below a need: {number_text(len(rows))}",
             (("assumption", "left"), ("stacks", "left")),
@@ -424,7 +420,7 @@ def _evidence(analysis: Analysis) -> Iterable[Block]:
     if entries:
         yield Grid(
             f"Assumption sets in force: {number_text(len(entries))} entries",
-            (("kind", "left"), ("of", "left"), ("reason", "left"), ("source", "left"), ("name", "left")),
+            (("kind", "left"), ("of", "left"), ("reason", "left"), ("source", "left"), ("name", "short")),
             entries,
             folded=True,
         )  # fmt: skip
@@ -451,12 +447,32 @@ def _open(analysis: Analysis) -> Iterable[Block]:
 
 def _unbounded(analysis: Analysis) -> Iterable[Block]:
     names = analysis.code.functions.names
+    stacks: dict[int, list[str]] = {}
     for layout in analysis.verdicts:
         for need in layout.stacks:
-            if need.unlisted:
-                found = ", ".join(names[index] for index in need.unlisted)
-                where = f"{layout.layout.name} {need.stack.name}"
-                yield Prose((f"{where}: recursion without a budget, counted once: {found}.",))
+            for function in need.unlisted:
+                stacks.setdefault(function, []).append(f"{layout.layout.name} {need.stack.name}")
+    if stacks:
+        rows = tuple(
+            (
+                Cell(names[function], "code"),
+                Cell(module_of(analysis, function) or "", "code"),
+                _where(found, stacks),
+            )
+            for function, found in stacks.items()
+        )
+        yield Grid(
+            f"Recursion without a budget, counted once: {number_text(len(rows))} functions",
+            (("function", "short"), ("module", "short"), ("below", "left")),
+            rows,
+            folded=True,
+        )
+
+
+def _where(found: list[str], every: dict[Any, list[str]]) -> Cell:
+    """The stacks of an item; "all" where it is those that any item has."""
+    most = max(map(len, every.values()))
+    return Cell("all stacks" if len(found) == most > 1 else ", ".join(found), "faint")
 
 
 # ---------------------------------------------------------------- recordings

@@ -69,7 +69,7 @@ def _claims(comparison: Comparison, claims: Sequence[Claim]) -> Grid:
     )
     columns = (
         ("claim", "left"),
-        ("answer", "left"),
+        ("answer", "short"),
         ("number", "left"),
         ("evidence", "left"),
         ("by this rule", "left"),

@@ -50,8 +50,9 @@ class Prose:
 
 @dataclass(frozen=True)
 class Grid:
-    """A small table. `columns`: (name, "left" or "right"); the first cell of a row is its heading. `groups`:
-    indexes of rows that head the rows below them. `folded`: only its title shows until it is opened."""
+    """A small table. `columns`: (name, "left", "right" or "short": left and on one line); the first cell of a
+    row is its heading. `groups`: indexes of rows that head the rows below them. `folded`: only its title
+    shows until it is opened."""
 
     title: str
     columns: tuple[tuple[str, str], ...]

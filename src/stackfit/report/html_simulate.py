@@ -56,7 +56,7 @@ def _many(run: Run) -> str:
 
 def _outcomes(by_layout: dict[str, list[Run]]) -> Grid:
     columns = (
-        ("layout", "left"), ("children", "right"), ("stopped by", "left"), ("free then", "right"),
+        ("layout", "short"), ("children", "right"), ("stopped by", "short"), ("free then", "right"),
         ("stacks", "right"), ("stalls", "right"), ("scanned by requests", "right"),
         ("by kswapd", "right"), ("migrated", "right"), ("fork p50", "right"), ("p99", "right"),
     )  # fmt: skip
@@ -171,8 +171,8 @@ def _storm(by_layout: dict[str, list[Run]]) -> Iterable[Block]:
         chances.append((layout, chance_text(chance)))
     yield Grid(
         f"Stacks under interrupts, seed {next(iter(by_layout.values()))[0].seed}",
-        (("layout", "left"), ("stack", "left"), ("usable", "right"), ("deepest", "right"),
+        (("layout", "short"), ("stack", "short"), ("usable", "right"), ("deepest", "right"),
          ("overflows", "right"), ("chain", "left")),
         tuple(rows),
     )  # fmt: skip
-    yield Grid("Chance of an overflow per hour", (("layout", "left"), ("chance", "left")), tuple(chances))
+    yield Grid("Chance of an overflow per hour", (("layout", "short"), ("chance", "left")), tuple(chances))

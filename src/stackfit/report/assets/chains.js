@@ -85,11 +85,12 @@ class Chains {
     }
     const many = make("select", { id: "icicle-many" }, ...[1, 4, 8, 16, 32].map((n) => make("option", { value: n }, n)));
     many.value = matchMedia("(max-width: 700px)").matches ? 4 : 8;
+    const scale = make("select", { id: "icicle-scale" }, make("option", { value: "overview" }, "overview"), make("option", { value: "names" }, "room for names"));
     controls.append(make("label", { for: which.id }, "Stack"), which, make("label", { for: rung.id }, "chains"), rung,
-      make("label", { for: many.id }, "columns"), many);
-    const build = (width) => this.icicle(stacks[which.value], rung.value, Number(many.value), width);
+      make("label", { for: many.id }, "columns"), many, make("label", { for: scale.id }, "scale"), scale);
+    const build = (width) => this.icicle(stacks[which.value], rung.value, Number(many.value), scale.value === "names", width);
     const paint = draw(plot, build, (node) => node && node.row >= 0 && this.open("frame", node.row));
-    for (const select of [which, rung, many]) select.addEventListener("change", paint);
+    for (const select of [which, rung, many, scale]) select.addEventListener("change", paint);
   }
 
   // The deepest contexts of a stack; of contexts with the same chain only the first.
@@ -146,13 +147,21 @@ class Chains {
     return this.module(block.row) ? ["Module", "module"] : ["Kernel", "kernel"];
   }
 
-  icicle(stack, rung, many, width) {
+  // Pixels: a screenful, or as many as give most frames a line of text.
+  height(blocks, depth, roomy) {
+    if (!roomy) return Math.min(860, Math.max(420, 90 + 20 * blocks.length));
+    const sizes = blocks.map((block) => block.bytes).filter((bytes) => bytes > 0).sort((a, b) => a - b);
+    const small = sizes[Math.floor(sizes.length / 4)] || 64;
+    return Math.min(6000, Math.max(420, 90 + (depth * (NARROWEST_LABEL + 2)) / small));
+  }
+
+  icicle(stack, rung, many, roomy, width) {
     const { blocks, leaves } = this.blocks(this.columns(stack, rung, many));
     const limits = this.limits(stack.name);
     const deepest = Math.max(...blocks.map((block) => block.top + block.bytes), 1);
     const shown = limits.filter(([, usable]) => usable <= 4 * deepest);
     const depth = Math.max(deepest, ...shown.map(([, usable]) => usable)) * 1.03;
-    const height = Math.min(1100, Math.max(420, 90 + blocks.length * 6, 90 + Math.max(...leaves.map((leaf) => this.rows(leaf.number).length)) * 17));
+    const height = this.height(blocks, depth, roomy);
     const perByte = (height - 90) / depth;
     const perColumn = Math.max(width - 92, 100) / leaves.length;
     const groups = new Map();
@@ -177,7 +186,7 @@ class Chains {
       type: "bar", name,
       x: group.blocks.map((block) => (block.from + block.to) / 2), width: group.blocks.map((block) => block.to - block.from),
       base: group.blocks.map((block) => block.top), y: group.blocks.map((block) => block.bytes), customdata: group.blocks.map((block) => ({ row: block.row })),
-      marker: { color: colour(`chain-${group.tone}`), line: { color: colour("page"), width: 1 } },
+      marker: { color: colour(`chain-${group.tone}`), line: { color: colour("chain-line"), width: 0.5 } },
       text: group.blocks.map(label), textposition: "inside", insidetextanchor: "middle", textangle: 0, constraintext: "none",
       insidetextfont: { family: colour("mono"), size: 10.5, color: colour(`on-${group.tone}`) },
       hovertext: group.blocks.map(hover), hovertemplate: "%{hovertext}<extra></extra>",
@@ -190,10 +199,10 @@ class Chains {
       frame: {
         barmode: "overlay", ...lines, margin: { l: 76, r: 16, t: 34, b: 30 },
         xaxis: {
-          range: [0, leaves.length], tickvals: leaves.map((_, at) => at + 0.5), showgrid: false, zeroline: false, side: "bottom", tickangle: 0,
+          range: [0, leaves.length], fixedrange: true, tickvals: leaves.map((_, at) => at + 0.5), showgrid: false, zeroline: false, side: "bottom", tickangle: 0,
           ticktext: leaves.map((leaf) => plain(shorten(leaf.title + (leaf.more ? ` +${leaf.more}` : ""), letters))), automargin: false,
         },
-        yaxis: { range: [depth, 0], title: { text: "bytes from the stack's top" }, tickformat: ",d", zeroline: false },
+        yaxis: { range: [depth, 0], fixedrange: true, title: { text: "bytes from the stack's top" }, tickformat: ",d", zeroline: false },
       },
     };
   }
@@ -226,20 +235,23 @@ class Chains {
 
   drawLadder(plot, row) {
     const hops = this.data.contexts.hops[row];
-    const bars = [["measured", this.value("measured", row), "measured"], ["composed", this.value("composed", row), "composed"],
-      ["chain found", this.value("found", row), "found"], ...hops.map((value, at) => [at ? `${at} hop${at > 1 ? "s" : ""}` : "direct", value, at ? "bound" : "direct"]),
-      ["bound", this.value("bound", row), "bound"]];
-    const limits = this.limits(this.value("stack", row));
-    const greatest = Math.max(...bars.map(([, value]) => value || 0), 1);
+    const rungs = [["measured", this.value("measured", row), "measured"], ["composed", this.value("composed", row), "composed"],
+      ["chain found", this.value("found", row), "found"], ["direct", this.value("direct", row), "direct"],
+      ...hops.slice(1).map((value, at) => [`${at + 1} hop${at ? "s" : ""}`, value, "bound"]), ["bound", this.value("bound", row), "bound"]];
+    const names = rungs.map(([name]) => name);
+    const lines = logLines(this.limits(this.value("stack", row)));
+    const nothing = rungs.filter(([, value]) => value === null).map(([name]) => ({
+      xref: "x", x: name, yref: "paper", y: 0, yanchor: "bottom", showarrow: false, text: "none", font: { size: 10, color: colour("faint") },
+    }));
     draw(plot, () => ({
-      height: 260,
+      height: 270,
       traces: [{
-        type: "bar", x: bars.map(([name]) => name), y: bars.map(([, value]) => value), marker: { color: bars.map(([, , tone]) => colour(tone)) },
-        text: bars.map(([, value]) => (value === null ? "none" : "")), hovertext: bars.map(([name, value]) => `${name}: ${value === null ? "none" : bytesText(value)}`), hovertemplate: "%{hovertext}<extra></extra>",
+        type: "scatter", mode: "markers", x: names, y: rungs.map(([, value]) => value), marker: { size: 9, color: rungs.map(([, , tone]) => colour(tone)) },
+        hovertext: rungs.map(([name, value]) => `${name}: ${bytesText(value)}`), hovertemplate: "%{hovertext}<extra></extra>",
       }],
       frame: {
-        showlegend: false, xaxis: { type: "category", tickangle: -45 }, yaxis: { rangemode: "tozero", tickformat: ",d" }, margin: { l: 56, r: 12, t: 12, b: 60 },
-        ...limitLines(limits.filter(([, usable]) => usable <= 4 * greatest), "y"),
+        showlegend: false, xaxis: { type: "category", categoryorder: "array", categoryarray: names, range: [-0.6, names.length - 0.4], tickangle: -45, fixedrange: true },
+        yaxis: { ...logAxis(), fixedrange: true }, margin: { l: 56, r: 12, t: 12, b: 60 }, shapes: lines.shapes, annotations: [...lines.annotations, ...nothing],
       },
     }));
   }
