@@ -131,21 +131,22 @@ def _blocks(page: Page) -> Iterable[Block]:
 
 def _section(section: Section) -> str:
     key = _text(section.key)
-    inside = "\n".join(map(_block, section.blocks))
+    inside = "\n".join(_block(block, section.title) for block in section.blocks)
     return (
         f'<section id="{key}" aria-labelledby="{key}-heading">\n'
         f'<h2 id="{key}-heading">{_text(section.title)}</h2>\n{inside}\n</section>'
     )
 
 
-def _block(block: Block) -> str:
+def _block(block: Block, section: str) -> str:
     match block:
         case Prose():
             return _prose(block)
         case Grid():
             return _grid(block)
         case Records():
-            return f'<div class="records" data-key="{_text(block.key)}"></div>'
+            heading = f"<h3>{_text(block.title)}</h3>" if block.title != section else ""
+            return f'{heading}<div class="records" data-key="{_text(block.key)}"></div>'
         case Figure():
             return _figure(block)
 

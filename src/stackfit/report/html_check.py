@@ -34,6 +34,9 @@ _VERDICT_COLUMNS = (
 )  # fmt: skip
 
 
+_FOLDED_ABOVE = 40  # rows of a list of assumptions
+
+
 @dataclass(frozen=True)
 class Analysed:
     """Sections of an analysis, and the data that their figures share."""
@@ -406,6 +409,7 @@ def _evidence(analysis: Analysis) -> Iterable[Block]:
             f"Assumed below a need: {number_text(len(rows))}",
             (("assumption", "left"), ("stacks", "left")),
             rows,
+            folded=len(rows) > _FOLDED_ABOVE,
         )
     entries = tuple(
         (

@@ -239,7 +239,10 @@ class Chains {
       ["chain found", this.value("found", row), "found"], ["direct", this.value("direct", row), "direct"],
       ...hops.slice(1).map((value, at) => [`${at + 1} hop${at ? "s" : ""}`, value, "bound"]), ["bound", this.value("bound", row), "bound"]];
     const names = rungs.map(([name]) => name);
-    const lines = logLines(this.limits(this.value("stack", row)));
+    const limits = this.limits(this.value("stack", row));
+    const lines = logLines(limits);
+    const known = [...rungs.map(([, value]) => value), ...limits.map(([, usable]) => usable)].filter((value) => value > 0);
+    const range = [Math.log10(Math.min(...known)) - 0.5, Math.log10(Math.max(...known)) + 0.2];
     const nothing = rungs.filter(([, value]) => value === null).map(([name]) => ({
       xref: "x", x: name, yref: "paper", y: 0, yanchor: "bottom", showarrow: false, text: "none", font: { size: 10, color: colour("faint") },
     }));
@@ -251,7 +254,7 @@ class Chains {
       }],
       frame: {
         showlegend: false, xaxis: { type: "category", categoryorder: "array", categoryarray: names, range: [-0.6, names.length - 0.4], tickangle: -45, fixedrange: true },
-        yaxis: { ...logAxis(), fixedrange: true }, margin: { l: 56, r: 12, t: 12, b: 60 }, shapes: lines.shapes, annotations: [...lines.annotations, ...nothing],
+        yaxis: { ...logAxis(), range, fixedrange: true }, margin: { l: 56, r: 12, t: 12, b: 60 }, shapes: lines.shapes, annotations: [...lines.annotations, ...nothing],
       },
     }));
   }

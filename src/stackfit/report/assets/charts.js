@@ -1,6 +1,6 @@
 // Charts by Plotly, in the page's colours; names are escaped, since Plotly reads markup in texts.
 
-const CONFIG = { displaylogo: false, responsive: true, displayModeBar: false };
+const CONFIG = { displaylogo: false, responsive: false, displayModeBar: false };
 const RUNGS = { measured: "Measured", composed: "Composed", found: "Direct, chain found", direct: "Direct, upper bound", bound: "Bound" };
 const MARKS = { measured: "circle", composed: "diamond", found: "line-ns", direct: "line-ns", bound: "triangle-right" };
 
@@ -29,18 +29,18 @@ function draw(plot, build, onclick) {
   const paint = () => {
     const { traces, frame, height } = build(plot.clientWidth);
     plot.style.height = `${height}px`;
-    Plotly.react(plot, traces, layout({ ...frame, height }), CONFIG);
+    Plotly.react(plot, traces, layout({ ...frame, height, width: plot.clientWidth }), CONFIG);
   };
   paint();
   redraws.push(paint);
   if (onclick) plot.on("plotly_click", (event) => onclick(event.points[0].customdata));
   let width = plot.clientWidth;
-  addEventListener("resize", () => {
-    if (plot.isConnected && plot.clientWidth !== width) {
+  new ResizeObserver(() => {
+    if (plot.isConnected && plot.clientWidth && plot.clientWidth !== width) {
       width = plot.clientWidth;
       paint();
     }
-  });
+  }).observe(plot);
   return paint;
 }
 

@@ -26,6 +26,7 @@ async function start() {
     drawings[kind](figure, spec);
   }
   if (chains) details = new Details(chains);
+  performance.mark("ready");
   ROOT.dataset.ready = "yes";
 }
 

@@ -30,11 +30,11 @@ class DataTable {
     const id = `table-${this.key}`;
     this.search = make("input", {
       type: "search", id: `${id}-search`, autocomplete: "off", spellcheck: "false", "aria-describedby": `${id}-help`,
-      placeholder: "name, module, frame>512 …", oninput: () => this.update(),
+      placeholder: this.example(), oninput: () => this.update(),
     });
     this.count = make("output", { for: `${id}-search`, "aria-live": "polite" });
     const help = make("span", { id: `${id}-help`, class: "visually-hidden" },
-      "Words that a row must have, and comparisons of columns such as frame>512. Arrow keys move between rows, Enter opens one.");
+      "Words that a row must have, and comparisons of columns such as frame>1000. Arrow keys move between rows, Enter opens one.");
     const bar = make("div", { class: "toolbar" },
       make("label", { for: `${id}-search` }, "Search"), this.search, help, ...this.filters(id), this.count);
     this.head = make("tr", { "aria-rowindex": 1 });
@@ -46,9 +46,14 @@ class DataTable {
     this.note = make("p", { class: "note print-only" });
     place.append(bar, this.view, this.note);
     this.shown.forEach((column) => this.head.append(this.heading(column)));
-    addEventListener("resize", () => this.render());
+    new ResizeObserver(() => this.render()).observe(this.view);
     addEventListener("beforeprint", () => this.print(true));
     addEventListener("afterprint", () => this.print(false));
+  }
+
+  example() {
+    const number = this.shown.find((one) => one.kind === "bytes");
+    return number ? `words, ${number.key}>1000` : "words";
   }
 
   heading(column) {
