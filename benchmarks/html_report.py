@@ -3,9 +3,10 @@
 
     benchmarks/html_report.py [--report FILE] [--traces FILE…]
 
-Writes the report (unless --report names one that is there), loads it in Debian's Chromium, and measures in the
-page: from the start of the navigation until everything is drawn; then each search and each sort of the table of
-frames, from the event to the next frame on screen. Of ROUNDS the median. Nothing else should be running.
+Writes the report (unless --report names one that is there), loads it in Debian's Chromium, and measures in
+the page: from the start of the navigation until everything is drawn; then each search and each sort of the
+table of frames, from the event to the next frame on screen. Of ROUNDS the median. Nothing else should be
+running.
 
 Needs `stackfit` of this repository with the extra dev, and the packages chromium and chromium-driver.
 """
