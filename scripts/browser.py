@@ -59,6 +59,7 @@ def scheme(session: Any, name: str) -> None:
 
 def open_report(session: Any, path: Path, anchor: str = "") -> None:
     """Load a report, wait until it has drawn itself. RuntimeError: it says that it cannot, or never does."""
+    session.get("about:blank")  # so that another anchor of the same file is a new load
     session.get(path.resolve().as_uri() + anchor)
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:

@@ -24,6 +24,7 @@ def blocks(path: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.slow
 def test_examples_of_the_python_page(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("plotly", reason="the extra html is not installed")
     monkeypatch.chdir(REPOSITORY)

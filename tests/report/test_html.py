@@ -18,7 +18,7 @@ from stackfit.analysis import analyse
 from stackfit.cli.main import main
 from stackfit.report.html import render
 from stackfit.report.html_check import check_page
-from stackfit.report.html_model import Cell, Column, Grid, Page, Prose, Records, Section
+from stackfit.report.html_model import Cell, Column, Grid, Page, Prose, Records, Section, Series, bars
 from stackfit.report.json import check_json, frames_json
 
 pytest.importorskip("plotly", reason="the extra html is not installed")
@@ -63,7 +63,9 @@ class Reader(HTMLParser):
 
 def hostile_page() -> Page:
     column = Column("name", HOSTILE, "code", [HOSTILE], hint=HOSTILE)
+    chart = bars("chart", HOSTILE, [HOSTILE], [Series(HOSTILE, [1])], HOSTILE, HOSTILE, HOSTILE)
     blocks = (
+        chart,
         Prose((HOSTILE,)),
         Grid(HOSTILE, ((HOSTILE, "left"),), ((Cell(HOSTILE, hint=HOSTILE),),)),
         Records("names", HOSTILE, (column,), "name", noun=HOSTILE),
@@ -145,6 +147,7 @@ def test_the_report_says_what_the_json_says_and_is_the_same_each_time() -> None:
             assert stack["verdict"] == "not-analysed" or stack["verdict"] in Reader(text).text
 
 
+@pytest.mark.slow
 def test_check_compare_and_simulate_write_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image = str(SAMPLE / "vmlinux")
     layouts = [word for name in LAYOUTS for word in ("--layout", name)]
@@ -165,6 +168,7 @@ def test_check_compare_and_simulate_write_reports(tmp_path: Path, capsys: pytest
         assert sections <= found, words
 
 
+@pytest.mark.slow
 def test_simulations_show_free_blocks_over_time(tmp_path: Path) -> None:
     target = tmp_path / "simulate.html"
     assert main(["simulate", "anon-holes", "--html", str(target)]) == 0

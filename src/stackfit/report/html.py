@@ -43,9 +43,9 @@ def plotly_source() -> str:
 
 def render(page: Page) -> str:
     """The file's text; the same page gives the same text."""
-    plotly = plotly_source()
     script = _script()
-    hashes = " ".join(f"'sha256-{_digest(text)}'" for text in (script, plotly))
+    plotly = plotly_source() if any(isinstance(block, Figure) for block in _blocks(page)) else ""
+    hashes = " ".join(f"'sha256-{_digest(text)}'" for text in (script, plotly) if text)
     policy = f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:"
     data = {
         "tables": {block.key: _records(block) for block in _blocks(page) if isinstance(block, Records)},
@@ -87,7 +87,7 @@ def render(page: Page) -> str:
 </main>
 <aside id="details" aria-label="Details" tabindex="-1" hidden></aside>
 <footer>stackfit {_text(__version__)}</footer>
-<script type="text/plain" id="plotly">{_packed(plotly.encode())}</script>
+<script type="text/plain" id="plotly">{_packed(plotly.encode()) if plotly else ""}</script>
 <script type="text/plain" id="data">{_packed(_compact(data))}</script>
 <script>{script}</script>
 </body>

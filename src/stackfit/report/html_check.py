@@ -85,11 +85,12 @@ def kernel_facts(analysis: Analysis) -> tuple[tuple[str, str], ...]:
 
 def analysed(analysis: Analysis) -> Analysed:
     """Everything that the report of an analysis shows, for `check` and `compare`."""
+    verdicts = tuple(_verdicts(analysis))  # before chains of every context are looked for, which moves bounds
     tables = _Tables(analysis)
     contexts = tables.contexts()
     frames = tables.frames()
     sections = [
-        Section("verdicts", "Does it fit?", tuple(_verdicts(analysis))),
+        Section("verdicts", "Does it fit?", verdicts),
         Section("chains", "Worst chains", (_icicle(), *_parts(analysis))),
         Section("contexts", "Contexts", (_ranks(), contexts)),
         Section("frames", "Frames", (frames,)),

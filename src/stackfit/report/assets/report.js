@@ -10,9 +10,11 @@ async function start() {
     const key = place.dataset.key;
     tables[key] = new DataTable(place, key, data.tables[key], open);
   }
-  const script = document.createElement("script");
-  script.textContent = await unpack("plotly");
-  document.head.append(script);
+  if (Object.keys(data.figures).length) {
+    const script = document.createElement("script");
+    script.textContent = await unpack("plotly");
+    document.head.append(script);
+  }
   const chains = tables.contexts && tables.frames ? new Chains(data, tables, open) : null;
   const drawings = {
     bars: (figure, spec) => drawBars(figure.querySelector(".plot"), spec),
