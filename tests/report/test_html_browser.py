@@ -237,6 +237,8 @@ def test_paper_gets_the_head_of_long_tables_and_what_is_folded(page: Any) -> Non
     assert session.find_elements(by.CSS_SELECTOR, "details:not([open])")
     session.execute_script("dispatchEvent(new Event('beforeprint'))")
     assert not session.find_elements(by.CSS_SELECTOR, "details:not([open])")
+    widths = "return [...document.querySelectorAll('.plot .main-svg')].map((chart) => chart.clientWidth)"
+    assert 0 < max(session.execute_script(widths)) <= 700, "charts fit a sheet"
     session.execute_script("dispatchEvent(new Event('afterprint'))")
 
 

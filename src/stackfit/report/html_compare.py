@@ -49,9 +49,9 @@ def _decision(comparison: Comparison) -> Grid:
     for title, found in decision_rows(comparison):
         groups.append(len(rows))
         rows.append((title,))
-        rows += [
-            (question.strip(), *answers, Cell(evidence, "faint")) for question, answers, evidence in found
-        ]
+        for question, answers, evidence in found:
+            heading = Cell(question.strip(), "sub" if question.startswith(" ") else "")
+            rows.append((heading, *answers, Cell(evidence, "faint")))
     return Grid("", columns, tuple(rows), frozenset(groups))
 
 
@@ -71,7 +71,7 @@ def _claims(comparison: Comparison, claims: Sequence[Claim]) -> Grid:
         ("claim", "left"),
         ("answer", "short"),
         ("number", "left"),
-        ("evidence", "left"),
+        ("evidence", "short"),
         ("by this rule", "left"),
     )
     return Grid(f"For {before} (before) and {after} (after)", columns, rows)

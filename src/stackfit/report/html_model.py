@@ -33,7 +33,7 @@ Number = int | float | None
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell that is more than text: `tone` colours it (good, bad, doubt, faint, code), `hint` explains."""
+    """A cell that is more than text. `tone`: good, bad, doubt, faint, code, sub (set in); `hint` explains."""
 
     text: str
     tone: str = ""

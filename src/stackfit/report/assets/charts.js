@@ -27,16 +27,17 @@ function layout(more) {
 // Draws again whenever colours change or the element gets another width.
 function draw(plot, build, onclick) {
   const paint = () => {
-    const { traces, frame, height } = build(plot.clientWidth);
+    const width = printing ? Math.min(PAPER, plot.clientWidth) : plot.clientWidth;
+    const { traces, frame, height } = build(width);
     plot.style.height = `${height}px`;
-    Plotly.react(plot, traces, layout({ ...frame, height, width: plot.clientWidth }), CONFIG);
+    Plotly.react(plot, traces, layout({ ...frame, height, width }), CONFIG);
   };
   paint();
   redraws.push(paint);
   if (onclick) plot.on("plotly_click", (event) => onclick(event.points[0].customdata));
   let width = plot.clientWidth;
   new ResizeObserver(() => {
-    if (plot.isConnected && plot.clientWidth && plot.clientWidth !== width) {
+    if (plot.isConnected && plot.clientWidth && plot.clientWidth !== width && !printing) {
       width = plot.clientWidth;
       paint();
     }

@@ -1,7 +1,9 @@
 // Light, dark, or as the system says; charts follow. Paper is light, and shows what is folded.
 
 const THEMES = ["auto", "light", "dark"];
+const PAPER = 690;  // pixels across a sheet of A4 or letter
 const redraws = [];  // called when colours change
+let printing = false;
 
 function remembered() {
   try {
@@ -35,12 +37,14 @@ function startTheme() {
   let before = "auto", folded = [];
   addEventListener("beforeprint", () => {
     before = ROOT.dataset.theme;
+    printing = true;
     applyTheme("light");
     folded = [...document.querySelectorAll("details:not([open])")];
     folded.forEach((one) => (one.open = true));
   });
   addEventListener("afterprint", () => {
     folded.forEach((one) => (one.open = false));
+    printing = false;
     applyTheme(before);
   });
 }
