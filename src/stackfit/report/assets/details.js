@@ -62,7 +62,7 @@ class Details {
     this.panel.append(make("h2", {}, chains.title(row)), this.facts(facts), make("h3", {}, "Ladder"), plot);
     if (data.open[row].length) {
       this.panel.append(make("h3", {}, "Open below it"), make("ul", {}, ...data.open[row].map(([reason, count]) =>
-        make("li", {}, `${grouped(count)}  ${chains.data.reasons[reason]}`))));
+        make("li", {}, `${grouped(count)} × ${chains.data.reasons[reason]}`))));
     }
     this.chain("Deepest direct chain", data.chain[row]);
     this.chain("Composed: every call was seen", data.composed[row]);
