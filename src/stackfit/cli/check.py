@@ -9,15 +9,18 @@ from pathlib import Path
 
 from stackfit.cli.gate import add_gate_options, judge, open_gate, write_outputs
 from stackfit.cli.options import (
+    add_html_option,
     add_image_options,
     add_suggest_option,
     add_traces_option,
     output,
     run_analysis,
+    write_html,
 )
 from stackfit.image.model import InputError
 from stackfit.report.components import suggestions_toml
 from stackfit.report.gate import print_gate
+from stackfit.report.html_check import check_page
 from stackfit.report.json import check_json, dumps
 from stackfit.report.terminal import make_console, print_check
 from stackfit.report.through import print_through
@@ -30,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--through", metavar="MODULE|FUNCTION", help="the worst chain through it, and the headroom it leaves"
     )
+    add_html_option(parser)
     add_suggest_option(parser)
     add_gate_options(parser)
 
@@ -45,6 +49,8 @@ def run(options: argparse.Namespace) -> int:
     judged = judge(options, analysis, gate)
     if options.json:
         output(options.json, dumps(check_json(analysis, through, options.suggest_cuts, judged.document)))
+    if options.html:
+        write_html(options.html, check_page(analysis))
     if write_outputs(options, analysis, judged):
         return judged.status
     if options.suggest_cuts:

@@ -11,10 +11,11 @@ import importlib
 import io
 import os
 import sys
+from collections.abc import Iterable
 
 from stackfit import __version__
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 _COMMANDS = {
     "check": "does it fit? verdicts for each stack of each layout",
@@ -29,22 +30,29 @@ _COMMANDS = {
 }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run one command. Status 0 done, 1 what --fail-on names, 2 usage or input error."""
-    words = sys.argv[1:] if arguments is None else arguments
+def build_parser(commands: Iterable[str] = tuple(_COMMANDS)) -> argparse.ArgumentParser:
+    """The parser, with the options of these commands (others have their help line alone)."""
     parser = argparse.ArgumentParser(
         prog="stackfit",
         description="Decides how big a stack has to be, with evidence, from the stock binary.",
     )
     parser.add_argument("--version", action="version", version=f"stackfit {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    chosen = next((word for word in words if word in _COMMANDS), None)
+    known = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    wanted = set(commands)
     for name, text in _COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text)
-        if name == chosen:
+        command = known.add_parser(name, help=text, description=text)
+        if name in wanted:
             module = importlib.import_module(f"stackfit.cli.{name}")
             module.add_arguments(command)
             command.set_defaults(run=module.run)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command. Status 0 done, 1 what --fail-on names, 2 usage or input error."""
+    words = sys.argv[1:] if arguments is None else arguments
+    chosen = next((word for word in words if word in _COMMANDS), None)
+    parser = build_parser(() if chosen is None else (chosen,))
     options = parser.parse_args(words)
     gc.set_threshold(200_000, 20, 20)  # hundreds of thousands of names and symbols, next to no cycles
     for stream in (sys.stdout, sys.stderr):

@@ -21,9 +21,12 @@ from stackfit.calls.resolve import Indirect
 from stackfit.image.model import InputError
 from stackfit.machine.scenario import Scenario, load_scenario
 from stackfit.pages.era import ERAS, load_era
+from stackfit.report.html import plotly_source, render
+from stackfit.report.html_model import Page
 
 __all__ = [
     "add_analysis_options",
+    "add_html_option",
     "add_image_options",
     "add_scenario_options",
     "add_suggest_option",
@@ -34,6 +37,7 @@ __all__ = [
     "progress",
     "run_analysis",
     "scenarios",
+    "write_html",
 ]
 
 _MOST_SEEDS = 10_000
@@ -80,6 +84,29 @@ def add_analysis_options(parser: argparse.ArgumentParser) -> None:
         choices=[one.value for one in Hypervisor],
         help="what paravirt operations reach: native functions (none, the default), or those of guests too",
     )
+
+
+def add_html_option(parser: argparse.ArgumentParser) -> None:
+    """A report to look at in a browser; its page is written by `write_html`."""
+    parser.add_argument(
+        "--html", type=_html_target, metavar="FILE", help="write a report there, one file, for a browser"
+    )
+
+
+def _html_target(path: str) -> str:
+    """A file; and Plotly is there, so that a long analysis does not end in an error."""
+    if path == "-":
+        raise argparse.ArgumentTypeError("a file, not standard output, which has the table")
+    try:
+        plotly_source()
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return path
+
+
+def write_html(path: str, page: Page) -> None:
+    """The report, whole or not at all."""
+    output(path, render(page))
 
 
 def add_suggest_option(parser: argparse.ArgumentParser) -> None:
