@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,7 @@ __all__ = [
     "add_traces_option",
     "output",
     "output_bytes",
+    "output_file",
     "progress",
     "run_analysis",
     "scenarios",
@@ -187,16 +188,31 @@ def output_bytes(path: str, data: bytes) -> None:
             with target.open("wb") as device:
                 device.write(data)
         else:
-            _replace(target, data)
+            _put(target, lambda temporary: _fill(temporary, data))
     except (OSError, ValueError) as error:
         raise InputError(path, getattr(error, "strerror", None) or str(error)) from None
 
 
-def _replace(target: Path, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
+def output_file(path: str, write: Callable[[Path], None]) -> None:
+    """A whole file or nothing, by what writes into the empty file that it is given."""
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise InputError(path, "not a regular file")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        _put(target, write)
+    except (OSError, ValueError) as error:
+        raise InputError(path, getattr(error, "strerror", None) or str(error)) from None
+
+
+def _fill(file: Path, data: bytes) -> None:
+    file.write_bytes(data)
+
+
+def _put(target: Path, write: Callable[[Path], None]) -> None:
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
+    os.close(handle)
+    try:
+        write(Path(temporary))
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)

@@ -98,7 +98,7 @@ class SourceLines:
         at = bisect_right(starts, address) - 1
         if dwarf is None or at < 0 or address >= ranges[at][1]:
             return None
-        return self._guarded(lambda: dwarf.get_CU_at(ranges[at][2]))
+        return self.guarded(lambda: dwarf.get_CU_at(ranges[at][2]))
 
     def at(self, address: int) -> SourceLine | None:
         """Where in the source the instruction at that address comes from, or None. Of inlined code that is
@@ -108,7 +108,7 @@ class SourceLines:
             return None
         table = self._tables.get(unit.cu_offset)
         if table is None:
-            table = self._tables[unit.cu_offset] = self._guarded(lambda: self._table(unit))
+            table = self._tables[unit.cu_offset] = self.guarded(lambda: self._table(unit))
         row = int(np.searchsorted(table.addresses, np.uint64(address), "right")) - 1
         if row < 0 or not table.line[row]:
             return None
@@ -125,7 +125,7 @@ class SourceLines:
         stream = io.BufferedReader(_Stream(data))
         return DebugSectionDescriptor(stream, name, section.offset, data.size, section.address)
 
-    def _guarded(self, read: Callable[[], _Answer]) -> _Answer:
+    def guarded(self, read: Callable[[], _Answer]) -> _Answer:
         """What `read` answers. A damaged byte makes pyelftools raise anything: InputError."""
         try:
             return read()
@@ -141,7 +141,7 @@ class SourceLines:
         dwarf = self.dwarf
         if dwarf is None:
             return [], []
-        found = sorted(self._guarded(lambda: list(_code(dwarf))))
+        found = sorted(self.guarded(lambda: list(_code(dwarf))))
         return [start for start, _, _ in found], found
 
     def _table(self, unit: CompileUnit) -> _Table:
