@@ -20,6 +20,7 @@ everything above it is a lower limit.
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from dataclasses import dataclass
 
@@ -160,6 +161,21 @@ class Solver:
             self._price = priced
             self._values = self._solve()
             self._find_prices(hubs, _ROUNDS)
+
+    def resized(self, weight: NDArray[np.int32], frame: NDArray[np.int32]) -> Solver:
+        """The same program with other bytes: `weight` is added to that of each edge, `frame` to that of each
+        function that is not cut. What is tracked and priced stays: it gives valid bounds for any bytes."""
+        other = copy.copy(self)
+        other.weight = self.weight + weight
+        other.frame = np.where(self.limits.cut >= 0, self.frame, self.frame + frame).astype(np.int32)
+        other._known = {}
+        other._price = np.zeros(self.count, np.int32)
+        other._values = other._solve()
+        other._free = other._fresh()
+        if self._price.any():
+            other._price = self._price
+            other._values = other._solve()
+        return other
 
     # ------------------------------------------------------------ components and budgets
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,7 @@ from stackfit.frames.model import OPEN_FRAME, Frames, StackKind
 from stackfit.image.locals import FunctionLocals, Local, Operation, Place, Range
 from stackfit.image.model import Machine
 from stackfit.isa.code import Code
-from stackfit.isa.constants import BP, BX, DI, SI, SP
+from stackfit.isa.constants import AX, BP, BX, DI, SI, SP
 from stackfit.isa.effects import FLAG_MEMORY, FLAG_SEGMENT, NO_REGISTER
 from stackfit.isa.effects import Operation as Op
 
@@ -42,12 +42,13 @@ class PartKind(enum.IntEnum):
     SPILL = 4  # one that is kept here at times, else in a register
     SLOT = 5  # read and written, nameless: a spilled value; without debug information, a variable
     OBJECT = 6  # its address is taken, nameless: at most this large
-    PROTECTOR = 7  # gcc's canary (-fstack-protector)
-    OUTGOING = 8  # arguments of calls
-    TEMPORARY = 9  # pushed and popped between calls (inline assembly)
-    ALLOCATION = 10  # alloca, variable-length array: as far as it is bounded
-    ALIGNMENT = 11  # lost to realignment at its worst
-    PADDING = 12  # nothing reads or writes it
+    RESULT = 7  # room for what a call returns in memory, nameless
+    PROTECTOR = 8  # gcc's canary (-fstack-protector)
+    OUTGOING = 9  # arguments of calls
+    TEMPORARY = 10  # pushed and popped between calls (inline assembly)
+    ALLOCATION = 11  # alloca, variable-length array: as far as it is bounded
+    ALIGNMENT = 12  # lost to realignment at its worst
+    PADDING = 13  # nothing reads or writes it
 
     @property
     def label(self) -> str:
@@ -105,10 +106,16 @@ class Anatomy:
         return int((mine & ~others).sum())
 
 
-def frame_anatomy(code: Code, frames: Frames, function: int, found: FunctionLocals | None = None) -> Anatomy:
+def frame_anatomy(
+    code: Code,
+    frames: Frames,
+    function: int,
+    found: FunctionLocals | None = None,
+    undefined: Mapping[int, str] | None = None,
+) -> Anatomy:
     """The anatomy of one function's frame. `frames` with frame pointers (analyse_frames); `found`: what debug
-    information says of that function."""
-    return _Account(code, frames, function, found).anatomy()
+    information says of that function; `undefined`: names of functions outside, by address (Program)."""
+    return _Account(code, frames, function, found, undefined or {}).anatomy()
 
 
 @dataclass(frozen=True)
@@ -139,16 +146,25 @@ _LATER = 48  # rows within which a pushed argument's call comes
 _LARGEST_VECTOR = 16  # bytes that an instruction of unknown width may access
 # Of the byte account: what is named by stronger evidence hides the rest.
 _ORDER = (
-    PartKind.OUTGOING, PartKind.TEMPORARY, PartKind.ALIGNMENT, PartKind.ALLOCATION, PartKind.SLOT,
-    PartKind.PROTECTOR, PartKind.SAVED_REGISTER, PartKind.SPILL, PartKind.VARIABLE, PartKind.RETURN_ADDRESS,
+    PartKind.OUTGOING, PartKind.TEMPORARY, PartKind.ALIGNMENT, PartKind.ALLOCATION, PartKind.RESULT,
+    PartKind.SLOT, PartKind.PROTECTOR, PartKind.SAVED_REGISTER, PartKind.SPILL, PartKind.VARIABLE,
+    PartKind.RETURN_ADDRESS,
 )  # fmt: skip
 
 
 class _Account:
     """One function's rows, and the parts found so far."""
 
-    def __init__(self, code: Code, frames: Frames, function: int, found: FunctionLocals | None) -> None:
+    def __init__(
+        self,
+        code: Code,
+        frames: Frames,
+        function: int,
+        found: FunctionLocals | None,
+        undefined: Mapping[int, str],
+    ) -> None:
         self.code, self.frames, self.function, self.found = code, frames, function, found
+        self.undefined = undefined
         self.word = code.machine.word
         self.frame = int(frames.frame[function])
         self.open = bool(int(frames.summary[function]) & OPEN_FRAME)
@@ -167,18 +183,22 @@ class _Account:
         self.immediate: list[int] = table.immediate[rows].tolist()
         self.clobbers: list[int] = table.clobbers[rows].tolist()
         self.depth: list[int] = frames.depth[rows].tolist()
+        # Below an allocation of unknown size: an address there is no distance from the caller's frame.
+        self.below: list[bool] = (frames.stack[rows] == StackKind.BELOW_ALLOCATION).tolist()
         self.pointer = self._frame_pointers()
         self.parts: list[_Part] = []
         self.area = np.zeros(self.frame, np.bool_)  # taken for locals
         self.taken: list[int] = []  # depths of objects whose address is taken
 
     def _rows(self) -> NDArray[np.int64]:
-        """The rows that the function's walk reached, its cold piece's behind its own."""
-        code = self.code
-        pieces = [self.function, *np.flatnonzero(code.functions.parent == self.function).tolist()]
-        rows = np.concatenate([np.arange(code.first[one], code.first[one + 1]) for one in pieces])
+        """The rows that the function's walk reached: its own, its cold piece's, and those of alternatives."""
+        code, visitor = self.code, self.frames.visitor
+        own = [self.function, *np.flatnonzero(code.functions.parent == self.function).tolist()]
+        pieces = np.flatnonzero(code.functions.piece).tolist()
+        rows = np.concatenate([np.arange(code.first[one], code.first[one + 1]) for one in (*own, *pieces)])
+        rows = rows[visitor[rows] == self.function]
         known = np.isin(self.frames.stack[rows], (StackKind.FRAME, StackKind.BELOW_ALLOCATION))
-        return np.asarray(rows[(self.frames.visitor[rows] == self.function) & known], np.int64)
+        return np.asarray(rows[known], np.int64)
 
     def _frame_pointers(self) -> list[int]:
         if self.frames.frame_pointer.size:
@@ -369,8 +389,10 @@ class _Account:
 
     def _callee(self, at: int) -> str:
         target = int(self.code.target[self.row[at]])
-        if self.op[at] != Op.CALL or target < 0:
+        if self.op[at] != Op.CALL:
             return ""
+        if target < 0:
+            return self.undefined.get(self.immediate[at] & self.code.machine.mask, "")
         return self.code.functions.names[int(self.code.function[target])]
 
     def _is_nop_call(self, at: int) -> bool:
@@ -389,12 +411,31 @@ class _Account:
                 self._add(_Part(PartKind.ALIGNMENT, begin, end))
             elif operation == Op.SUBTRACT:
                 self._add(_Part(PartKind.ALLOCATION, begin, end))
+            elif (callee := self._for_one_call(at, begin, end)) is not None:
+                self._add(_Part(PartKind.OUTGOING, begin, end, callee))
             else:
                 self.area[begin:end] = True
         for at, operation in enumerate(self.op):
             if operation == Op.ENTER:
                 begin = self.depth[at] + self.word
                 self.area[begin : begin + (self.immediate[at] & 0xFFFF)] = True
+
+    def _for_one_call(self, at: int, begin: int, end: int) -> str | None:
+        """The function whose arguments by value row `at` makes room for; None: it makes room for more.
+
+        sub $200,%rsp; … (copies) …; call f: within the locals' area, or undone right behind the call by an
+        add $200,%rsp that is not the way out
+        """
+        for later in range(at + 1, len(self.op) - 2):
+            operation = self.op[later]
+            if self.depth[later] != end or operation in _LEAVES:
+                return None
+            if operation in _CALLS:
+                dropped = self.op[later + 1] == Op.ADD_IMMEDIATE and self.register[later + 1] == SP
+                back = dropped and self._depth_after(later + 1) <= begin
+                undone = back and self.op[later + 2] not in _WAY_OUT
+                return self._callee(later) if undone or self.area[:begin].any() else None
+        return None
 
     def _depth_after(self, at: int) -> int:
         """Depth behind an instruction that moves the stack pointer; of an allocation of unknown size none."""
@@ -532,7 +573,7 @@ class _Account:
         base = self.base[at]
         if not self.flags[at] & FLAG_MEMORY or self.flags[at] & FLAG_SEGMENT:
             return None
-        if base == SP:
+        if base == SP and not self.below[at]:
             return self.depth[at] - self.displacement[at]
         if base == BP and self.pointer[at] >= 0:
             return self.pointer[at] - self.displacement[at]
@@ -551,7 +592,9 @@ class _Account:
             if operation == Op.NOP:
                 continue
             if operation in (Op.MOVE, Op.ADD_IMMEDIATE) and self._copies_stack_pointer(at):
-                self.taken.append(self.depth[at])
+                if not self.below[at]:
+                    self.taken.append(self.depth[at])
+                    self._result(at, self.depth[at])
                 continue
             depth = self._operand(at)
             if depth is None or depth <= self.word or depth > self.frame:
@@ -559,6 +602,7 @@ class _Account:
             if operation == Op.LEA or self.index[at] != NO_REGISTER:
                 if operation != Op.LEA or self.register[at] != SP:
                     self.taken.append(depth)
+                    self._result(at, depth)
                 continue
             width = self._access(at)
             slot = (max(depth - width, 0), depth)
@@ -579,6 +623,38 @@ class _Account:
             else:
                 self._add(_Part(PartKind.SLOT, begin, end))
 
+    def _result(self, at: int, depth: int) -> None:
+        """Room for what a call returns in memory: its address is handed over in front of the arguments.
+
+        lea 0x10(%rsp),%rdi; …; call f (System V ABI, AMD64 3.2.3, i386 2.2)
+        """
+        if self.op[at] not in (Op.LEA, Op.MOVE) or self.found is None:
+            return
+        for later in range(at + 1, min(at + _LATER, len(self.op))):
+            if self.op[later] in _LEAVES:
+                return
+            if self.op[later] in _CALLS:
+                callee = self._callee(later)
+                known = self.found.results.get(callee)
+                if known is not None and self._handed_first(at, later):
+                    self._add(_Part(PartKind.RESULT, depth - known[1], depth, callee, known[0]))
+                return
+
+    def _handed_first(self, at: int, call: int) -> bool:
+        """Whether the address that row `at` computes is the call's first argument."""
+        held = self.register[at]
+        for later in range(at + 1, call):
+            if self.op[later] == Op.MOVE and self.base[later] == held:
+                held = self.register[later]
+            elif self.op[later] == Op.PUSH and self.register[later] == held:
+                # The first argument is what is pushed last.
+                return not any(one == Op.PUSH for one in self.op[later + 1 : call])
+            elif self.op[later] == Op.STORE and self.register[later] == held and self.base[later] == SP:
+                return self.displacement[later] == 0
+            elif held in self._written(later):
+                return False
+        return held == (DI if self.word == 8 else AX)
+
     def _argument_area(self, read: set[tuple[int, int]], written: set[tuple[int, int]]) -> int:
         """The depth beyond which the frame's end is only written to: arguments of calls, moved there.
 
@@ -598,8 +674,13 @@ class _Account:
         return depth <= self.word
 
     def _copies_stack_pointer(self, at: int) -> bool:
-        """mov %rsp,%rdi: the address of what lies at the frame's end."""
-        return self.op[at] == Op.MOVE and self.base[at] == SP and self.register[at] not in (BP, SP)
+        """mov %rsp,%rdi: the address of what lies at the frame's end, unless put back after an alloca."""
+        if self.op[at] != Op.MOVE or self.base[at] != SP or self.register[at] in (BP, SP):
+            return False
+        return not any(
+            operation == Op.MOVE and self.register[later] == SP and self.base[later] != BP
+            for later, operation in enumerate(self.op)
+        )
 
     def _is_canary(self, at: int) -> bool:
         register = self.register[at]
@@ -619,6 +700,8 @@ class _Account:
         return max(int(self.width[at]), _vector_width(self.code, int(self.row[at])))
 
 
+_LEAVES = (Op.JUMP, Op.JUMP_CONDITIONAL, Op.JUMP_INDIRECT, Op.RETURN)
+_WAY_OUT = (Op.POP, Op.LEAVE, *_LEAVES)
 _TAKES = (Op.ADD_IMMEDIATE, Op.LEA, Op.AND_IMMEDIATE, Op.SUBTRACT)
 _TO_REGISTER = frozenset(
     (

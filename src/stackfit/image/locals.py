@@ -7,7 +7,7 @@ Source: DWARF 5 sections 3.3 (subprograms and inlined ones), 2.5 and 2.6 (expres
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,12 +63,14 @@ class Inlined:
 
 @dataclass(frozen=True)
 class FunctionLocals:
-    """All of one function. `frame_base`: what `fbreg` counts from, as an expression."""
+    """All of one function. `frame_base`: what `fbreg` counts from, as an expression. `results`: functions of
+    its unit that return an aggregate, by name: its type, its bytes."""
 
     name: str
     frame_base: tuple[Operation, ...]
     variables: tuple[Local, ...]
     inlined: tuple[Inlined, ...]
+    results: Mapping[str, tuple[str, int]]
 
 
 def read_locals(image: Image, lines: SourceLines, address: int) -> FunctionLocals | None:
@@ -116,6 +118,7 @@ class _Reader:
             self._expression(base.value) if base is not None and whole else (),
             tuple(self._variables),
             tuple(self._inlined),
+            self._results(),
         )
 
     # ------------------------------------------------------------ entries
@@ -127,6 +130,18 @@ class _Reader:
                 yield entry
             elif depth < 16 and entry.tag in ("DW_TAG_namespace", "DW_TAG_module"):
                 yield from self._functions(entry, depth + 1)
+
+    def _results(self) -> dict[str, tuple[str, int]]:
+        """What functions return that is no scalar."""
+        found = {}
+        for entry in self._functions(self._unit.get_top_DIE()):
+            type_entry = self._type_of(entry)
+            bare = type_entry
+            while bare is not None and (bare.tag == "DW_TAG_typedef" or bare.tag in _QUALIFIERS):
+                bare = self._type_of(bare)
+            if bare is not None and bare.tag in _AGGREGATES and (size := self._size(type_entry)):
+                found[self._name(entry)] = (self._text(type_entry), size)
+        return found
 
     def _begins(self, entry: DIE, address: int) -> bool:
         if _number(entry, "DW_AT_low_pc") == address:
@@ -291,6 +306,7 @@ _KINDS = {
     "DW_TAG_union_type": "union",
     "DW_TAG_enumeration_type": "enum",
 }
+_AGGREGATES = ("DW_TAG_structure_type", "DW_TAG_class_type", "DW_TAG_union_type")
 _QUALIFIERS = {
     "DW_TAG_const_type": "const",
     "DW_TAG_volatile_type": "volatile",
