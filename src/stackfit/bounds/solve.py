@@ -106,7 +106,7 @@ class Solver:
         self.exceptions = exceptions
         self.hops = hops
         self.count = len(limits.frame)
-        self._first_only = np.zeros(self.count, np.bool_) if first_only is None else first_only
+        self.first_only = np.zeros(self.count, np.bool_) if first_only is None else first_only
         owner = np.repeat(np.arange(self.count), np.diff(edges.first))
         self._owner = owner
         self.weight = (edges.weight + limits.shift[owner]).astype(np.int32)
@@ -237,7 +237,7 @@ class Solver:
         info[:, _SIZE] = sizes[number]
         info[:, _STATES] = 1
         info[:, _TIMES] = self._times
-        info[:, _BLOCKED] = self._first_only
+        info[:, _BLOCKED] = self.first_only
         combinations = np.ones(self._group.max(initial=-1) + 1, np.int64)
         for function in tracked:
             info[function, _ROLE] = _TRACKED
