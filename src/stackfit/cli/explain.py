@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from stackfit.cli.options import add_image_options, output, run_analysis
-from stackfit.decision.explain import explain, is_function
+from stackfit.decision.explain import FRAMES, explain, is_function
 from stackfit.image.model import InputError
 from stackfit.report.explain import explain_json, print_explanation
 from stackfit.report.json import dumps
@@ -28,15 +28,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frames",
         type=_count,
-        default=5,
-        metavar="N",
-        help="take the N largest frames of the chain apart (default 5; 0 = all)",
+        metavar="N|all",
+        help=f"frames of the chain to take apart, largest first (default {FRAMES}; a function's: its own)",
     )
+    parser.add_argument("--whole", action="store_true", help="print every frame of a long chain")
 
 
 def _count(text: str) -> int:
+    if text == "all":
+        return -1
     if not text.isascii() or not text.isdigit() or len(text) > 6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of frames")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of frames nor 'all'")
     return int(text)
 
 
@@ -52,5 +54,5 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         output(options.json, dumps(explain_json(analysis, result)))
     if options.json != "-":
-        print_explanation(make_console(), analysis, result)
+        print_explanation(make_console(), analysis, result, options.whole)
     return 0

@@ -19,8 +19,9 @@ from stackfit.verdict.advice import Advice, Change, Need, advise, changes_of, re
 from stackfit.verdict.model import ContextNeed
 from stackfit.verdict.placement import Item
 
-__all__ = ["Explanation", "explain", "is_function"]
+__all__ = ["FRAMES", "Explanation", "explain", "is_function"]
 
+FRAMES = 5
 _COMPAT = "compat"  # of several system calls of one name the other ones are meant first
 
 
@@ -52,10 +53,11 @@ def is_function(functions: Functions, name: str) -> bool:
     return _address(name) is not None or bool(functions.named(name))
 
 
-def explain(analysis: Analysis, name: str, frames: int = 5, hops: int = 0) -> Explanation:
+def explain(analysis: Analysis, name: str, frames: int | None = None, hops: int = 0) -> Explanation:
     """Explain a function, else a context, by name; `0x…`: the function at that address.
 
-    `frames`: so many of the largest frames on the chain are taken apart; 0: all. `hops`: indirect calls on
+    `frames`: so many of the largest frames on the chain are taken apart, a function's own besides (default:
+    FRAMES of a context's, none of a function's); -1: all. `hops`: indirect calls on
     the chain. Raises InputError: there is nothing of that name; debug information is damaged.
     """
     hops = min(hops, analysis.hops)
@@ -68,7 +70,8 @@ def explain(analysis: Analysis, name: str, frames: int = 5, hops: int = 0) -> Ex
         )
         exceptions = max((stack.nests.get("exception", 0) for stack in layout.stacks), default=0)
         also = tuple(_where(analysis, one) for one in found[1:])
-        return _explain(analysis, name, function, layout, None, 0, item, exceptions, hops, frames, also)
+        most = 0 if frames is None else frames
+        return _explain(analysis, name, function, layout, None, 0, item, exceptions, hops, most, also)
     contexts = _contexts(analysis, name)
     for context in contexts:
         for stack in layout.stacks:
@@ -80,7 +83,7 @@ def explain(analysis: Analysis, name: str, frames: int = 5, hops: int = 0) -> Ex
                     also = tuple(one.title for one in contexts if one is not context)
                     return _explain(
                         analysis, context.title, None, layout, stack, on_top, item, placement.exceptions,
-                        hops, frames, also,
+                        hops, FRAMES if frames is None else frames, also,
                     )  # fmt: skip
     path = analysis.program.images[0].path
     if contexts:
@@ -115,7 +118,8 @@ def _explain(
     anatomies = _anatomies(analysis, function, passed, frames)
     changes: list[Change] = []
     for one, anatomy in anatomies.items():
-        depths = analysis.calls.depth[analysis.calls.function == one]
+        first, last = np.searchsorted(analysis.calls.function, (one, one + 1)).tolist()
+        depths = analysis.calls.depth[first:last]
         changes += changes_of(anatomy, analysis.code.machine.word, np.unique(depths).tolist())
     changes.sort(key=lambda one: -one.bytes)
     before, advice = advise(
@@ -132,7 +136,7 @@ def _anatomies(
     """Anatomies of the subject, and of the largest frames among those passed."""
     size = analysis.frames.frame
     chosen = sorted(set(passed) - {function}, key=lambda one: (-int(size[one]), one))
-    chosen = chosen[:most] if most else chosen
+    chosen = chosen[:most] if most >= 0 else chosen
     wanted = chosen if function is None else [function, *chosen]
     return {one: analysis.anatomy(one) for one in wanted}
 

@@ -13,7 +13,7 @@ from stackfit.frames.anatomy import Anatomy, PartKind
 from stackfit.image.lines import SourceLine
 from stackfit.report.json import image_json, modules_json, named_json
 from stackfit.report.rows import ChainRow, bound_rows, chain_rows, module_of
-from stackfit.report.terminal import line, print_table
+from stackfit.report.terminal import CHAIN_ROWS, line, print_table
 from stackfit.text import bytes_text, clean, number_text, range_text, size_text
 from stackfit.verdict.advice import Advice, Change, ChangeKind, Need
 
@@ -70,8 +70,8 @@ def _advice_text(analysis: Analysis, change: Change) -> str:
         )
     owner = f" (of {clean(change.owners[-1])}, inlined)" if change.owners else ""
     return (
-        f"move `{clean(change.name)}` ({clean(change.type)}, {number_text(change.size)} B){owner} off the stack"
-        f" of {function}: allocate it, or let the caller hand it over"
+        f"move `{clean(change.name)}` ({clean(change.type)}, {number_text(change.size)} B){owner} off the"
+        f" stack of {function}: allocate it, or let the caller hand it over"
     )
 
 
@@ -176,12 +176,12 @@ def _need_json(need: Need) -> Json:
 # ---------------------------------------------------------------- terminal
 
 
-def print_explanation(console: Console, analysis: Analysis, result: Explanation) -> None:
-    """Frames, the chain, advice."""
+def print_explanation(console: Console, analysis: Analysis, result: Explanation, whole: bool = False) -> None:
+    """Frames, the chain, advice. The middle of a long chain is left out unless `whole`."""
     if result.function is not None:
         _print_frame(console, analysis, result.frames[result.function])
     _print_need(console, analysis, result)
-    _print_chain(console, analysis, result)
+    _print_chain(console, analysis, result, whole)
     for function, anatomy in result.frames.items():
         if function != result.function:
             _print_frame(console, analysis, anatomy)
@@ -205,15 +205,19 @@ def _print_need(console: Console, analysis: Analysis, result: Explanation) -> No
         whole = stack.reserved + before.upper + result.on_top
         line(
             console,
-            f"  with {bytes_text(stack.reserved)} reserved and {bytes_text(result.on_top)} that may nest on top:"
-            f" {bytes_text(whole, lower)} of {size_text(stack.size)}",
+            f"  with {bytes_text(stack.reserved)} reserved and {bytes_text(result.on_top)} that may nest on"
+            f" top: {bytes_text(whole, lower)} of {size_text(stack.size)}",
         )
     if result.also:
         line(console, f"  also of that name: {', '.join(clean(one) for one in result.also[:6])}")
 
 
-def _print_chain(console: Console, analysis: Analysis, result: Explanation) -> None:
+def _print_chain(console: Console, analysis: Analysis, result: Explanation, whole: bool) -> None:
     rows = _rows(analysis, result)
+    left_out = 0
+    if not whole and len(rows) > 2 * CHAIN_ROWS + 3:
+        left_out = len(rows) - 2 * CHAIN_ROWS
+        rows = rows[:CHAIN_ROWS] + rows[-CHAIN_ROWS:]
     sources = [None if row.index < 0 else _source(analysis, row.index, row.address) for row, _ in rows]
     columns = [
         ("total", "right"), ("depth", "right"), ("function", "left"), ("then", "left"), ("by", "left"),
@@ -232,6 +236,8 @@ def _print_chain(console: Console, analysis: Analysis, result: Explanation) -> N
         ]
         for (row, site), source in zip(rows, sources, strict=True)
     ]
+    if left_out:
+        table.insert(CHAIN_ROWS, ["", "", f"… {left_out} frames (--whole)", *[""] * 5])
     dropped = {6} if not any(sources) else set()
     dropped |= {7} if not any(row[7] for row in table) else set()
     kept = [index for index in range(len(columns)) if index not in dropped]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +27,8 @@ from stackfit.verdict.placement import Item
 __all__ = ["Advice", "Change", "ChangeKind", "Need", "advise", "changes_of", "recursions"]
 
 _LEAST = 32  # bytes: a smaller variable is not worth moving
-_MOST_CHANGES = 24  # largest first; each is solved
-_MOST_RECURSIONS = 3  # each is solved afresh, prices and all
+_MOST_CHANGES = 8  # largest first; each is solved
+_MOST_RECURSIONS = 2
 
 
 class ChangeKind(enum.Enum):
@@ -95,8 +95,8 @@ def changes_of(anatomy: Anatomy, word: int, depths: Iterable[int]) -> list[Chang
         groups.setdefault(key, []).append(part)
     for (name, text, owners), parts in groups.items():
         size = int(max(anatomy.end[part] - anatomy.begin[part] for part in parts))
-        saved = anatomy.exclusive(parts) // unit * unit
-        if size >= _LEAST and saved > 0:
+        saved = anatomy.exclusive(parts) // unit * unit if size >= _LEAST else 0
+        if saved:
             begin = int(min(anatomy.end[part] for part in parts))
             change = Change(ChangeKind.MOVE, anatomy.function, name, text, size, owners, saved, begin=begin)
             found.append(change)
@@ -104,7 +104,7 @@ def changes_of(anatomy: Anatomy, word: int, depths: Iterable[int]) -> list[Chang
     inlined: dict[int, Change] = {}
     for path in sorted({path for path, _ in anatomy.inlined}, key=lambda one: (-len(one), one)):
         parts = [part for part in named if anatomy.owners[part][: len(path)] == path]
-        saved = anatomy.exclusive(parts) // unit * unit
+        saved = anatomy.exclusive(parts) // unit * unit if parts else 0
         if saved < _LEAST or saved in inlined:
             continue  # of several that own the same variables the innermost
         ranges = tuple(part for one, where in anatomy.inlined if one == path for part in where)
@@ -201,7 +201,7 @@ class _Trial:
         frame = np.zeros(len(limits.frame), np.int32)
         # A chain that ends here may end in the inlined function.
         frame[change.function] = change.more if change.kind is ChangeKind.NOINLINE else -change.bytes
-        solver = self._solver.resized(site[edges.site], frame)
+        solver = self._solver.resized(site[edges.site], frame, change.function, self._start.entry)
         longer = self._longer(site, frame, limits.cut)
         return self.need(solver, solver.bound(self._start.entry, self._hops), longer)
 
@@ -212,10 +212,7 @@ class _Trial:
         return change + (int(frame[last]) if last >= 0 and cut[last] < 0 else 0)
 
     def bounded(self, change: Change) -> Need:
-        old = self._solver
-        times = old.limits.times.copy()
-        times[change.function] = 1
-        solver = Solver(old.edges, replace(old.limits, times=times), old.exceptions, old.hops, old.first_only)
+        solver = self._solver.once(change.function, self._start.entry)
         # The known chain without what lies between its first and its last pass is a chain, too.
         starts = [link.total - link.depth for link in self._chain.chain if link.function == change.function]
         shorter = starts[0] - starts[-1]
