@@ -16,7 +16,7 @@ import enum
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -187,6 +187,7 @@ class _Account:
         self.below: list[bool] = (frames.stack[rows] == StackKind.BELOW_ALLOCATION).tolist()
         self.pointer = self._frame_pointers()
         self.parts: list[_Part] = []
+        self.known: set[_Part] = set()
         self.area = np.zeros(self.frame, np.bool_)  # taken for locals
         self.taken: list[int] = []  # depths of objects whose address is taken
 
@@ -244,8 +245,10 @@ class _Account:
         """A part, as far as it is within the frame."""
         begin, end = max(part.begin, 0), min(part.end, self.frame)
         if begin < end:
-            ranges = part.ranges
-            self.parts.append(_Part(part.kind, begin, end, part.name, part.type, part.owners, ranges))
+            kept = replace(part, begin=begin, end=end)
+            if kept not in self.known:
+                self.known.add(kept)
+                self.parts.append(kept)
 
     def _use(self) -> NDArray[np.uint8]:
         use = np.zeros(self.frame, np.uint8)
@@ -281,6 +284,9 @@ class _Account:
         """Saved registers, outgoing arguments and temporaries: what push instructions put there."""
         restored = self._restored()
         untouched = self._untouched()
+        # Behind a call `push %eax; call f; pop %eax` hands over an argument, and drops it.
+        calls = (at for at, one in enumerate(self.op) if one in _CALLS and not self._is_nop_call(at))
+        first = next(calls, len(self.op))
         realigned = False
         for at, operation in enumerate(self.op):
             depth = self.depth[at]
@@ -296,7 +302,11 @@ class _Account:
             memory = bool(self.flags[at] & FLAG_MEMORY)
             if operation == Op.PUSH_ALL:
                 self._add(_Part(PartKind.SAVED_REGISTER, begin, end, "all registers"))
-            elif register < 16 and not memory and (untouched[at] or (register, end) in restored):
+            elif (
+                register < 16
+                and not memory
+                and (untouched[at] or (at < first and (register, end) in restored))
+            ):
                 self._add(_Part(PartKind.SAVED_REGISTER, begin, end, self._name(register)))
             elif memory and realigned and self.displacement[at] == -self.word:
                 # push -8(%r10): the copy that keeps debuggers going in a realigned frame

@@ -274,44 +274,43 @@ def _print_frame(console: Console, analysis: Analysis, anatomy: Anatomy) -> None
 
 
 def _frame_rows(anatomy: Anatomy) -> list[list[str]]:
-    """A row for each part; spilled variables that take turns in one slot are one."""
+    """A row for each part; what takes turns in one slot is one, and so are nameless slots in a row."""
     rows: list[list[str]] = []
-    last = -1
-    for first in range(len(anatomy)):
-        place = (int(anatomy.begin[first]), int(anatomy.end[first]), int(anatomy.kind[first]))
-        if place[2] == PartKind.SPILL and first and last == first - 1 and _same(anatomy, first, last):
-            last = first
-            continue
-        turns = [first]
-        if place[2] == PartKind.SPILL:
-            last = first
-            while turns[-1] + 1 < len(anatomy) and _same(anatomy, turns[-1] + 1, first):
-                turns.append(turns[-1] + 1)
-        rows.append(_frame_row(anatomy, turns))
+    part = 0
+    while part < len(anatomy):
+        parts = [part]
+        while parts[-1] + 1 < len(anatomy) and _one_row(anatomy, parts[-1], parts[-1] + 1):
+            parts.append(parts[-1] + 1)
+        rows.append(_frame_row(anatomy, parts))
+        part = parts[-1] + 1
     return rows
 
 
-def _same(anatomy: Anatomy, one: int, other: int) -> bool:
-    return bool(
-        anatomy.begin[one] == anatomy.begin[other]
-        and anatomy.end[one] == anatomy.end[other]
-        and anatomy.kind[one] == anatomy.kind[other]
-    )
+def _one_row(anatomy: Anatomy, one: int, other: int) -> bool:
+    kind = int(anatomy.kind[one])
+    if kind != anatomy.kind[other]:
+        return False
+    if kind == PartKind.SLOT:
+        apart = not anatomy.shared[one] and not anatomy.shared[other]
+        return apart and bool(anatomy.end[one] == anatomy.begin[other])
+    turns = kind in (PartKind.SPILL, PartKind.OUTGOING)
+    same = anatomy.begin[one] == anatomy.begin[other] and anatomy.end[one] == anatomy.end[other]
+    return turns and bool(same)
 
 
 def _frame_row(anatomy: Anatomy, parts: list[int]) -> list[str]:
-    first = parts[0]
+    first, last = parts[0], parts[-1]
     kind = PartKind(int(anatomy.kind[first]))
-    what = kind.label + (", shared" if anatomy.shared[first] else "")
-    name = anatomy.names[first] if kind is not PartKind.RETURN_ADDRESS else ""
-    if len(parts) > 1:
-        name = _few(dict.fromkeys(anatomy.names[part] for part in parts))
+    what = kind.label + (f" × {len(parts)}" if kind is PartKind.SLOT and len(parts) > 1 else "")  # noqa: RUF001
+    name = _few(dict.fromkeys(filter(None, (anatomy.names[part] for part in parts))))
+    if kind is PartKind.RETURN_ADDRESS:
+        what, name = anatomy.names[first], ""
     owners = dict.fromkeys(" > ".join(anatomy.owners[part]) for part in parts)
     types = dict.fromkeys(anatomy.types[part] for part in parts)
     return [
-        number_text(int(anatomy.end[first])),
-        number_text(int(anatomy.end[first] - anatomy.begin[first])),
-        "return address, a copy" if "copy" in anatomy.names[first] and not name else what,
+        number_text(int(anatomy.end[last])),
+        number_text(int(anatomy.end[last] - anatomy.begin[first])),
+        what + (", shared" if anatomy.shared[first] else ""),
         name,
         next(iter(types)) if len(types) == 1 else "",
         next(iter(owners)) if len(owners) == 1 else "",
