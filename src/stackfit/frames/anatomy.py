@@ -142,6 +142,7 @@ _NAMES = ("ax", "cx", "dx", "bx", "sp", "bp", "si", "di")
 _DWARF_SP = {Machine.X86_64: 7, Machine.I386: 4}
 _DWARF_BP = {Machine.X86_64: 6, Machine.I386: 5}
 _CANARY = {Machine.X86_64: 0x28, Machine.I386: 0x14}  # %gs or %fs:0x28, %gs:0x14
+_MANY = 3  # registers that only assembly saves without need
 _LATER = 48  # rows within which a pushed argument's call comes
 _LARGEST_VECTOR = 16  # bytes that an instruction of unknown width may access
 # Of the byte account: what is named by stronger evidence hides the rest.
@@ -284,9 +285,7 @@ class _Account:
         """Saved registers, outgoing arguments and temporaries: what push instructions put there."""
         restored = self._restored()
         untouched = self._untouched()
-        # Behind a call `push %eax; call f; pop %eax` hands over an argument, and drops it.
-        calls = (at for at, one in enumerate(self.op) if one in _CALLS and not self._is_nop_call(at))
-        first = next(calls, len(self.op))
+        put_back = self._put_back(restored)
         realigned = False
         for at, operation in enumerate(self.op):
             depth = self.depth[at]
@@ -302,11 +301,7 @@ class _Account:
             memory = bool(self.flags[at] & FLAG_MEMORY)
             if operation == Op.PUSH_ALL:
                 self._add(_Part(PartKind.SAVED_REGISTER, begin, end, "all registers"))
-            elif (
-                register < 16
-                and not memory
-                and (untouched[at] or (at < first and (register, end) in restored))
-            ):
+            elif register < 16 and not memory and (untouched[at] or at in put_back):
                 self._add(_Part(PartKind.SAVED_REGISTER, begin, end, self._name(register)))
             elif memory and realigned and self.displacement[at] == -self.word:
                 # push -8(%r10): the copy that keeps debuggers going in a realigned frame
@@ -338,6 +333,20 @@ class _Account:
             elif operation == Op.LOAD and (depth := self._operand(at)) is not None:
                 found.add((self.register[at], depth))
         return found
+
+    def _put_back(self, restored: set[tuple[int, int]]) -> set[int]:
+        """Pushes of other registers that are there to be restored: those of a realigned frame (r10), and of
+        assembly that saves many. (`push %eax; call f; pop %eax` hands over an argument, and drops it.)"""
+        found = set()
+        realigned = False
+        for at, operation in enumerate(self.op):
+            if operation in _CALLS and not self._is_nop_call(at):
+                break
+            realigned |= operation == Op.AND_IMMEDIATE and self.register[at] == SP
+            pushed = operation == Op.PUSH and not self.flags[at] & FLAG_MEMORY
+            if pushed and (self.register[at], self.depth[at] + self.word) in restored:
+                found.add(at)
+        return found if realigned or len(found) >= _MANY else set()
 
     def _untouched(self) -> list[bool]:
         """Pushes and stores of a callee-saved register that nothing before has written: the caller's."""
