@@ -95,7 +95,7 @@ def changes_of(anatomy: Anatomy, word: int, depths: Iterable[int]) -> list[Chang
         groups.setdefault(key, []).append(part)
     for (name, text, owners), parts in groups.items():
         size = int(max(anatomy.end[part] - anatomy.begin[part] for part in parts))
-        saved = anatomy.exclusive(parts) // unit * unit if size >= _LEAST else 0
+        saved = _saved(anatomy, parts, unit) if size >= _LEAST else 0
         if saved:
             begin = int(min(anatomy.end[part] for part in parts))
             change = Change(ChangeKind.MOVE, anatomy.function, name, text, size, owners, saved, begin=begin)
@@ -104,7 +104,7 @@ def changes_of(anatomy: Anatomy, word: int, depths: Iterable[int]) -> list[Chang
     inlined: dict[int, Change] = {}
     for path in sorted({path for path, _ in anatomy.inlined}, key=lambda one: (-len(one), one)):
         parts = [part for part in named if anatomy.owners[part][: len(path)] == path]
-        saved = anatomy.exclusive(parts) // unit * unit if parts else 0
+        saved = _saved(anatomy, parts, unit) if parts else 0
         if saved < _LEAST or saved in inlined:
             continue  # of several that own the same variables the innermost
         ranges = tuple(part for one, where in anatomy.inlined if one == path for part in where)
@@ -115,6 +115,29 @@ def changes_of(anatomy: Anatomy, word: int, depths: Iterable[int]) -> list[Chang
         )  # fmt: skip
     found.extend(inlined.values())
     return sorted(found, key=lambda one: (-one.bytes, one.kind.value, one.name, one.owners))
+
+
+def _saved(anatomy: Anatomy, parts: Sequence[int], unit: int) -> int:
+    """Bytes by which a frame shrinks when these parts go: what only they have, and what was added to fill the
+    frame up to its alignment, in whole units."""
+    gone = anatomy.exclusive(parts)
+    return (gone + _filling(anatomy)) // unit * unit if gone else 0
+
+
+def _filling(anatomy: Anatomy) -> int:
+    """Padding at the ends of the locals' area: behind what was pushed first, and at the frame's end."""
+    saved = np.flatnonzero(np.isin(anatomy.use, (PartKind.RETURN_ADDRESS, PartKind.SAVED_REGISTER)))
+    padding = anatomy.use == PartKind.PADDING
+    top = int(saved[-1]) + 1 if saved.size else 0
+    first = _run(padding[top:])
+    last = _run(padding[top + first :][::-1])
+    return first + last
+
+
+def _run(values: NDArray[np.bool_]) -> int:
+    """How many of the first values are true."""
+    false = np.flatnonzero(~values)
+    return int(false[0]) if false.size else len(values)
 
 
 def _alignment(word: int, depths: Iterable[int]) -> int:
