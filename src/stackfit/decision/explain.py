@@ -125,6 +125,8 @@ def _explain(
     before, advice = advise(
         composer, item, chain, best.start, exceptions, hops, [*changes, *recursions(chain)]
     )
+    if chain.unlisted:  # there is no bound that could fall
+        advice = [one for one in advice if one.falls]
     return Explanation(
         subject, function, layout, stack, on_top, hops, need, chain, anatomies, before, tuple(advice), also
     )  # fmt: skip

@@ -103,7 +103,7 @@ def explain_json(analysis: Analysis, result: Explanation) -> Json:
         "open": [{"reason": reason, "count": count} for reason, count in need.open.counts],
         "chain": [_chain_json(analysis, row, site) for row, site in _rows(analysis, result)],
         "frames": [_frame_json(analysis, anatomy) for anatomy in result.frames.values()],
-        "advice": [_advice_json(analysis, one) for one in result.advice],
+        "advice": [_advice_json(analysis, one, not result.chain.unlisted) for one in result.advice],
     }
 
 
@@ -153,7 +153,7 @@ def _frame_json(analysis: Analysis, anatomy: Anatomy) -> Json:
     }
 
 
-def _advice_json(analysis: Analysis, advice: Advice) -> Json:
+def _advice_json(analysis: Analysis, advice: Advice, bounded: bool) -> Json:
     change = advice.change
     return {
         "kind": change.kind.value,
@@ -163,14 +163,14 @@ def _advice_json(analysis: Analysis, advice: Advice) -> Json:
         "type": change.type or None,
         "owners": list(change.owners),
         "bytes": change.bytes,
-        "before": _need_json(advice.before),
-        "after": _need_json(advice.after),
+        "before": _need_json(advice.before, bounded),
+        "after": _need_json(advice.after, bounded),
         "falls": advice.falls,
     }
 
 
-def _need_json(need: Need) -> Json:
-    return {"found": need.found, "bound": need.upper}
+def _need_json(need: Need, bounded: bool) -> Json:
+    return {"found": need.found, "bound": need.upper if bounded else None}
 
 
 # ---------------------------------------------------------------- terminal
@@ -196,17 +196,20 @@ def _print_need(console: Console, analysis: Analysis, result: Explanation) -> No
         text = f"The deepest chain below {clean(result.subject)}{hops}, its own frame in"
     else:
         text = f"{clean(result.subject)} on {result.layout.name} {result.stack.name}{hops}"
-    line(console, f"{text}: {range_text(before.found, before.upper, lower)}{opened}", "bold")
-    if result.chain.unlisted:
+    endless = bool(result.chain.unlisted)
+    size = bytes_text(before.found, True) if endless else range_text(before.found, before.upper, lower)
+    line(console, f"{text}: {size}{opened}", "bold")
+    if endless:
         names = ", ".join(clean(analysis.code.functions.names[one]) for one in result.chain.unlisted[:6])
-        line(console, f"  no bound: recursion without a budget, counted once, through {names}", "yellow")
+        line(console, f"  no bound: recursion without a budget, counted once, through {names}:", "yellow")
+        line(console, "  bound it in the code, or review it and give it a budget (--assume)", "yellow")
     if result.stack is not None:
         stack = result.stack
-        whole = stack.reserved + before.upper + result.on_top
+        whole = stack.reserved + (before.found if endless else before.upper) + result.on_top
         line(
             console,
             f"  with {bytes_text(stack.reserved)} reserved and {bytes_text(result.on_top)} that may nest on"
-            f" top: {bytes_text(whole, lower)} of {size_text(stack.size)}",
+            f" top: {bytes_text(whole, lower or endless)} of {size_text(stack.size)}",
         )
     if result.also:
         line(console, f"  also of that name: {', '.join(clean(one) for one in result.also[:6])}")
@@ -333,18 +336,18 @@ def _print_advice(console: Console, analysis: Analysis, result: Explanation) -> 
     line(console, "What would lower it, each alone, recomputed:", "bold")
     for number, advice in enumerate(result.advice[:_MOST_ADVICE], 1):
         line(console, f"  {number}. {_advice_text(analysis, advice.change)}")
-        line(console, f"     {_falls_text(advice)}")
+        line(console, f"     {_falls_text(advice, not result.chain.unlisted)}")
     left = len(result.advice) - _MOST_ADVICE
     if left > 0:
         line(console, f"  … {left} more (--json)")
 
 
-def _falls_text(advice: Advice) -> str:
+def _falls_text(advice: Advice, bounded: bool) -> str:
     before, after = advice.before, advice.after
     parts = []
-    if advice.falls or before.found == before.upper:
+    if advice.falls or not bounded or before.found == before.upper:
         parts.append(f"the deepest chain falls by {bytes_text(advice.falls)} to {bytes_text(after.found)}")
-    if before.upper != after.upper and before.found != before.upper:
+    if bounded and before.upper != after.upper and before.found != before.upper:
         falls = bytes_text(before.upper - after.upper)
         parts.append(f"the bound falls by {falls} to {bytes_text(after.upper)}")
     return ", ".join(parts)
