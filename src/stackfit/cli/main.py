@@ -22,6 +22,7 @@ _COMMANDS = {
     "frames": "how much stack each function's own code takes",
     "calls": "call sites: what each can reach, and what is open",
     "contexts": "system calls, exceptions, interrupts, threads, each with its ladder",
+    "explain": "the worst chain, frame by frame and variable by variable, and what would shorten it",
     "simulate": "processes, page allocator and interrupts on a layout; or recorded events replayed",
     "compare": "the decision table: what each layout costs and what it buys",
     "diff": "what grew, shrank, appeared from one build to the next",

@@ -189,6 +189,8 @@ def run_analysis(options: argparse.Namespace, images: list[str] | None = None) -
             options.without,
             Hypervisor(options.hypervisor or Hypervisor.NONE.value),
             getattr(options, "traces", None) or (),
+            getattr(options, "resolve", None),
+            getattr(options, "debug_modules", None) or (),
         )
 
 

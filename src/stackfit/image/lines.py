@@ -17,6 +17,7 @@ from typing import TypeVar
 import numpy as np
 from elftools.dwarf.compileunit import CompileUnit
 from elftools.dwarf.dwarfinfo import DebugSectionDescriptor, DwarfConfig, DWARFInfo
+from elftools.dwarf.lineprogram import LineProgram
 from elftools.dwarf.ranges import BaseAddressEntry
 from numpy.typing import NDArray
 
@@ -24,6 +25,7 @@ from stackfit.image.model import Bytes, Image, ImageKind, InputError, Machine
 
 __all__ = ["SourceLine", "SourceLines"]
 
+_ALL, _MOST = (1 << 64) - 1, (1 << 31) - 1
 _LONGEST = 4 << 20  # bytes of one unit's line program; the kernel's longest has a tenth of a MiB
 _Answer = TypeVar("_Answer")
 
@@ -153,19 +155,15 @@ class SourceLines:
                 self._image.path,
                 f"debug information: a unit has a line table of more than {_LONGEST >> 20} MiB",
             )
-        rows = [entry.state for entry in program.get_entries() if entry.state is not None]
-        mask = self._image.machine.mask
-        addresses = np.array([row.address & mask for row in rows], np.uint64)
+        addresses, number, line, ends = _line_rows(program)
+        addresses &= np.uint64(self._image.machine.mask)
         # After a sequence's end comes nothing, until another one begins; where that is at the same address it
         # has to stand behind: it is what is found there.
-        order = np.lexsort((np.array([not row.end_sequence for row in rows], np.bool_), addresses))
-        files = _files(unit)
-        shift = 0 if program.header["version"] >= 5 else 1  # from DWARF 5 on files are numbered from 0
-        number = np.array([row.file - shift for row in rows], np.int64)
-        known = (
-            (number >= 0) & (number < len(files)) & ~np.array([row.end_sequence for row in rows], np.bool_)
-        )
-        line = np.where(known, np.clip([row.line for row in rows], 0, (1 << 31) - 1), 0)
+        order = np.lexsort((~ends, addresses))
+        files = _files(unit, program)
+        number -= 0 if program.header["version"] >= 5 else 1  # from DWARF 5 on files are numbered from 0
+        known = (number >= 0) & (number < len(files)) & ~ends
+        line = np.where(known, np.clip(line, 0, (1 << 31) - 1), 0)
         file = np.where(known, number, 0).astype(np.int32)
         return _Table(addresses[order], file[order], line.astype(np.int32)[order], files)
 
@@ -227,11 +225,85 @@ def _unit_code(dwarf: DWARFInfo, unit: CompileUnit) -> Iterator[tuple[int, int]]
             yield entry.begin_offset + shift, entry.end_offset + shift
 
 
-def _files(unit: CompileUnit) -> tuple[SourceLine, ...]:
+_Rows = tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]
+
+
+def _line_rows(program: LineProgram) -> _Rows:
+    """The rows of a line program: address, number of the file, line, whether a sequence ends there.
+
+    Source: DWARF 5 section 6.2.5. (pyelftools makes an object of each of a unit's ten thousand rows; of
+    a chain's hundred units that is most of the time that explaining it takes.)
+    """
+    header, stream = program.header, program.stream
+    stream.seek(program.program_start_offset)
+    data = stream.read(program.program_end_offset - program.program_start_offset)
+    step, base, width = header["minimum_instruction_length"], header["line_base"], header["line_range"]
+    first, lengths = header["opcode_base"], header["standard_opcode_lengths"]
+    jump = (255 - first) // width * step
+    addresses, files, lines, ends = list[int](), list[int](), list[int](), list[bool]()
+    at, size = 0, len(data)
+
+    def number(signed: bool = False) -> int:
+        """The LEB128 number that comes next."""
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value - (1 << shift) if signed and byte & 0x40 else value
+
+    address, file, line = 0, 1, 1
+    while at < size:
+        opcode = data[at]
+        at += 1
+        emit = end = False
+        if opcode >= first:
+            address += (opcode - first) // width * step
+            line += base + (opcode - first) % width
+            emit = True
+        elif opcode == 0:
+            length = number()
+            behind = at + length
+            kind = data[at] if length else 0
+            if kind == 1:
+                emit = end = True
+            elif kind == 2:
+                address = int.from_bytes(data[at + 1 : behind], "little")
+            at = behind
+        elif opcode == 1:
+            emit = True
+        elif opcode == 2:
+            address += number() * step
+        elif opcode == 3:
+            line += number(True)
+        elif opcode == 4:
+            file = number()
+        elif opcode == 8:
+            address += jump
+        elif opcode == 9:
+            address += int.from_bytes(data[at : at + 2], "little")
+            at += 2
+        else:
+            for _ in range(lengths[opcode - 1]):
+                number()
+        if emit:
+            addresses.append(address & _ALL)
+            files.append(min(file, _MOST))
+            lines.append(max(min(line, _MOST), 0))
+            ends.append(end)
+            if end:
+                address, file, line = 0, 1, 1
+    return (
+        np.array(addresses, np.uint64), np.array(files, np.int64), np.array(lines, np.int64),
+        np.array(ends, np.bool_),
+    )  # fmt: skip
+
+
+def _files(unit: CompileUnit, program: LineProgram) -> tuple[SourceLine, ...]:
     """The unit's files, in the order of its table."""
-    program = unit.dwarfinfo.line_program_for_CU(unit)
-    if program is None:
-        return ()
     top = unit.get_top_DIE().attributes
     built = _text(top["DW_AT_comp_dir"].value) if "DW_AT_comp_dir" in top else ""
     root = _root(built, _text(top["DW_AT_name"].value) if "DW_AT_name" in top else "")
