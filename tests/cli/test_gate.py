@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import os
 import re
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,18 @@ def test_one_line_checks_what_the_file_names(project: Path, capsys: pytest.Captu
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     main(["check", *words])
     return capsys.readouterr().out
+
+
+def test_a_gate_fails_also_when_nobody_reads_on(project: Path) -> None:
+    writer = subprocess.Popen(
+        [sys.executable, "-m", "stackfit.cli.main", "check", "build/vmlinux", "--layout", "small.toml"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert writer.stdout is not None and writer.stderr is not None
+    writer.stdout.close()
+    assert (writer.wait(60), writer.stderr.read()) == (1, b"")
 
 
 def test_options_win_and_the_file_can_be_left_alone(

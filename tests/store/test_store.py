@@ -163,6 +163,8 @@ def test_an_older_database_stays_when_a_new_one_cannot_be_written(
     assert main(["check", str(KERNEL), "--db", str(tmp_path / "none" / "x.db")]) == 2
     assert main(["check", str(KERNEL), "--db", str(tmp_path)]) == 2
     assert "not a regular file" in capsys.readouterr().err
+    assert main(["check", str(KERNEL), "--db", "-"]) == 2
+    assert "--db -" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["analysis.db"]
 
 

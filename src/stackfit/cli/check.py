@@ -47,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
     analysis = run_analysis(options, images)
     through = analysis.through(options.through) if options.through else None
     judged = judge(options, analysis, gate)
+    options.status = judged.status
     if options.json:
         output(options.json, dumps(check_json(analysis, through, options.suggest_cuts, judged.document)))
     if options.html:

@@ -56,13 +56,14 @@ def run(options: argparse.Namespace) -> int:
         raise InputError("--markdown -", "JSON goes to standard output already")
     found = diff(_side(options, "old"), _side(options, "new"))
     failed = None if options.fail_on is None else found.grown(options.fail_on)
+    options.status = int(bool(failed))
     if options.json:
         output(options.json, dumps(diff_json(found, failed)))
     if options.markdown:
         output(options.markdown, diff_markdown(found, options.top))
     if "-" not in (options.json, options.markdown):
         print_diff(make_console(), found, options.top)
-    return 1 if failed else 0
+    return int(options.status)
 
 
 def _side(options: argparse.Namespace, side: str) -> Snapshot:

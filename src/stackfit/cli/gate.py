@@ -99,6 +99,8 @@ def open_gate(options: argparse.Namespace) -> Gate:
         wanted = FailOn(
             frozenset((Verdict.EXCEEDS.value, Verdict.MAY_EXCEED.value)) if explicit else frozenset()
         )
+    if options.db == "-":
+        raise InputError("--db -", "a database is a file; it does not go to standard output")
     if wanted.growth is not None and options.baseline is None:
         raise InputError("--fail-on", "growth is held against a database: --baseline")
     standard = [

@@ -86,7 +86,7 @@ def _guarded(options: argparse.Namespace) -> int:
         # The reader has gone (`| head`; rich turns it into SystemExit): nothing is left to say, also not when
         # Python flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return int(getattr(options, "status", 0))  # a gate's is known before anything is printed
     except OSError as error:  # of standard output: a full disk
         print(f"stackfit: error: {error.strerror or error}", file=sys.stderr)
         return 2
