@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         output(options.json, dumps(check_json(analysis, through, options.suggest_cuts)))
     if options.html:
-        write_html(options.html, check_page(analysis))
+        write_html(options.html, check_page(analysis, through))
     if options.json != "-":
         if options.suggest_cuts:
             sys.stdout.write(suggestions_toml(analysis))
