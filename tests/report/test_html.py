@@ -152,10 +152,11 @@ def test_check_compare_and_simulate_write_reports(tmp_path: Path, capsys: pytest
     image = str(SAMPLE / "vmlinux")
     layouts = [word for name in LAYOUTS for word in ("--layout", name)]
     storm = "interrupt-storm-amd64"
+    through = [str(SAMPLE / "vendor_blob.ko"), "--through", "vendor_blob"]
     for words, sections in (
         (
-            ["check", image, *layouts, "--fail-on", ""],
-            {"verdicts", "chains", "contexts", "frames", "evidence"},
+            ["check", image, *through, *layouts, "--fail-on", ""],
+            {"through", "verdicts", "chains", "contexts", "frames", "evidence"},
         ),
         (["compare", image, *layouts, "--scenario", storm], {"decision", "verdicts", "frames", "scenario-0"}),
         (["simulate", "anon-holes"], {"scenario"}),

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         output(options.json, dumps(check_json(analysis, through, options.suggest_cuts, judged.document)))
     if options.html:
-        write_html(options.html, check_page(analysis))
+        write_html(options.html, check_page(analysis, through))
     if write_outputs(options, analysis, judged):
         return judged.status
     if options.suggest_cuts:

@@ -7,14 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stackfit.analysis import Analysis
+from stackfit.calls.model import Evidence
 from stackfit.measure.model import Seen
 from stackfit.report.html_model import Block, Cell, Column, Figure, Grid, Page, Prose, Records, Section
 from stackfit.report.json import frames_json
-from stackfit.report.rows import ChainRow, chain_rows, composed_rows, module_of
+from stackfit.report.rows import ChainRow, bound_rows, chain_rows, composed_rows, module_of
 from stackfit.report.terminal import direct_text, smallest_size
+from stackfit.report.through import THROUGH_COLUMNS, through_row
 from stackfit.report.traces import coverage_json
 from stackfit.text import bytes_text, number_text, range_text, size_text
 from stackfit.verdict.model import ContextNeed, LayoutVerdict, StackNeed, Verdict
+from stackfit.verdict.through import Through
 
 __all__ = ["Analysed", "analysed", "check_page", "kernel_facts"]
 
@@ -45,12 +48,13 @@ class Analysed:
     data: Json
 
 
-def check_page(analysis: Analysis) -> Page:
-    """The report of `check`."""
+def check_page(analysis: Analysis, through: Through | None = None) -> Page:
+    """The report of `check`; with `through` what was found of a module or function comes first."""
     kernel = analysis.program.images[0]
     found = analysed(analysis)
+    first = [] if through is None else [_through(analysis, through)]
     release = f"Linux {kernel.release}" if kernel.release else kernel.path
-    return Page("Stack check", release, kernel_facts(analysis), found.sections, found.data)
+    return Page("Stack check", release, kernel_facts(analysis), (*first, *found.sections), found.data)
 
 
 def kernel_facts(analysis: Analysis) -> tuple[tuple[str, str], ...]:
@@ -101,6 +105,44 @@ def analysed(analysis: Analysis) -> Analysed:
             Section("recordings", "What was seen running", tuple(_recorded(analysis, tables.first)))
         )
     return Analysed(tuple(sections), tables.data())
+
+
+def _through(analysis: Analysis, result: Through) -> Section:
+    own = result.own
+    texts = [
+        f"{number_text(result.functions)} functions. Adds at most {range_text(own.found, own.upper, False)}"
+        f" below the call into it, {bytes_text(result.own_frames)} of the chain in its own frames; open items"
+        " below it aside. room: what everything above the call may take for it to fit."
+    ]
+    if not result.callers:
+        texts.append(
+            "No known call from outside leads into it: it is called through pointers, how deep the kernel is"
+            " then is open."
+        )
+    stacks = tuple(tuple(through_row(analysis, one)) for one in result.stacks)
+    frames = tuple(
+        (
+            Cell(row.function, "code"),
+            Cell(row.module or "", "code"),
+            number_text(row.depth),
+            number_text(row.total),
+            row.kind + ("" if row.evidence == Evidence.PROVED.label else f" ({row.evidence})"),
+        )
+        for row in bound_rows(analysis, own, 0)
+    )
+    columns = (
+        ("function", "short"), ("module", "short"), ("bytes", "right"), ("total", "right"),
+        ("then by", "short"),
+    )  # fmt: skip
+    return Section(
+        "through",
+        f"Through {result.subject}",
+        (
+            Prose(tuple(texts)),
+            Grid("The worst known chain through it", THROUGH_COLUMNS, stacks),
+            Grid("What it adds", columns, frames),
+        ),
+    )
 
 
 # ---------------------------------------------------------------- verdicts
@@ -350,8 +392,6 @@ class _Tables:
                 "size": need.stack.size,
                 "usable": need.stack.usable,
                 "chain": self._chain(chain_rows(self.analysis, need.worst, need.chain)),
-                "context": need.worst.context.title if need.worst is not None else "",
-                "verdict": need.verdict.value,
             }
             for layout in self.analysis.verdicts
             for need in layout.stacks
