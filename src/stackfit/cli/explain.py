@@ -45,6 +45,8 @@ def _count(text: str) -> int:
 def run(options: argparse.Namespace) -> int:
     if len(options.images) < 2:
         raise InputError("explain", "a function or context is to be named behind the images")
+    if len(options.layout) > 1:
+        raise InputError("--layout", "one is explained at a time")
     *images, name = options.images
     asked = options.hops is not None or options.indirect is not None
     options.resolve = lambda code: asked or not is_function(code.functions, name)

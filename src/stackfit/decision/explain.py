@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
 from stackfit.analysis import Analysis
 from stackfit.bounds.model import Bound
+from stackfit.calls.model import CallKind
 from stackfit.contexts.model import Context, Start
 from stackfit.frames.anatomy import Anatomy
 from stackfit.image.functions import Functions
 from stackfit.image.model import InputError
 from stackfit.layouts.model import Layout, Stack
 from stackfit.text import near_text
-from stackfit.verdict.advice import Advice, Change, Need, advise, changes_of, recursions
+from stackfit.verdict.advice import Advice, Change, Need, advise, changes_of, recursions, stack_alignment
 from stackfit.verdict.model import ContextNeed
 from stackfit.verdict.placement import Item
 
@@ -117,10 +116,14 @@ def _explain(
     passed = [*(one for one, _ in best.start.through), *(link.function for link in chain.chain)]
     anatomies = _anatomies(analysis, function, passed, frames)
     changes: list[Change] = []
+    word, functions, calls = analysis.code.machine.word, analysis.code.functions, analysis.calls
+    units: dict[int, int] = {}
     for one, anatomy in anatomies.items():
-        first, last = np.searchsorted(analysis.calls.function, (one, one + 1)).tolist()
-        depths = analysis.calls.depth[first:last]
-        changes += changes_of(anatomy, analysis.code.machine.word, np.unique(depths).tolist())
+        image = int(functions.image[one])
+        if image not in units:
+            own = (functions.image[calls.function] == image) & (calls.kind == CallKind.DIRECT)
+            units[image] = stack_alignment(word, calls.depth[own])
+        changes += changes_of(anatomy, word, units[image])
     changes.sort(key=lambda one: -one.bytes)
     before, advice = advise(
         composer, item, chain, best.start, exceptions, hops, [*changes, *recursions(chain)]

@@ -125,11 +125,44 @@ class _Reader:
 
     def _functions(self, parent: DIE, depth: int = 0) -> Iterator[DIE]:
         """Subprograms of a unit, those within namespaces and classes too."""
-        for entry in self._unit.iter_DIE_children(parent):
+        for entry in self._children(parent):
             if entry.tag == "DW_TAG_subprogram":
                 yield entry
             elif depth < 16 and entry.tag in ("DW_TAG_namespace", "DW_TAG_module"):
                 yield from self._functions(entry, depth + 1)
+
+    def _children(self, parent: DIE, depth: int = 0) -> Iterator[DIE]:
+        """Entries within one, in their order.
+
+        pyelftools has this, too, and believes a damaged entry that its sibling is one before it: without end.
+        """
+        if not parent.has_children:
+            return
+        at = parent.offset + parent.size
+        while True:
+            entry = self._unit.get_DIE_from_refaddr(at)
+            if entry.is_null():
+                return
+            yield entry
+            at = self._behind(entry, depth)
+
+    def _behind(self, entry: DIE, depth: int) -> int:
+        """Where the entry stands that follows one and all within it."""
+        if not entry.has_children:
+            return entry.offset + entry.size
+        sibling = entry.attributes.get("DW_AT_sibling")
+        if sibling is not None and sibling.form.startswith("DW_FORM_ref"):
+            base = 0 if sibling.form == "DW_FORM_ref_addr" else self._unit.cu_offset
+            at = int(sibling.value) + base
+            if at > entry.offset:
+                return at
+            raise ValueError("an entry's sibling stands before it")
+        if depth > _DEEPEST:
+            raise ValueError("entries lie within too many others")
+        at = entry.offset + entry.size
+        while not (inner := self._unit.get_DIE_from_refaddr(at)).is_null():
+            at = self._behind(inner, depth + 1)
+        return at + inner.size
 
     def _results(self) -> dict[str, tuple[str, int]]:
         """What functions return that is no scalar."""
@@ -154,7 +187,7 @@ class _Reader:
         """Variables within an entry; `scope`: where it runs."""
         if depth > _DEEPEST:
             raise ValueError("entries lie within too many others")
-        for entry in self._unit.iter_DIE_children(parent):
+        for entry in self._children(parent):
             self._left -= 1
             if self._left < 0:
                 raise ValueError(f"a function has more than {_MOST_ENTRIES} entries")
@@ -261,7 +294,7 @@ class _Reader:
     def _counts(self, array: DIE) -> list[int | None]:
         """Elements of each dimension; None: not constant."""
         counts: list[int | None] = []
-        for entry in self._unit.iter_DIE_children(array):
+        for entry in self._children(array):
             if entry.tag != "DW_TAG_subrange_type":
                 continue
             count, bound = _number(entry, "DW_AT_count"), _number(entry, "DW_AT_upper_bound")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +24,9 @@ from stackfit.frames.anatomy import Anatomy, PartKind
 from stackfit.verdict.compose import Composer
 from stackfit.verdict.placement import Item
 
-__all__ = ["Advice", "Change", "ChangeKind", "Need", "advise", "changes_of", "recursions"]
+__all__ = ["Advice", "Change", "ChangeKind", "Need", "advise", "changes_of", "recursions", "stack_alignment"]
 
+_STRAY = 20  # one call in so many may be aligned otherwise
 _LEAST = 32  # bytes: a smaller variable is not worth moving
 _MOST_CHANGES = 8  # largest first; each is solved
 _MOST_RECURSIONS = 2
@@ -80,13 +81,11 @@ class Advice:
         return self.before.found - self.after.found
 
 
-def changes_of(anatomy: Anatomy, word: int, depths: Iterable[int]) -> list[Change]:
+def changes_of(anatomy: Anatomy, word: int, unit: int) -> list[Change]:
     """What could be changed in one function, by its anatomy: the largest first.
 
-    `depths`: of its call sites; what they are all multiples of is what its compiler aligns the stack to, and
-    so the frame shrinks by.
+    `unit`: bytes that its compiler aligns the stack to (see stack_alignment), and so the frame shrinks by.
     """
-    unit = _alignment(word, depths)
     named = [part for part in range(len(anatomy)) if anatomy.kind[part] == PartKind.VARIABLE]
     found: list[Change] = []
     groups: dict[tuple[str, str, tuple[str, ...]], list[int]] = {}
@@ -140,12 +139,15 @@ def _run(values: NDArray[np.bool_]) -> int:
     return int(false[0]) if false.size else len(values)
 
 
-def _alignment(word: int, depths: Iterable[int]) -> int:
-    """A power of two from a word to 16 bytes, of which all these depths are multiples."""
+def stack_alignment(word: int, depths: NDArray[np.int32]) -> int:
+    """What a compiler keeps the stack aligned to at calls, by the depths of many: a word to 16 bytes.
+
+    (-mpreferred-stack-boundary: the System V ABI has 16 bytes, Linux a word.) Some calls of assembly may not
+    keep to it.
+    """
     unit = 16
-    for depth in depths:
-        while depth % unit and unit > word:
-            unit //= 2
+    while unit > word and np.count_nonzero(depths % unit) * _STRAY > depths.size:
+        unit //= 2
     return unit
 
 
