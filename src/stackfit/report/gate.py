@@ -37,9 +37,7 @@ def print_gate(
         line(console, f"configuration: {config}")
     if held:
         over = [one for one in held if one.over]
-        title = (
-            f"budgets: {number_text(len(held) - len(over))} kept, {number_text(len(over))} not known to be"
-        )
+        title = f"budgets: {number_text(len(held) - len(over))} of {number_text(len(held))} kept"
         if over:
             print_table(console, title, list(_COLUMNS), _budget_rows(over))
         else:
