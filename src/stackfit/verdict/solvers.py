@@ -87,6 +87,10 @@ class Solvers:
             self._solvers[key, hops] = solver
         return solver
 
+    def solver(self, item: Item, exceptions: int, hops: int = 0) -> Solver:
+        """What bounds an item's chains: for questions that a bound alone does not answer."""
+        return self._solver(self._key(item, exceptions), hops > 0)
+
     def edges(self, item: Item) -> Edges:
         """The edges as an item's chains follow them: stack switches that are plain calls there included."""
         return self._edges_with(self._plain(item))
