@@ -86,8 +86,7 @@ class Chains {
     const many = make("select", { id: "icicle-many" }, ...[1, 4, 8, 16, 32].map((n) => make("option", { value: n }, n)));
     many.value = matchMedia("(max-width: 700px)").matches ? 4 : 8;
     const scale = make("select", { id: "icicle-scale" }, make("option", { value: "overview" }, "overview"), make("option", { value: "names" }, "room for names"));
-    controls.append(make("label", { for: which.id }, "Stack"), which, make("label", { for: rung.id }, "chains"), rung,
-      make("label", { for: many.id }, "columns"), many, make("label", { for: scale.id }, "scale"), scale);
+    controls.append(field("Stack", which), field("chains", rung), field("columns", many), field("scale", scale));
     const build = (width) => this.icicle(stacks[which.value], rung.value, Number(many.value), scale.value === "names", width);
     const paint = draw(plot, build, (node) => node && node.row >= 0 && this.open("frame", node.row));
     for (const select of [which, rung, many, scale]) select.addEventListener("change", paint);

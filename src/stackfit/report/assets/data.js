@@ -56,3 +56,8 @@ function make(tag, attributes, ...children) {
   for (const child of children) node.append(child);
   return node;
 }
+
+// A control and its label, kept on one line.
+function field(text, control) {
+  return make("span", { class: "field" }, make("label", { for: control.id }, text), control);
+}

@@ -36,7 +36,7 @@ class DataTable {
     const help = make("span", { id: `${id}-help`, class: "visually-hidden" },
       "Words that a row must have, and comparisons of columns such as frame>1000. Arrow keys move between rows, Enter opens one.");
     const bar = make("div", { class: "toolbar" },
-      make("label", { for: `${id}-search` }, "Search"), this.search, help, ...this.filters(id), this.count);
+      field("Search", this.search), help, ...this.filters(id), this.count);
     this.head = make("tr", { "aria-rowindex": 1 });
     this.body = make("tbody", { onclick: (event) => this.click(event), onkeydown: (event) => this.move(event) });
     const widths = make("colgroup", {}, ...this.shown.map((one) => make("col", { style: `width:${one.width + 2}ch` })));
@@ -52,7 +52,7 @@ class DataTable {
   }
 
   example() {
-    const number = this.shown.find((one) => one.kind === "bytes");
+    const number = [this.column(this.spec.order), ...this.shown].find((one) => one.kind === "bytes");
     return number ? `words, ${number.key}>1000` : "words";
   }
 
@@ -73,7 +73,7 @@ class DataTable {
         make("option", { value: "" }, "all"), ...texts.map((text) => make("option", { value: `=${text}` }, text)));
       if (this.spec.only[column.key]) select.value = `=${this.spec.only[column.key]}`;
       this.choices[column.key] = select;
-      built.push(make("label", { for: select.id }, column.label), select);
+      built.push(field(column.label, select));
     }
     return built;
   }
