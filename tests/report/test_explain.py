@@ -84,6 +84,9 @@ def test_a_context_s_document_agrees_with_check() -> None:
     (need,) = [one for one in needs if one.context.title == document["subject"]["name"]]
     assert (document["found"], document["bound"]) == (need.found, need.direct)
     assert document["stack"]["name"] == "process" and document["stack"]["size"] == 16384
+    (whole,) = [one for one in analysis.verdicts[0].stacks if one.stack.name == "process"]
+    assert document["stack"]["need"] == whole.direct
+    assert all(one["stack"] is None or one["stack"] <= whole.direct for one in document["advice"])
     named = {row["function"] for row in document["chain"]} - {"(entry frame)"}
     assert {frame["name"] for frame in document["frames"]} == named
     assert all(frame["debug"] is None for frame in document["frames"])

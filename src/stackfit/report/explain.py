@@ -94,7 +94,12 @@ def explain_json(analysis: Analysis, result: Explanation) -> Json:
         "layout": result.layout.name,
         "stack": None
         if result.stack is None
-        else {"name": result.stack.name, "size": result.stack.size, "on_top": result.on_top},
+        else {
+            "name": result.stack.name,
+            "size": result.stack.size,
+            "on_top": result.on_top,
+            "need": result.whole[0] if result.whole else None,
+        },
         "hops": result.hops,
         "found": result.before.found,
         "bound": None if result.chain.unlisted else result.before.upper,
@@ -103,7 +108,10 @@ def explain_json(analysis: Analysis, result: Explanation) -> Json:
         "open": [{"reason": reason, "count": count} for reason, count in need.open.counts],
         "chain": [_chain_json(analysis, row, site) for row, site in _rows(analysis, result)],
         "frames": [_frame_json(analysis, anatomy) for anatomy in result.frames.values()],
-        "advice": [_advice_json(analysis, one, not result.chain.unlisted) for one in result.advice],
+        "advice": [
+            _advice_json(analysis, one, not result.chain.unlisted, _stack_after(result, number))
+            for number, one in enumerate(result.advice)
+        ],
     }
 
 
@@ -153,7 +161,12 @@ def _frame_json(analysis: Analysis, anatomy: Anatomy) -> Json:
     }
 
 
-def _advice_json(analysis: Analysis, advice: Advice, bounded: bool) -> Json:
+def _stack_after(result: Explanation, number: int) -> int | None:
+    """What the whole stack needs with a change, if that was computed."""
+    return result.whole[number + 1] if number + 1 < len(result.whole) else None
+
+
+def _advice_json(analysis: Analysis, advice: Advice, bounded: bool, stack: int | None) -> Json:
     change = advice.change
     return {
         "kind": change.kind.value,
@@ -166,6 +179,7 @@ def _advice_json(analysis: Analysis, advice: Advice, bounded: bool) -> Json:
         "before": _need_json(advice.before, bounded),
         "after": _need_json(advice.after, bounded),
         "falls": advice.falls,
+        "stack": stack,
     }
 
 
@@ -205,11 +219,13 @@ def _print_need(console: Console, analysis: Analysis, result: Explanation) -> No
         line(console, "  bound it in the code, or review it and give it a budget (--assume)", "yellow")
     if result.stack is not None:
         stack = result.stack
-        whole = stack.reserved + (before.found if endless else before.upper) + result.on_top
+        aside = ", open items aside" if lower else ""
+        most = f"at most {bytes_text(result.whole[0])}{aside}" if result.whole else "no bound"
+        size = size_text(stack.size)
         line(
             console,
-            f"  with {bytes_text(stack.reserved)} reserved and {bytes_text(result.on_top)} that may nest on"
-            f" top: {bytes_text(whole, lower or endless)} of {size_text(stack.size)}",
+            f"  the whole stack of {size}, {bytes_text(stack.reserved)} reserved, the worst context, and"
+            f" {bytes_text(result.on_top)} that may nest on top: {most}",
         )
     if result.also:
         line(console, f"  also of that name: {', '.join(clean(one) for one in result.also[:6])}")
@@ -336,7 +352,14 @@ def _print_advice(console: Console, analysis: Analysis, result: Explanation) -> 
     line(console, "What would lower it, each alone, recomputed:", "bold")
     for number, advice in enumerate(result.advice[:_MOST_ADVICE], 1):
         line(console, f"  {number}. {_advice_text(analysis, advice.change)}")
-        line(console, f"     {_falls_text(advice, not result.chain.unlisted)}")
+        text = _falls_text(advice, not result.chain.unlisted)
+        after = _stack_after(result, number - 1)
+        if after is not None and after == result.whole[0]:
+            text += "; the whole stack's need stays: other chains are as deep"
+        elif after is not None:
+            falls = bytes_text(result.whole[0] - after)
+            text += f"; the whole stack's need falls by {falls} to {bytes_text(after)}"
+        line(console, f"     {text}")
     left = len(result.advice) - _MOST_ADVICE
     if left > 0:
         line(console, f"  … {left} more (--json)")
