@@ -131,7 +131,8 @@ def test_the_first_advice_applied_lowers_the_need_by_what_was_predicted(tmp_path
     analysis = built(tmp_path / "before")
     result = explain(analysis, "entry", frames=-1)
     first = result.advice[0]
-    assert (first.change.kind.value, first.change.name, first.change.bytes) == ("move", "table", 608)
+    assert (first.change.kind.value, first.change.name) == ("move", "table")
+    assert 592 <= first.change.bytes <= 624  # its 600, and what filled the frame up
     # Not by all of its bytes: then the other chain is the deepest.
     assert 0 < first.falls < first.change.bytes
     after = built(tmp_path / "after", "-DSTORAGE=static")
@@ -146,8 +147,9 @@ def test_an_inlined_function_kept_out_of_line_lowers_the_need_of_chains_beside_i
     result = explain(analysis, "reader", frames=-1)
     (advice,) = [one for one in result.advice if one.change.kind.value == "noinline"]
     assert advice.change.name == "looked_up" and advice.falls > 200
-    after = built(tmp_path / "after", "-DKEEP_OUT")
-    assert found(after, "reader") == advice.after.found
+    after = found(built(tmp_path / "after", "-DKEEP_OUT"), "reader")
+    # What it saves when it is a function is counted at its most.
+    assert advice.after.found - 48 <= after <= advice.after.found
 
 
 # ---------------------------------------------------------------- modules and their companions
