@@ -13,7 +13,7 @@ from stackfit.frames.anatomy import Anatomy, PartKind
 from stackfit.image.lines import SourceLine
 from stackfit.report.json import image_json, modules_json, named_json
 from stackfit.report.rows import ChainRow, bound_rows, chain_rows, module_of
-from stackfit.report.terminal import CHAIN_ROWS, line, print_table
+from stackfit.report.terminal import line, print_table
 from stackfit.text import bytes_text, clean, number_text, range_text, size_text
 from stackfit.verdict.advice import Advice, Change, ChangeKind, Need
 
@@ -21,6 +21,7 @@ __all__ = ["explain_json", "print_explanation"]
 
 Json = dict[str, Any]
 _MOST_ADVICE = 8
+_CHAIN_ROWS = 12  # of the head and of the tail of a long chain each
 _MOST_NAMES = 4  # of spilled variables that share a slot
 
 
@@ -234,9 +235,9 @@ def _print_need(console: Console, analysis: Analysis, result: Explanation) -> No
 def _print_chain(console: Console, analysis: Analysis, result: Explanation, whole: bool) -> None:
     rows = _rows(analysis, result)
     left_out = 0
-    if not whole and len(rows) > 2 * CHAIN_ROWS + 3:
-        left_out = len(rows) - 2 * CHAIN_ROWS
-        rows = rows[:CHAIN_ROWS] + rows[-CHAIN_ROWS:]
+    if not whole and len(rows) > 2 * _CHAIN_ROWS + 3:
+        left_out = len(rows) - 2 * _CHAIN_ROWS
+        rows = rows[:_CHAIN_ROWS] + rows[-_CHAIN_ROWS:]
     sources = [None if row.index < 0 else _source(analysis, row.index, row.address) for row, _ in rows]
     columns = [
         ("total", "right"), ("depth", "right"), ("function", "left"), ("then", "left"), ("by", "left"),
@@ -256,7 +257,7 @@ def _print_chain(console: Console, analysis: Analysis, result: Explanation, whol
         for (row, site), source in zip(rows, sources, strict=True)
     ]
     if left_out:
-        table.insert(CHAIN_ROWS, ["", "", f"… {left_out} frames (--whole)", *[""] * 5])
+        table.insert(_CHAIN_ROWS, ["", "", f"… {left_out} frames (--whole)", *[""] * 5])
     dropped = {6} if not any(sources) else set()
     dropped |= {7} if not any(row[7] for row in table) else set()
     kept = [index for index in range(len(columns)) if index not in dropped]
