@@ -210,11 +210,13 @@ class _Account:
     # ------------------------------------------------------------ result
 
     def anatomy(self) -> Anatomy:
-        self._add(_Part(PartKind.RETURN_ADDRESS, 0, self.word, "return address"))
-        self._pushes()
-        self._areas()
-        beyond = self._variables() if self.found is not None else 0
-        self._slots()
+        beyond = 0
+        if self.code.machine in _KEPT:  # of other instruction sets all stays unknown
+            self._add(_Part(PartKind.RETURN_ADDRESS, 0, self.word, "return address"))
+            self._pushes()
+            self._areas()
+            beyond = self._variables() if self.found is not None else 0
+            self._slots()
         use = self._use()
         parts = self.parts + self._rest(use)
         parts.sort(key=lambda part: (part.begin, -part.end, part.kind, part.owners, part.name, part.type))
