@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -201,3 +202,29 @@ def test_damaged_debug_information_is_told_in_one_line(step: int, tmp_path: Path
             assert str(path) in str(error) and "\n" not in str(error)
         else:  # what was hit is not of that function
             assert sum(result.frames[result.function or 0].bytes.values()) > 0
+
+
+# ---------------------------------------------------------------- a kernel
+
+
+@pytest.mark.kernel
+def test_large_frames_of_debian_s_kernel(amd64_recorded_vmlinux: Path) -> None:
+    """do_select and tcp_bpf_sendmsg of 6.1.0-56: 624 of 912, and 712 of 824 bytes are one variable."""
+    analysis = analyse([amd64_recorded_vmlinux], resolve=lambda code: False)
+    expected = {
+        "do_select": (912, "table", "struct poll_wqueues", 624, 8, "fs/select.c"),
+        "tcp_bpf_sendmsg": (824, "tmp", "struct sk_msg", 712, 0, "net/ipv4/tcp_bpf.c"),
+    }
+    for name, (size, variable, text, most, lost, file) in expected.items():
+        document = valid(explain_json(analysis, explain(analysis, name)))
+        (frame,) = document["frames"]
+        assert (frame["frame"], frame["accounted"], frame["source"]["file"]) == (size, size, file)
+        (part,) = [one for one in frame["parts"] if one["name"] == variable]
+        assert (part["type"], part["end"] - part["begin"], part["owners"]) == (text, most, [])
+        assert frame["bytes"]["saved register"] == 48 and frame["bytes"]["protector"] == 8
+        assert frame["bytes"].get("alignment", 0) == lost
+        (advice,) = [one for one in document["advice"] if one["name"] == variable]
+        assert advice["bytes"] == advice["falls"] == most
+        assert document["chain"][0]["source"]["file"] == file
+        for before, after in itertools.pairwise(document["chain"]):
+            assert after["total"] == before["total"] + after["depth"]
