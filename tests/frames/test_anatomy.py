@@ -204,26 +204,3 @@ def test_without_debug_information_the_code_tells_what_it_can(name: str) -> None
     where = named.names.index("b")
     begin, end = int(named.begin[where]), int(named.end[where])
     assert set(array.use[begin:end].tolist()) <= {PartKind.OBJECT, PartKind.SLOT}
-
-
-@pytest.mark.kernel
-def test_the_articles_examples_of_large_frames(amd64_recorded_vmlinux: Path) -> None:
-    """do_select and tcp_bpf_sendmsg of Debian's 6.1.0-56: 624 of 912, and 712 of 824 bytes."""
-    program = load_program([amd64_recorded_vmlinux])
-    code = decode_program(program)
-    frames = analyse_frames(code, read_tables(program), code_pointers(program), frame_pointers=True)
-    lines = SourceLines(program.images[0])
-    expected = {
-        "do_select": (912, "table", "struct poll_wqueues", 624, 8),
-        "tcp_bpf_sendmsg": (824, "tmp", "struct sk_msg", 712, 0),
-    }
-    for name, (frame, variable, text, size, lost) in expected.items():
-        (function,) = code.functions.named(name)
-        locals_ = read_locals(program.images[0], lines, int(code.functions.address[function]))
-        anatomy = frame_anatomy(code, frames, function, locals_)
-        assert anatomy.frame == frame
-        assert parts(anatomy, variable) == [(size, text, ())]
-        assert anatomy.bytes[PartKind.SAVED_REGISTER] == 48
-        assert anatomy.bytes[PartKind.PROTECTOR] == 8
-        assert anatomy.bytes.get(PartKind.ALIGNMENT, 0) == lost
-        assert anatomy.accounted == frame

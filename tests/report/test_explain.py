@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -84,6 +85,9 @@ def test_a_context_s_document_agrees_with_check() -> None:
     (need,) = [one for one in needs if one.context.title == document["subject"]["name"]]
     assert (document["found"], document["bound"]) == (need.found, need.direct)
     assert document["stack"]["name"] == "process" and document["stack"]["size"] == 16384
+    (whole,) = [one for one in analysis.verdicts[0].stacks if one.stack.name == "process"]
+    assert document["stack"]["need"] == whole.direct
+    assert all(one["stack"] is None or one["stack"] <= whole.direct for one in document["advice"])
     named = {row["function"] for row in document["chain"]} - {"(entry frame)"}
     assert {frame["name"] for frame in document["frames"]} == named
     assert all(frame["debug"] is None for frame in document["frames"])
@@ -128,7 +132,8 @@ def test_the_first_advice_applied_lowers_the_need_by_what_was_predicted(tmp_path
     analysis = built(tmp_path / "before")
     result = explain(analysis, "entry", frames=-1)
     first = result.advice[0]
-    assert (first.change.kind.value, first.change.name, first.change.bytes) == ("move", "table", 608)
+    assert (first.change.kind.value, first.change.name) == ("move", "table")
+    assert 592 <= first.change.bytes <= 624  # its 600, and what filled the frame up
     # Not by all of its bytes: then the other chain is the deepest.
     assert 0 < first.falls < first.change.bytes
     after = built(tmp_path / "after", "-DSTORAGE=static")
@@ -143,8 +148,9 @@ def test_an_inlined_function_kept_out_of_line_lowers_the_need_of_chains_beside_i
     result = explain(analysis, "reader", frames=-1)
     (advice,) = [one for one in result.advice if one.change.kind.value == "noinline"]
     assert advice.change.name == "looked_up" and advice.falls > 200
-    after = built(tmp_path / "after", "-DKEEP_OUT")
-    assert found(after, "reader") == advice.after.found
+    after = found(built(tmp_path / "after", "-DKEEP_OUT"), "reader")
+    # What it saves when it is a function is counted at its most.
+    assert advice.after.found - 48 <= after <= advice.after.found
 
 
 # ---------------------------------------------------------------- modules and their companions
@@ -196,3 +202,29 @@ def test_damaged_debug_information_is_told_in_one_line(step: int, tmp_path: Path
             assert str(path) in str(error) and "\n" not in str(error)
         else:  # what was hit is not of that function
             assert sum(result.frames[result.function or 0].bytes.values()) > 0
+
+
+# ---------------------------------------------------------------- a kernel
+
+
+@pytest.mark.kernel
+def test_large_frames_of_debian_s_kernel(amd64_recorded_vmlinux: Path) -> None:
+    """do_select and tcp_bpf_sendmsg of 6.1.0-56: 624 of 912, and 712 of 824 bytes are one variable."""
+    analysis = analyse([amd64_recorded_vmlinux], resolve=lambda code: False)
+    expected = {
+        "do_select": (912, "table", "struct poll_wqueues", 624, 8, "fs/select.c"),
+        "tcp_bpf_sendmsg": (824, "tmp", "struct sk_msg", 712, 0, "net/ipv4/tcp_bpf.c"),
+    }
+    for name, (size, variable, text, most, lost, file) in expected.items():
+        document = valid(explain_json(analysis, explain(analysis, name)))
+        (frame,) = document["frames"]
+        assert (frame["frame"], frame["accounted"], frame["source"]["file"]) == (size, size, file)
+        (part,) = [one for one in frame["parts"] if one["name"] == variable]
+        assert (part["type"], part["end"] - part["begin"], part["owners"]) == (text, most, [])
+        assert frame["bytes"]["saved register"] == 48 and frame["bytes"]["protector"] == 8
+        assert frame["bytes"].get("alignment", 0) == lost
+        (advice,) = [one for one in document["advice"] if one["name"] == variable]
+        assert advice["bytes"] == advice["falls"] == most
+        assert document["chain"][0]["source"]["file"] == file
+        for before, after in itertools.pairwise(document["chain"]):
+            assert after["total"] == before["total"] + after["depth"]

@@ -14,13 +14,23 @@ from stackfit.image.functions import Functions
 from stackfit.image.model import InputError
 from stackfit.layouts.model import Layout, Stack
 from stackfit.text import near_text
-from stackfit.verdict.advice import Advice, Change, Need, advise, changes_of, recursions, stack_alignment
+from stackfit.verdict.advice import (
+    Advice,
+    Change,
+    Need,
+    advise,
+    changes_of,
+    recursions,
+    stack_alignment,
+    stack_needs,
+)
 from stackfit.verdict.model import ContextNeed
 from stackfit.verdict.placement import Item
 
 __all__ = ["FRAMES", "Explanation", "explain", "is_function"]
 
 FRAMES = 5
+_WHOLE = 5  # changes that the whole stack is solved again with
 _COMPAT = "compat"  # of several system calls of one name the other ones are meant first
 
 
@@ -30,7 +40,9 @@ class Explanation:
 
     `chain`: the deepest found; of a context below `need.start`. `need`: its ladder. `stack`: where the
     context starts; `on_top`: bytes that the layout lets nest on it. `frames`: anatomies by function, the
-    subject's first, then by size. `before` and `advice`: see verdict/advice.py. `also`: others of that name.
+    subject's first, then by size. `before` and `advice`: see verdict/advice.py. `whole`: what no chain on the
+    stack exceeds, nested ones in, and then with each of the first changes; empty for a function, and where
+    there is no bound. `also`: others of that name.
     """
 
     subject: str
@@ -44,6 +56,7 @@ class Explanation:
     frames: dict[int, Anatomy]
     before: Need
     advice: tuple[Advice, ...]
+    whole: tuple[int, ...]
     also: tuple[str, ...]
 
 
@@ -130,8 +143,13 @@ def _explain(
     )
     if chain.unlisted:  # there is no bound that could fall
         advice = [one for one in advice if one.falls]
+    whole: tuple[int, ...] = ()
+    if stack is not None and not chain.unlisted:
+        first, then = stack_needs(composer, layout, stack, hops, [one.change for one in advice[:_WHOLE]])
+        whole = (first, *then)
     return Explanation(
-        subject, function, layout, stack, on_top, hops, need, chain, anatomies, before, tuple(advice), also
+        subject, function, layout, stack, on_top, hops, need, chain, anatomies, before, tuple(advice), whole,
+        also,
     )  # fmt: skip
 
 

@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import enum
 import itertools
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stackfit.frames.locations import Locations
 from stackfit.frames.model import OPEN_FRAME, Frames, StackKind
-from stackfit.image.locals import FunctionLocals, Local, Operation, Place, Range
+from stackfit.image.locals import FunctionLocals, Range
 from stackfit.image.model import Machine
 from stackfit.isa.code import Code
 from stackfit.isa.constants import AX, BP, BX, DI, SI, SP
@@ -138,9 +138,6 @@ _KEPT = {
     Machine.I386: frozenset((BX, BP, SI, DI)),
 }
 _NAMES = ("ax", "cx", "dx", "bx", "sp", "bp", "si", "di")
-# DWARF's numbers of the general registers, in the order of the instruction set's.
-_DWARF_SP = {Machine.X86_64: 7, Machine.I386: 4}
-_DWARF_BP = {Machine.X86_64: 6, Machine.I386: 5}
 _CANARY = {Machine.X86_64: 0x28, Machine.I386: 0x14}  # %gs or %fs:0x28, %gs:0x14
 _MANY = 3  # registers that only assembly saves without need
 _LATER = 48  # rows within which a pushed argument's call comes
@@ -210,11 +207,13 @@ class _Account:
     # ------------------------------------------------------------ result
 
     def anatomy(self) -> Anatomy:
-        self._add(_Part(PartKind.RETURN_ADDRESS, 0, self.word, "return address"))
-        self._pushes()
-        self._areas()
-        beyond = self._variables() if self.found is not None else 0
-        self._slots()
+        beyond = 0
+        if self.code.machine in _KEPT:  # of other instruction sets all stays unknown
+            self._add(_Part(PartKind.RETURN_ADDRESS, 0, self.word, "return address"))
+            self._pushes()
+            self._areas()
+            beyond = self._variables() if self.found is not None else 0
+            self._slots()
         use = self._use()
         parts = self.parts + self._rest(use)
         parts.sort(key=lambda part: (part.begin, -part.end, part.kind, part.owners, part.name, part.type))
@@ -468,11 +467,15 @@ class _Account:
     def _variables(self) -> int:
         """Parts of variables; returns the most bytes that one takes below the frame."""
         assert self.found is not None
+        places = Locations(
+            self.code.machine, self.sorted, self._by_address(self.depth, self.below),
+            self._by_address(self.pointer), self.found.frame_base,
+        )  # fmt: skip
         beyond = 0
         held: dict[tuple[PartKind, int, int, str, str, tuple[str, ...]], list[Range]] = {}
         for one in self.found.variables:
             for place in one.places:
-                for name, begin, end in self._pieces(one, place):
+                for name, begin, end in places.pieces(one, place):
                     if end <= 0:
                         continue  # in the caller's frame: an argument
                     kind = PartKind.VARIABLE if place.scope else PartKind.SPILL
@@ -483,6 +486,11 @@ class _Account:
             self._add(_Part(kind, begin, end, name, text, owners, _joined(ranges)))
         return beyond
 
+    def _by_address(self, values: list[int], unknown: Sequence[bool] = ()) -> NDArray[np.int32]:
+        known = np.array(values, np.int32)
+        known[np.flatnonzero(np.array(unknown, np.bool_))] = -1
+        return np.asarray(known[self.order], np.int32)
+
     def _owners(self, number: int) -> tuple[str, ...]:
         assert self.found is not None
         names: list[str] = []
@@ -490,100 +498,6 @@ class _Account:
             names.append(self.found.inlined[number].name)
             number = self.found.inlined[number].parent
         return tuple(reversed(names))
-
-    def _pieces(self, one: Local, place: Place) -> Iterator[tuple[str, int, int]]:
-        """(name, begin, end) of the parts of a variable that are in this frame."""
-        expression = place.expression
-        if any(name == "piece" for name, _ in expression):
-            offset, start = 0, 0
-            for number, (name, operands) in enumerate(expression):
-                if name != "piece":
-                    continue
-                size = operands[0] if operands else 0
-                depth = self._place_depth(expression[start:number], place)
-                if depth is not None and size > 0:
-                    yield f"{one.name}[{offset}:{offset + size}]", depth - size, depth
-                offset, start = offset + size, number + 1
-            return
-        depth = self._place_depth(expression, place)
-        if depth is not None and one.size:
-            yield one.name, depth - one.size, depth
-
-    def _place_depth(self, expression: Sequence[Operation], place: Place) -> int | None:
-        """The depth of the address that an expression computes; None: no address in this frame."""
-        stack: list[tuple[bool, int]] = []  # (whether it is a frame address, its depth or the number)
-        for name, operands in expression:
-            if name == "call_frame_cfa":
-                stack.append((True, 0))
-            elif name == "fbreg" and self.found is not None:
-                base = self._place_depth(self.found.frame_base, place)
-                if base is None:
-                    return None
-                stack.append((True, base - operands[0]))
-            elif name.startswith("breg") and name[4:].isdigit():
-                depth = self._register_depth(int(name[4:]), place)
-                if depth is None:
-                    return None
-                stack.append((True, depth - operands[0]))
-            elif name.startswith("reg") and name[3:].isdigit() and expression is not place.expression:
-                depth = self._register_depth(int(name[3:]), place)  # of a frame base
-                if depth is None:
-                    return None
-                stack.append((True, depth))
-            elif name.startswith("lit") and name[3:].isdigit():
-                stack.append((False, int(name[3:])))
-            elif name.startswith("const") and operands:
-                stack.append((False, operands[0]))
-            elif name == "plus_uconst" and stack:
-                address, value = stack.pop()
-                stack.append((address, value - operands[0] if address else value + operands[0]))
-            elif name in ("plus", "minus", "and") and len(stack) > 1:
-                combined = self._combined(name, stack.pop(-2), stack.pop())
-                if combined is None:
-                    return None
-                stack.append(combined)
-            else:
-                return None
-        return stack[0][1] if len(stack) == 1 and stack[0][0] else None
-
-    def _combined(
-        self, name: str, left: tuple[bool, int], right: tuple[bool, int]
-    ) -> tuple[bool, int] | None:
-        if right[0] and not left[0] and name != "minus":
-            left, right = right, left
-        if not left[0] or right[0]:
-            return None
-        depth, number = left[1], right[1]
-        if name == "and":  # as the tracker takes it: at its worst
-            if not -4096 <= number < 0:
-                return None
-            return True, depth + max(-number - self.word, 0)
-        return True, depth - number if name == "plus" else depth + number
-
-    def _register_depth(self, register: int, place: Place) -> int | None:
-        """The depth that the stack or frame pointer has while a place holds; None: neither, or not known."""
-        if register == _DWARF_SP[self.code.machine]:
-            values = self.depth
-        elif register == _DWARF_BP[self.code.machine]:
-            values = self.pointer
-        else:
-            return None
-        inside = self._inside(place.ranges)
-        known = [values[at] for at in inside if values[at] >= 0]
-        if not known:
-            return None
-        if not place.scope:
-            return known[0]
-        # One expression for a whole scope: what is pushed meanwhile does not count.
-        return Counter(known).most_common(1)[0][0]
-
-    def _inside(self, ranges: Iterable[Range]) -> list[int]:
-        """Positions of the rows that lie in these ranges."""
-        found = []
-        for begin, end in ranges:
-            first, last = np.searchsorted(self.sorted, np.array((begin, end), np.uint64)).tolist()
-            found.extend(self.order[first:last].tolist())
-        return found
 
     # ------------------------------------------------------------ what is read and written
 

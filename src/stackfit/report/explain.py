@@ -13,7 +13,7 @@ from stackfit.frames.anatomy import Anatomy, PartKind
 from stackfit.image.lines import SourceLine
 from stackfit.report.json import image_json, modules_json, named_json
 from stackfit.report.rows import ChainRow, bound_rows, chain_rows, module_of
-from stackfit.report.terminal import CHAIN_ROWS, line, print_table
+from stackfit.report.terminal import line, print_table
 from stackfit.text import bytes_text, clean, number_text, range_text, size_text
 from stackfit.verdict.advice import Advice, Change, ChangeKind, Need
 
@@ -21,6 +21,7 @@ __all__ = ["explain_json", "print_explanation"]
 
 Json = dict[str, Any]
 _MOST_ADVICE = 8
+_CHAIN_ROWS = 12  # of the head and of the tail of a long chain each
 _MOST_NAMES = 4  # of spilled variables that share a slot
 
 
@@ -94,7 +95,12 @@ def explain_json(analysis: Analysis, result: Explanation) -> Json:
         "layout": result.layout.name,
         "stack": None
         if result.stack is None
-        else {"name": result.stack.name, "size": result.stack.size, "on_top": result.on_top},
+        else {
+            "name": result.stack.name,
+            "size": result.stack.size,
+            "on_top": result.on_top,
+            "need": result.whole[0] if result.whole else None,
+        },
         "hops": result.hops,
         "found": result.before.found,
         "bound": None if result.chain.unlisted else result.before.upper,
@@ -103,7 +109,10 @@ def explain_json(analysis: Analysis, result: Explanation) -> Json:
         "open": [{"reason": reason, "count": count} for reason, count in need.open.counts],
         "chain": [_chain_json(analysis, row, site) for row, site in _rows(analysis, result)],
         "frames": [_frame_json(analysis, anatomy) for anatomy in result.frames.values()],
-        "advice": [_advice_json(analysis, one, not result.chain.unlisted) for one in result.advice],
+        "advice": [
+            _advice_json(analysis, one, not result.chain.unlisted, _stack_after(result, number))
+            for number, one in enumerate(result.advice)
+        ],
     }
 
 
@@ -153,7 +162,12 @@ def _frame_json(analysis: Analysis, anatomy: Anatomy) -> Json:
     }
 
 
-def _advice_json(analysis: Analysis, advice: Advice, bounded: bool) -> Json:
+def _stack_after(result: Explanation, number: int) -> int | None:
+    """What the whole stack needs with a change, if that was computed."""
+    return result.whole[number + 1] if number + 1 < len(result.whole) else None
+
+
+def _advice_json(analysis: Analysis, advice: Advice, bounded: bool, stack: int | None) -> Json:
     change = advice.change
     return {
         "kind": change.kind.value,
@@ -166,6 +180,7 @@ def _advice_json(analysis: Analysis, advice: Advice, bounded: bool) -> Json:
         "before": _need_json(advice.before, bounded),
         "after": _need_json(advice.after, bounded),
         "falls": advice.falls,
+        "stack": stack,
     }
 
 
@@ -205,11 +220,13 @@ def _print_need(console: Console, analysis: Analysis, result: Explanation) -> No
         line(console, "  bound it in the code, or review it and give it a budget (--assume)", "yellow")
     if result.stack is not None:
         stack = result.stack
-        whole = stack.reserved + (before.found if endless else before.upper) + result.on_top
+        aside = ", open items aside" if lower else ""
+        most = f"at most {bytes_text(result.whole[0])}{aside}" if result.whole else "no bound"
+        size = size_text(stack.size)
         line(
             console,
-            f"  with {bytes_text(stack.reserved)} reserved and {bytes_text(result.on_top)} that may nest on"
-            f" top: {bytes_text(whole, lower or endless)} of {size_text(stack.size)}",
+            f"  the whole stack of {size}, {bytes_text(stack.reserved)} reserved, the worst context, and"
+            f" {bytes_text(result.on_top)} that may nest on top: {most}",
         )
     if result.also:
         line(console, f"  also of that name: {', '.join(clean(one) for one in result.also[:6])}")
@@ -218,9 +235,9 @@ def _print_need(console: Console, analysis: Analysis, result: Explanation) -> No
 def _print_chain(console: Console, analysis: Analysis, result: Explanation, whole: bool) -> None:
     rows = _rows(analysis, result)
     left_out = 0
-    if not whole and len(rows) > 2 * CHAIN_ROWS + 3:
-        left_out = len(rows) - 2 * CHAIN_ROWS
-        rows = rows[:CHAIN_ROWS] + rows[-CHAIN_ROWS:]
+    if not whole and len(rows) > 2 * _CHAIN_ROWS + 3:
+        left_out = len(rows) - 2 * _CHAIN_ROWS
+        rows = rows[:_CHAIN_ROWS] + rows[-_CHAIN_ROWS:]
     sources = [None if row.index < 0 else _source(analysis, row.index, row.address) for row, _ in rows]
     columns = [
         ("total", "right"), ("depth", "right"), ("function", "left"), ("then", "left"), ("by", "left"),
@@ -240,7 +257,7 @@ def _print_chain(console: Console, analysis: Analysis, result: Explanation, whol
         for (row, site), source in zip(rows, sources, strict=True)
     ]
     if left_out:
-        table.insert(CHAIN_ROWS, ["", "", f"… {left_out} frames (--whole)", *[""] * 5])
+        table.insert(_CHAIN_ROWS, ["", "", f"… {left_out} frames (--whole)", *[""] * 5])
     dropped = {6} if not any(sources) else set()
     dropped |= {7} if not any(row[7] for row in table) else set()
     kept = [index for index in range(len(columns)) if index not in dropped]
@@ -336,7 +353,14 @@ def _print_advice(console: Console, analysis: Analysis, result: Explanation) -> 
     line(console, "What would lower it, each alone, recomputed:", "bold")
     for number, advice in enumerate(result.advice[:_MOST_ADVICE], 1):
         line(console, f"  {number}. {_advice_text(analysis, advice.change)}")
-        line(console, f"     {_falls_text(advice, not result.chain.unlisted)}")
+        text = _falls_text(advice, not result.chain.unlisted)
+        after = _stack_after(result, number - 1)
+        if after is not None and after == result.whole[0]:
+            text += "; the whole stack's need stays: other chains are as deep"
+        elif after is not None:
+            falls = bytes_text(result.whole[0] - after)
+            text += f"; the whole stack's need falls by {falls} to {bytes_text(after)}"
+        line(console, f"     {text}")
     left = len(result.advice) - _MOST_ADVICE
     if left > 0:
         line(console, f"  … {left} more (--json)")

@@ -19,7 +19,7 @@ from stackfit.report.rows import ChainRow, chain_rows
 from stackfit.text import bytes_text, clean, escape, number_text, range_text, size_text
 from stackfit.verdict.model import LayoutVerdict, Part, StackNeed, Verdict
 
-__all__ = ["CHAIN_ROWS", "line", "make_console", "print_chain", "print_check", "print_table", "smallest_size"]
+__all__ = ["line", "make_console", "print_chain", "print_check", "print_table", "smallest_size"]
 
 _STYLE = {
     Verdict.EXCEEDS: "bold red",
@@ -29,7 +29,7 @@ _STYLE = {
     Verdict.FITS: "bold green",
     Verdict.NOT_ANALYSED: "dim",
 }
-CHAIN_ROWS = 12  # of a chain's head and tail each, on the first screen
+_CHAIN_ROWS = 12  # of a chain's head and tail each, on the first screen
 _ASSUMED_ROWS = 8
 _CHECK_COLUMNS = [
     ("layout", "left"), ("stack", "left"), ("size", "right"), ("measured", "right"), ("composed", "right"),
@@ -251,11 +251,11 @@ def print_chain(console: Console, rows: list[ChainRow], whole: bool = False) -> 
     """A chain's rows; the middle of a long one is left out unless `whole`."""
     shown = rows
     left_out = 0
-    if not whole and len(rows) > 2 * CHAIN_ROWS + 3:
-        left_out = len(rows) - 2 * CHAIN_ROWS
-        shown = rows[:CHAIN_ROWS] + rows[-CHAIN_ROWS:]
+    if not whole and len(rows) > 2 * _CHAIN_ROWS + 3:
+        left_out = len(rows) - 2 * _CHAIN_ROWS
+        shown = rows[:_CHAIN_ROWS] + rows[-_CHAIN_ROWS:]
     for index, row in enumerate(shown):
-        if left_out and index == CHAIN_ROWS:
+        if left_out and index == _CHAIN_ROWS:
             line(console, f"      … {left_out} frames (stackfit check --json has them)")
         where = f" [{row.module}]" if row.module else ""
         how = "" if row.kind in ("direct", "end", "entry") else f"  {row.kind}"

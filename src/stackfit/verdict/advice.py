@@ -21,10 +21,21 @@ from stackfit.bounds.solve import Solver
 from stackfit.calls.model import Calls
 from stackfit.contexts.model import Start
 from stackfit.frames.anatomy import Anatomy, PartKind
+from stackfit.layouts.model import Layout, Stack
 from stackfit.verdict.compose import Composer
-from stackfit.verdict.placement import Item
+from stackfit.verdict.placement import Item, Placement
 
-__all__ = ["Advice", "Change", "ChangeKind", "Need", "advise", "changes_of", "recursions", "stack_alignment"]
+__all__ = [
+    "Advice",
+    "Change",
+    "ChangeKind",
+    "Need",
+    "advise",
+    "changes_of",
+    "recursions",
+    "stack_alignment",
+    "stack_needs",
+]
 
 _STRAY = 20  # one call in so many may be aligned otherwise
 _LEAST = 32  # bytes: a smaller variable is not worth moving
@@ -215,19 +226,9 @@ class _Trial:
         return Need(upper, min(found, upper))
 
     def resized(self, change: Change) -> Need:
-        edges, calls, limits = self._solver.edges, self._calls, self._solver.limits
-        mine = calls.function == change.function
-        site = np.zeros(len(calls), np.int32)
-        site[mine & (calls.depth >= change.begin)] = -change.bytes
-        inside = np.zeros(len(calls), np.bool_)
-        for begin, end in change.ranges:
-            inside |= mine & (calls.address >= np.uint64(begin)) & (calls.address < np.uint64(end))
-        site[inside] = change.more
-        frame = np.zeros(len(limits.frame), np.int32)
-        # A chain that ends here may end in the inlined function.
-        frame[change.function] = change.more if change.kind is ChangeKind.NOINLINE else -change.bytes
-        solver = self._solver.resized(site[edges.site], frame, change.function, self._start.entry)
-        longer = self._longer(site, frame, limits.cut)
+        site, frame = _deltas(self._calls, change, self._solver.count)
+        solver = _changed(self._solver, self._calls, change, self._start.entry)
+        longer = self._longer(site, frame, self._solver.limits.cut)
         return self.need(solver, solver.bound(self._start.entry, self._hops), longer)
 
     def _longer(self, site: NDArray[np.int32], frame: NDArray[np.int32], cut: NDArray[np.int32]) -> int:
@@ -237,8 +238,71 @@ class _Trial:
         return change + (int(frame[last]) if last >= 0 and cut[last] < 0 else 0)
 
     def bounded(self, change: Change) -> Need:
-        solver = self._solver.once(change.function, self._start.entry)
+        solver = _changed(self._solver, self._calls, change, self._start.entry)
         # The known chain without what lies between its first and its last pass is a chain, too.
         starts = [link.total - link.depth for link in self._chain.chain if link.function == change.function]
         shorter = starts[0] - starts[-1]
         return self.need(solver, solver.bound(self._start.entry, self._hops), shorter)
+
+
+def _changed(solver: Solver, calls: Calls, change: Change, like: int) -> Solver:
+    """A solver of the same chains with a change made; `like`: where its bounds are to be good."""
+    if change.kind is ChangeKind.BOUND:
+        return solver.once(change.function, like)
+    site, frame = _deltas(calls, change, solver.count)
+    return solver.resized(site[solver.edges.site], frame, change.function, like)
+
+
+def _deltas(calls: Calls, change: Change, functions: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Bytes added by a change of sizes: to each call site, to each of so many functions' frames."""
+    depth = np.where(calls.under >= 0, calls.under, calls.depth)
+    mine = calls.function == change.function
+    site = np.zeros(len(calls), np.int32)
+    site[mine & (depth >= change.begin)] = -change.bytes
+    inside = np.zeros(len(calls), np.bool_)
+    for begin, end in change.ranges:
+        inside |= mine & (calls.address >= np.uint64(begin)) & (calls.address < np.uint64(end))
+    site[inside] = change.more
+    frame = np.zeros(functions, np.int32)
+    # A chain that ends here may end in the inlined function.
+    frame[change.function] = change.more if change.kind is ChangeKind.NOINLINE else -change.bytes
+    return site, frame
+
+
+def stack_needs(
+    composer: Composer, layout: Layout, stack: Stack, hops: int, changes: Sequence[Change]
+) -> tuple[int, list[int]]:
+    """Bytes that no chain on a whole stack exceeds, with all that may nest on it; the same with each change.
+
+    With no hops the first is what check calls `direct`.
+    """
+    placement = composer.place(layout, stack)
+    for items in (placement.items, *(nested.items for nested in placement.nested)):
+        composer.solvers.deepest(items, placement.exceptions)
+    before = composer.need_at(layout, stack, placement, hops)
+    return before, [
+        min(_stack_need(composer, placement, stack.reserved, hops, change), before) for change in changes
+    ]
+
+
+def _stack_need(composer: Composer, placement: Placement, reserved: int, hops: int, change: Change) -> int:
+    changed: dict[int, Solver] = {}
+
+    def deepest(items: Sequence[Item]) -> int:
+        most = 0
+        for item in items:
+            old = composer.solvers.solver(item, placement.exceptions, hops)
+            for start in item.starts:
+                if id(old) not in changed:
+                    best = composer.solvers.best(items, placement.exceptions, hops)
+                    like = best.start.entry if best is not None and best.item is item else start.entry
+                    changed[id(old)] = _changed(old, composer.calls, change, like)
+                value = changed[id(old)].upper(start.entry, hops)
+                most = max(most, item.frame + start.bytes + value)
+        return most
+
+    return (
+        reserved
+        + deepest(placement.items)
+        + sum(nested.times * deepest(nested.items) for nested in placement.nested)
+    )
