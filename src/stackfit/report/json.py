@@ -266,6 +266,7 @@ def _context(analysis: Analysis, need: ContextNeed) -> Json:
         "found": need.found,
         "hops": list(need.hops),
         "bound": need.bound,
+        "recursion": need.recursion,
         "composed": need.composed,
         "measured": need.measured,
         "composed_chain": _chain(composed_rows(analysis, need) if need.chain is not None else []),

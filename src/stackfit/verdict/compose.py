@@ -9,6 +9,7 @@ allows are those on one context: an interrupt on top of it takes its own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from stackfit.frames.model import Frames
 from stackfit.isa.code import Code
 from stackfit.layouts.model import INTERRUPTED, Layout, Stack
 from stackfit.verdict import evidence
+from stackfit.verdict.components import recursion_sizes
 from stackfit.verdict.cycles import most_hops
 from stackfit.verdict.evidence import Below
 from stackfit.verdict.limits import AppliedLimits
@@ -109,6 +111,10 @@ class Composer:
             if context.open and id(context) not in placed:
                 needs.append(_open_need(context, "", context.open))
         return needs
+
+    @cached_property
+    def _recursion(self) -> NDArray[np.int64]:
+        return recursion_sizes(self.edges, self.applied)
 
     def suggestions(self, layout: Layout) -> tuple[Suggestion, ...]:
         """Functions whose budget or cut would make most contexts of this layout's stacks finite."""
@@ -339,6 +345,7 @@ class Composer:
             composed=None if composed is None else composed.total,
             open=evidence.open_items(self.calls, self.applied, below),
             unlisted=endless,
+            recursion=int(self._recursion[below.seen].max(initial=0)),
             chain=chain,
             composed_start=None if composed is None else composed.start,
             composed_chain=None if composed is None else composed.chain,
@@ -357,7 +364,7 @@ def _reserves(stack: Stack) -> tuple[Part, ...]:
 
 def _open_need(context: Context, stack: str, reason: str) -> ContextNeed:
     return ContextNeed(
-        context, stack, None, 0, None, None, (), None, None, None, OpenItems(((reason, 1),)), 0, None
+        context, stack, None, 0, None, None, (), None, None, None, OpenItems(((reason, 1),)), 0, 0, None
     )  # fmt: skip
 
 

@@ -88,6 +88,7 @@ class ContextNeed:
     composed: int | None
     open: OpenItems
     unlisted: int  # recursive functions below it that have no budget
+    recursion: int  # functions of the largest component that its chains can reach (recursion_sizes)
     chain: Bound | None  # of `found`
     composed_start: Start | None = None
     composed_chain: Bound | None = None  # of `composed`
