@@ -13,7 +13,9 @@ from stackfit.cli.options import (
     output_bytes,
     run_analysis,
 )
-from stackfit.measure.dump import open_dump, stack_marks
+from stackfit.image.load import load_image
+from stackfit.measure.core import open_dump
+from stackfit.measure.debugged import dump_marks
 from stackfit.measure.files import marks_traces_json, pack, traces_json
 from stackfit.pages.free import FILES, read_free_memory
 from stackfit.report.json import dumps
@@ -40,9 +42,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     coverage = kinds.add_parser("coverage", help=text, description=text)
     add_image_options(coverage, images=None)
     add_traces_option(coverage, required=True)
-    text = "how deep each task's stack has been, from a memory dump of a virtual machine (dump-guest-memory)"
+    text = "how deep each task's and each CPU's stack has been, from a memory dump"
     dump = kinds.add_parser("dump", help=text, description=text)
-    dump.add_argument("file", metavar="FILE", help="ELF core written by QEMU's monitor, without paging")
+    dump.add_argument(
+        "file", metavar="FILE", help="ELF core: QEMU's dump-guest-memory without paging, vmcore"
+    )
+    dump.add_argument("--image", metavar="FILE", help="that kernel: CPUs' stacks, by its symbols")
+    dump.add_argument(
+        "--debug", metavar="FILE", help="its vmlinux with DWARF: names, by drgn; held against the scan"
+    )
     dump.add_argument("--output", metavar="FILE", help="write the marks as a traces file, for --traces")
     dump.add_argument("--json", metavar="FILE", help="write JSON there; - is standard output")
     text = "free memory: fragmentation by order, and how many more stacks fit now"
@@ -88,16 +96,28 @@ def _coverage(options: argparse.Namespace) -> int:
 
 
 def _dump(options: argparse.Namespace) -> int:
+    """Status 1: debug information and the scan do not agree."""
     dump = open_dump(Path(options.file))
-    marks = stack_marks(dump)
-    document = marks_json(options.file, dump.machine.value, marks)
+    debug = load_image(options.debug) if options.debug else None
+    image = load_image(options.image) if options.image else debug
+    found = dump_marks(dump, image, debug)
+    document = marks_json(
+        options.file,
+        dump.machine.value,
+        found.marks,
+        dump.release,
+        dump.build_id,
+        found.compared,
+        found.notes,
+    )
     if options.output:
-        output_bytes(options.output, pack(marks_traces_json(dump.machine.value, marks)))
+        machine, release, build_id = dump.machine.value, dump.release, dump.build_id
+        output_bytes(options.output, pack(marks_traces_json(machine, found.marks, release, build_id)))
     if options.json:
         output(options.json, dumps(document))
     if options.json != "-" and options.output != "-":
         print_marks(make_console(), document)
-    return 0
+    return 1 if found.compared is not None and found.compared[1] else 0
 
 
 def _pages(options: argparse.Namespace) -> int:

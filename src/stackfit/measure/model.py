@@ -78,9 +78,12 @@ class Mark:
     """The deepest point that one stack has reached, found in its memory."""
 
     stack: str  # the layout's name of it: "process", "irq" …
-    owner: str  # task or CPU, "" where not known
-    bytes: int  # from the stack's top, padding there included
+    owner: str  # task or CPU; the stack's address where neither is known
+    bytes: int  # from the stack's top, padding there included; 0: never used
     size: int  # of the stack
+    kind: str = ""  # of the owner: user, kthread, idle, cpu; ended: a task that is gone; "" not known
+    name: str = ""  # of the task
+    address: int = 0  # of the stack's lowest byte, virtual
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ class Recording:
     marks: tuple[Mark, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
     build_id: str | None = None  # of the kernel, where the file tells it
+    release: str | None = None
+    machine: str | None = None
 
 
 class Seen(enum.IntEnum):
