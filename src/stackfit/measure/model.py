@@ -161,6 +161,7 @@ class Traces:
     marks: tuple[Mark, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
     unresolved: tuple[str, ...] = ()  # places that are in no image given, or in several
+    missing: Mapping[str, int] = field(default_factory=dict)  # modules that were not given: places in them
 
     def __len__(self) -> int:
         return len(self.names)

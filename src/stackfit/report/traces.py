@@ -13,7 +13,7 @@ from stackfit.measure.seen import Miss
 from stackfit.measure.sizes import RowCheck, Rule
 from stackfit.report.json import Json, image_json, modules_json
 from stackfit.report.rows import module_of
-from stackfit.report.terminal import line, print_table
+from stackfit.report.terminal import line, missing_text, print_table
 from stackfit.text import bytes_text, clean, number_text
 from stackfit.verdict.model import ContextNeed
 
@@ -63,6 +63,7 @@ def trace_json(analysis: Analysis) -> Json:
         },
         "left_out": dict(sorted(traces.left_out.items())),
         "unresolved": list(traces.unresolved),
+        "missing_modules": dict(traces.missing),
         "defects": len(sizes.unexplained) + len(ran.misses),
     }
 
@@ -136,6 +137,8 @@ def print_trace(console: Console, document: Json) -> None:
             )
     for reason, count in document["left_out"].items():
         line(console, f"left out: {number_text(count)} {reason}")
+    if document["missing_modules"]:
+        line(console, missing_text(document["missing_modules"]))
     for text in document["unresolved"][:_SHOWN]:
         line(console, f"not resolved: {clean(text)}")
     if len(document["unresolved"]) > _SHOWN:
