@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from stackfit.image.model import InputError, Machine
-from stackfit.measure.dump import STACK_END_MAGIC, open_dump, stack_marks
+from stackfit.measure.core import open_dump
+from stackfit.measure.dump import STACK_END_MAGIC, stack_marks
 
 PAGE = 4096
 STACK = 16384
@@ -99,12 +100,57 @@ def test_the_direct_map_and_neighbours_are_no_stacks(tmp_path: Path) -> None:
 
 def test_i386_stacks_are_pairs_of_pages(tmp_path: Path) -> None:
     memory = Memory(16)
+    for page in range(16):  # the directory is page 0, its table page 1: low memory from 3 GiB on
+        struct.pack_into("<I", memory.bytes, PAGE + 4 * page, page * PAGE | 3)
+    struct.pack_into("<I", memory.bytes, 4 * 0x300, PAGE | 3)
     struct.pack_into("<I", memory.bytes, 4 * PAGE, STACK_END_MAGIC)
     struct.pack_into("<I", memory.bytes, 4 * PAGE + 8192 - 500, 1)
     struct.pack_into("<I", memory.bytes, 7 * PAGE, STACK_END_MAGIC)  # not at the start of a pair
     dump = open_dump(write(tmp_path, core(bytes(memory.bytes), 0, machine=3)))
     assert dump.machine is Machine.I386
-    assert [mark.bytes for mark in stack_marks(dump)] == [500]
+    assert [(mark.bytes, mark.address) for mark in stack_marks(dump)] == [(500, 0xC0004000)]
+
+
+def test_a_mark_at_the_end_is_the_whole_stack(tmp_path: Path) -> None:
+    memory = Memory(64)
+    stack(memory, VMALLOC, [40, 41, 42, 43], 8)
+    (mark,) = stack_marks(open_dump(write(tmp_path, core(bytes(memory.bytes), 0))))
+    assert mark.bytes == STACK - 8  # all but the end marker
+
+
+def test_with_page_table_isolation_the_kernel_table_is_the_page_before(tmp_path: Path) -> None:
+    memory = Memory(64)
+    memory.next = 2  # page 1 is the top table of user mode: it has nothing of the kernel
+    stack(memory, VMALLOC, [40, 41, 42, 43], STACK - 72)
+    (mark,) = stack_marks(open_dump(write(tmp_path, core(bytes(memory.bytes), PAGE))))
+    assert mark.bytes == 72
+
+
+def test_page_tables_that_map_themselves_are_one_line(tmp_path: Path) -> None:
+    memory = Memory(4)
+    for index in range(512):
+        struct.pack_into("<Q", memory.bytes, 8 * index, 3)  # every entry is the top table again
+    with pytest.raises(InputError, match="maps itself"):
+        stack_marks(open_dump(write(tmp_path, core(bytes(memory.bytes), 0))))
+
+
+def test_page_tables_outside_the_dump_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no kernel mapping"):
+        stack_marks(open_dump(write(tmp_path, core(bytes(2 * PAGE), 1 << 40))))
+
+
+def two_segments(second: int) -> bytes:
+    """A core whose second segment of memory begins at that physical address."""
+    data = bytearray(core(bytes(2 * PAGE), 0))
+    struct.pack_into("<H", data, 56, 3)  # the note's bytes begin where the third header is: not read
+    load = struct.pack("<IIQQQQQQ", 1, 0, 64, 0, second, 64, 64, 0)
+    data[64 + 2 * 56 : 64 + 3 * 56] = load
+    return bytes(data)
+
+
+def test_segments_that_overlap_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="two segments have the physical address"):
+        open_dump(write(tmp_path, two_segments(PAGE)))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +162,7 @@ def test_i386_stacks_are_pairs_of_pages(tmp_path: Path) -> None:
             "no core of an x86 machine",
         ),
         (core(bytes(PAGE), 0)[:-1], "cut short"),
-        (core(bytes(PAGE), 0).replace(b"QEMU", b"CORE"), "no registers of a CPU"),
+        (core(bytes(PAGE), 0).replace(b"QEMU", b"CORE"), "neither registers of a CPU"),
         (b"\x7fELF", "not an ELF core"),
     ],
 )

@@ -174,7 +174,8 @@ def _notes(data: NDArray[np.uint8], offset: int, length: int) -> Iterator[_Note]
             return
         named = data[name : name + min(name_size, 16)].tobytes().rstrip(b"\0")
         if named == b"QEMU" and size >= _CR4 + 8:
-            yield _Note(*_unpack("<QQ", data, body + _CR3))
+            cr3, cr4 = _unpack("<QQ", data, body + _CR3)
+            yield _Note(cr3, cr4)
         elif named == b"VMCOREINFO":
             yield _Note(text=data[body : body + size].tobytes().split(b"\0")[0])
         at = body + -(-size // 4) * 4

@@ -88,7 +88,8 @@ def debugged_marks(dump: Dump, debug: Image) -> tuple[Mark, ...]:
     wide = dump.machine is Machine.X86_64
     platform = drgn.Platform(drgn.Architecture.X86_64 if wide else drgn.Architecture.I386)
     program = drgn.Program(platform, vmcoreinfo=dump.kernel_text)
-    return _guarded(dump.path, lambda: _of_dump(program, dump, debug))
+    marks: tuple[Mark, ...] = _guarded(dump.path, lambda: _of_dump(program, dump, debug))
+    return marks
 
 
 def open_program(debug: str | None) -> Any:

@@ -141,7 +141,7 @@ class _Symbols:
         self.paging = paging
         self.word = dump.machine.word
         records = image.symbols.records
-        self.table = dict(zip(image.symbols.names, records["address"].tolist(), strict=True))
+        self.table: dict[str, int] = dict(zip(image.symbols.names, records["address"].tolist(), strict=True))
         self.order = np.unique(records["address"])
         ran = dump.symbol("_stext")
         self.moved = 0 if ran is None or "_stext" not in self.table else ran - self.table["_stext"]
@@ -192,9 +192,9 @@ class _Symbols:
 
     def _narrow(self, base: int) -> Iterator[tuple[str, int, int]]:
         for symbol, stack in (("hardirq_stack_ptr", "hardirq"), ("softirq_stack_ptr", "softirq")):
-            at = self._word(base, symbol, 0)
-            if at:
-                yield stack, at, THREAD_SIZE[Machine.I386]
+            pointer = self._word(base, symbol, 0)
+            if pointer:
+                yield stack, pointer, THREAD_SIZE[Machine.I386]
         at = self._per_cpu(base, "entry_stack_storage")
         if at is not None:
             yield "entry", at, PAGE

@@ -122,8 +122,9 @@ class _Walker:
         data = self.dump.read(table, 32 if top else PAGE)
         if data is None:
             return []
-        entries = np.frombuffer(data.tobytes(), np.uint64 if self.entry == 8 else np.uint32)
-        present = np.flatnonzero(entries & entries.dtype.type(_PRESENT))
+        raw = np.frombuffer(data.tobytes(), np.uint64 if self.entry == 8 else np.uint32)
+        entries = raw.astype(np.uint64)
+        present = np.flatnonzero(entries & np.uint64(_PRESENT))
         return list(zip(present.tolist(), entries[present].tolist(), strict=True))
 
     def _frame(self, entry: int, shift: int) -> int:
