@@ -7,6 +7,7 @@ import argparse
 from stackfit.cli.options import (
     add_image_options,
     add_scenario_options,
+    add_traces_option,
     output,
     progress,
     run_analysis,
@@ -24,6 +25,7 @@ from stackfit.report.terminal import make_console
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_options(parser, images="*")
+    add_traces_option(parser)
     parser.add_argument(
         "--scenario",
         metavar="NAME|FILE",
@@ -41,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.images:
         given = [
             name
-            for name in ("modules", "assume", "without", "hops", "debug", "indirect", "hypervisor")
+            for name in ("modules", "assume", "without", "hops", "debug", "indirect", "hypervisor", "traces")
             if getattr(options, name)
         ]
         if given:

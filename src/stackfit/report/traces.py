@@ -16,6 +16,7 @@ from stackfit.report.rows import module_of
 from stackfit.report.terminal import line, missing_text, print_table
 from stackfit.text import bytes_text, clean, number_text
 from stackfit.verdict.model import ContextNeed
+from stackfit.verdict.observed import ladder_defects
 
 __all__ = ["coverage_json", "print_coverage", "print_trace", "trace_json"]
 
@@ -189,8 +190,31 @@ def coverage_json(analysis: Analysis) -> Json:
             _chain(analysis, one, measured.get(one.title, (None, None)))
             for one in chain_coverage(graph, ran, chains)
         ],
+        "ladder": [_ladder(need) for need in needs if (need.measured, need.composed) != (None, None)],
         "images": [_module(one) for one in module_coverage(analysis.program, graph, ran)],
     }
+
+
+def _ladder(need: ContextNeed) -> Json:
+    """The rungs of a context with data, and how far each is above the one below."""
+    return {
+        "name": _title(need),
+        "kind": need.context.kind,
+        "measured": need.measured,
+        "composed": need.composed,
+        "direct": need.direct,
+        "bound": need.bound,
+        "lower_bound": bool(need.open),
+        "gaps": {
+            "composed": _gap(need.measured, need.composed),
+            "bound": _gap(need.composed, need.bound),
+        },
+        "holds": not ladder_defects([need], [_title(need)]),
+    }
+
+
+def _gap(lower: int | None, higher: int | None) -> int | None:
+    return None if lower is None or higher is None else higher - lower
 
 
 def _title(need: ContextNeed) -> str:
@@ -267,6 +291,7 @@ def print_coverage(console: Console, document: Json) -> None:
          ("first call not seen", "left")],
         rows,
     )  # fmt: skip
+    _print_ladder(console, document["ladder"])
     nexts = Counter(
         (one["first_unseen"]["caller"], one["first_unseen"]["callee"])
         for one in never
@@ -292,6 +317,41 @@ def print_coverage(console: Console, document: Json) -> None:
         [("module", "left"), ("functions seen", "right"), ("traceable", "right"), ("edges seen", "right")],
         rows,
     )
+
+
+def _print_ladder(console: Console, ladder: list[Json]) -> None:
+    """Contexts with data, the deepest measured first; those that were composed alone behind them."""
+    holds = sum(one["holds"] for one in ladder)
+    both = sum(one["measured"] is not None for one in ladder)
+    line(
+        console,
+        f"the ladder: {number_text(len(ladder))} contexts were seen running, {number_text(both)} measured;"
+        f" measured ≤ composed ≤ bound in {number_text(holds)}",
+    )
+    ordered = sorted(ladder, key=lambda one: (-(one["measured"] or 0), -(one["composed"] or 0), one["name"]))
+    rows = [
+        [
+            clean(one["name"]),
+            bytes_text(one["measured"]),
+            _over(one["gaps"]["composed"]),
+            bytes_text(one["composed"]),
+            _over(one["gaps"]["bound"]),
+            "none" if one["bound"] is None else bytes_text(one["bound"], one["lower_bound"]),
+            bytes_text(one["direct"], one["lower_bound"]),
+        ]
+        for one in ordered[:_SHOWN]
+    ]
+    print_table(
+        console,
+        "The ladder, and the gap of each rung",
+        [("context", "left"), ("measured", "right"), ("", "right"), ("composed", "right"), ("", "right"),
+         ("bound", "right"), ("direct", "right")],
+        rows,
+    )  # fmt: skip
+
+
+def _over(gap: int | None) -> str:
+    return "" if gap is None else f"+{number_text(gap)}" if gap >= 0 else f"-{number_text(-gap)}"
 
 
 def _unseen_text(unseen: Json) -> str:
