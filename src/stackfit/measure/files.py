@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from stackfit.image.model import InputError, Program
+from stackfit.image.model import InputError, Machine, Program
 from stackfit.isa.code import Code
 from stackfit.measure.model import ChainKind, Mark, Place, RecordedChain, RecordedRow, Recording, Traces
 from stackfit.measure.parse import parse_recording, place_of, read_text
@@ -220,7 +220,7 @@ def _recording(path: str, document: Json) -> Recording:
         left_out,
         _text(kernel["build_id"]),
         _text(kernel["release"]),
-        _text(kernel["machine"]),
+        None if kernel["machine"] is None else Machine(kernel["machine"]).value,
     )
 
 

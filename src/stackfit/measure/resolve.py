@@ -200,6 +200,11 @@ def resolve(
                 f"recorded on the kernel with build-id {recording.build_id};"
                 f" {kernel.path} has {kernel.build_id}",
             )
+        if recording.machine is not None and recording.machine != kernel.machine.value:
+            raise InputError(
+                recording.path,
+                f"recorded on {recording.machine}, {kernel.path} is {kernel.machine.value}",
+            )
         marks.extend(recording.marks)
         left_out.update(recording.left_out)
         resolver.sizes.clear()
