@@ -28,6 +28,9 @@ MARKS = (
     thread("kworker/1:2+mm_percpu_wq", 8, 1100),
     thread("kworker/0:1H", 9, 2000),
     thread("ksoftirqd/11", 10, 700),
+    thread("jbd2/vda-8", 11, 800),
+    thread("ipv6_addrconf", 12, 730),
+    thread("kswapd0", 13, 820),
     thread("secret-letter", 99, 3000, "user"),
     thread("bash", 98, 2800, "user"),
     Mark("process", "0xffffc90000000000", 1500, 16384, "ended"),
@@ -42,7 +45,10 @@ def test_threads_of_one_name_are_one_row() -> None:
     assert found == {
         ("irq", "cpu", ""): (2, 2900, 2500),
         ("process", "ended", ""): (1, 1500, 1500),
+        ("process", "kthread", "ipv6_addrconf"): (1, 730, 730),
+        ("process", "kthread", "jbd2/vda-#"): (1, 800, 800),
         ("process", "kthread", "ksoftirqd/#"): (1, 700, 700),
+        ("process", "kthread", "kswapd#"): (1, 820, 820),
         ("process", "kthread", "kworker/#:#"): (2, 1100, 900),
         ("process", "kthread", "kworker/#:#H"): (1, 2000, 2000),
         ("process", "user", "bash"): (1, 2800, 2800),
@@ -75,7 +81,7 @@ def test_census_of_a_traces_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert {row["layout"] for row in rows} == {"linux-x86_64"} and {row["release"] for row in rows} == {
         "6.1.0"
     }
-    assert len(rows) == 7
+    assert len(rows) == 10
     traces.write_bytes(pack(marks_traces_json("x86_64", ())))
     assert main(["measure", "census", str(traces), "--output", str(tmp_path / "none.csv")]) == 2
     assert "no marks in it" in capsys.readouterr().err

@@ -20,7 +20,8 @@ from stackfit.measure.model import Mark
 
 __all__ = ["CensusRow", "census_rows", "csv_bytes", "parquet_bytes"]
 
-_INSTANCE = re.compile(r"\d+")
+# kworker/0:1H, kworker/u2:3, kswapd0, jbd2/vda-8; not the numbers in names such as ipv6_addrconf
+_INSTANCE = re.compile(r"(?<=[/:-])\d+|(?<=/u)\d+|\d+$")
 _WORKER = re.compile(r"(kworker/[^+-]*)[+-].*")
 _USER = "user"
 
