@@ -15,10 +15,10 @@ PAGE = 4096
 STACK = 16384
 
 
-def core(memory: bytes, cr3: int, machine: int = 62) -> bytes:
+def core(memory: bytes, cr3: int, machine: int = 62, cr4: int = 0) -> bytes:
     """An ELF core as QEMU writes it: one note with a CPU's registers, one segment of memory from 0."""
     state = bytearray(8 + 18 * 8 + 10 * 24 + 6 * 8)
-    struct.pack_into("<Q", state, 8 + 18 * 8 + 10 * 24 + 3 * 8, cr3)
+    struct.pack_into("<QQ", state, 8 + 18 * 8 + 10 * 24 + 3 * 8, cr3, cr4)
     note = struct.pack("<III", 5, len(state), 0) + b"QEMU\0\0\0\0" + bytes(state)
     head = 64 + 2 * 56
     ident = b"\x7fELF\x02\x01\x01" + bytes(9)
@@ -109,6 +109,33 @@ def test_i386_stacks_are_pairs_of_pages(tmp_path: Path) -> None:
     dump = open_dump(write(tmp_path, core(bytes(memory.bytes), 0, machine=3)))
     assert dump.machine is Machine.I386
     assert [(mark.bytes, mark.address) for mark in stack_marks(dump)] == [(500, 0xC0004000)]
+
+
+def test_i386_with_wide_page_tables(tmp_path: Path) -> None:
+    """PAE: four entries, anywhere in memory, then tables of 512."""
+    memory = Memory(16)
+    struct.pack_into("<Q", memory.bytes, 0x60 + 8 * 3, PAGE | 1)  # from 3 GiB on
+    struct.pack_into("<Q", memory.bytes, PAGE, 1 << 63 | 2 * PAGE | 3)  # not to be executed
+    for page in range(16):
+        struct.pack_into("<Q", memory.bytes, 2 * PAGE + 8 * page, 1 << 63 | page * PAGE | 3)
+    struct.pack_into("<I", memory.bytes, 6 * PAGE, STACK_END_MAGIC)
+    struct.pack_into("<I", memory.bytes, 6 * PAGE + 8192 - 300, 1)
+    dump = open_dump(write(tmp_path, core(bytes(memory.bytes), 0x60, machine=3, cr4=1 << 5)))
+    assert [(mark.bytes, mark.address) for mark in stack_marks(dump)] == [(300, 0xC0006000)]
+
+
+def test_five_levels_of_page_tables(tmp_path: Path) -> None:
+    memory = Memory(64)
+    base = 0xFFA0000000000000  # VMALLOC_START with LA57
+    table = 0
+    for shift in (48, 39, 30, 21):
+        table = memory.table(table, base >> shift & 511)
+    for number, page in enumerate((40, 41, 42, 43)):
+        struct.pack_into("<Q", memory.bytes, table + 8 * number, page * PAGE | 3)
+    memory.word(40 * PAGE, STACK_END_MAGIC)
+    memory.word(43 * PAGE + PAGE - 64, 1)
+    (mark,) = stack_marks(open_dump(write(tmp_path, core(bytes(memory.bytes), 0, cr4=1 << 12))))
+    assert (mark.bytes, mark.address) == (64, base)
 
 
 def test_a_mark_at_the_end_is_the_whole_stack(tmp_path: Path) -> None:
