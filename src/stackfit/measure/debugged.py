@@ -87,9 +87,18 @@ def debugged_marks(dump: Dump, debug: Image) -> tuple[Mark, ...]:
     drgn = drgn_module()
     wide = dump.machine is Machine.X86_64
     platform = drgn.Platform(drgn.Architecture.X86_64 if wide else drgn.Architecture.I386)
-    program = drgn.Program(platform, vmcoreinfo=dump.kernel_text)
+    program = drgn.Program(platform, vmcoreinfo=_kernel_text(dump, debug))
     marks: tuple[Mark, ...] = _guarded(dump.path, lambda: _of_dump(program, dump, debug))
     return marks
+
+
+def _kernel_text(dump: Dump, debug: Image) -> bytes:
+    """VMCOREINFO; i386's does not say by how much the kernel was moved (KASLR)."""
+    ran, names = dump.symbol("_stext"), debug.symbols.names
+    if "KERNELOFFSET" in dump.kernel or ran is None or "_stext" not in names:
+        return dump.kernel_text
+    moved = ran - int(debug.symbols.records["address"][names.index("_stext")])
+    return dump.kernel_text + f"KERNELOFFSET={moved:x}\n".encode()
 
 
 def open_program(debug: str | None) -> Any:
@@ -126,7 +135,9 @@ def _of_dump(program: Any, dump: Dump, debug: Image) -> tuple[Mark, ...]:
     program.set_core_dump(dump.path)
     if dump.machine is Machine.I386:
         _map_low_memory(program, dump)
-    program.load_debug_info([debug.path])
+    # The kernel comes first. Its modules are not asked for: their list may lead anywhere in a broken dump.
+    kernel, _ = next(iter(program.loaded_modules()))
+    kernel.try_file(debug.path)
     return program_marks(program, dump.machine)
 
 
