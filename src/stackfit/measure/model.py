@@ -115,6 +115,7 @@ class Seen(enum.IntEnum):
     OPEN = 7  # the site, or a tail jump behind it, is open: the call is not in the graph, which says so
     NO_SITE = 8  # no call site at that return address
     NOT_IN_GRAPH = 9  # the analysis is wrong
+    ASSUMED = 10  # an assumption says that the site calls nothing of the image: this recording refutes it
 
     @property
     def label(self) -> str:
@@ -132,6 +133,7 @@ _SEEN = {
     Seen.OPEN: "the call site is open",
     Seen.NO_SITE: "no call site there",
     Seen.NOT_IN_GRAPH: "not in the call graph",
+    Seen.ASSUMED: "assumed not to happen",
 }
 
 

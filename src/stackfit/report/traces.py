@@ -59,6 +59,7 @@ def trace_json(analysis: Analysis) -> Json:
             "distinct": known,
             "in_graph": in_graph,
             "open": ran.counts[Seen.OPEN],
+            "assumed": ran.counts[Seen.ASSUMED],
             "counts": {seen.label: ran.counts[seen] for seen in Seen},
             "misses": [_miss(analysis, miss) for miss in ran.misses],
         },
@@ -128,7 +129,7 @@ def print_trace(console: Console, document: Json) -> None:
         print_table(
             console, "Recorded calls in the call graph", [("how", "left"), ("distinct", "right")], rows
         )
-        closed = calls["distinct"] - calls["open"]
+        closed = calls["distinct"] - calls["open"] - calls["assumed"]
         if closed:
             line(
                 console,
@@ -136,6 +137,9 @@ def print_trace(console: Console, document: Json) -> None:
                 f" not open ({100 * calls['in_graph'] / closed:.2f} %),"
                 f" {number_text(calls['open'])} at open sites",
             )
+        if calls["assumed"]:
+            text = f"made all the same, though an assumption rules it out: {number_text(calls['assumed'])}"
+            line(console, text)
     for reason, count in document["left_out"].items():
         line(console, f"left out: {number_text(count)} {reason}")
     if document["missing_modules"]:
