@@ -90,7 +90,7 @@ def print_marks(console: Console, document: Json) -> None:
     if unused:
         line(console, f"{number_text(unused)} stacks of CPUs were never used")
     if document["ended"]:
-        line(console, f"{number_text(document['ended'])} of tasks that have ended, kept for the next one")
+        line(console, f"{number_text(document['ended'])} of them of tasks that have ended")
     line(console, "lower limits: locals that are zero, and frames not written to, leave no mark")
     for note in document["notes"]:
         line(console, clean(note))
