@@ -296,7 +296,15 @@ def _use_rows(comparison: Comparison) -> list[Row]:
         ):
             if any(value is not None for value in values):
                 by = next((need.measured_by for need in needs if need is not None and need.measured_by), "")
-                evidence = f"measured: {by}" if "measured" in title else "calls seen, depths proved"
+                deeper = any(
+                    None not in (need.measured, need.composed) and need.measured > need.composed  # type: ignore[operator]
+                    for need in needs
+                    if need is not None
+                )
+                calls = (
+                    "of the calls seen, not all of those measured" if deeper else "calls seen, depths proved"
+                )
+                evidence = f"measured: {by}" if "measured" in title else calls
                 rows.append((title, [_of_size(*one) for one in zip(values, needs, strict=True)], evidence))
     return rows or [("deepest chain measured", nothing, "open: no recorded chain is of these stacks")]
 

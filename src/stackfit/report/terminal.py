@@ -194,7 +194,11 @@ def _print_recorded(console: Console, analysis: Analysis) -> None:
         for need in layout.stacks:
             if need.measured_by:
                 where = f"{layout.layout.name} {need.stack.name}"
-                line(console, f"  {where}: {bytes_text(need.measured)} by {need.measured_by}")
+                deeper = (
+                    need.composed is not None and need.measured is not None and need.measured > need.composed
+                )
+                more = ", deeper than composed: not all of its calls were recorded" if deeper else ""
+                line(console, f"  {where}: {bytes_text(need.measured)} by {need.measured_by}{more}")
     if analysis.traces.missing:
         line(console, missing_text(analysis.traces.missing))
     found = analysis.defects(analysis.composer.context_needs(analysis.layouts[0]))
