@@ -201,6 +201,9 @@ def test_a_mark_is_measured_of_its_stack(analysis: Analysis, tmp_path: Path) -> 
     (process,) = [need for need in marked.verdicts[0].stacks if need.stack.name == "process"]
     assert process.measured == 900 + process.stack.reserve_base
     assert process.measured_by == "mark of 0xffffc90000000000"
+    assert trace_json(marked)["marks"] == [
+        {"stack": "process", "stacks": 1, "greatest": 900, "size": 16384, "owner": "0xffffc90000000000"}
+    ]
 
 
 @pytest.mark.parametrize(

@@ -102,10 +102,15 @@ def record(
             line = " ".join([*common, "stackfit.marks=1", options.words]).strip()
             core = directory / "core"
             told("booting without tracers")
-            run_machine(image.machine, kernel, initramfs, line, directory, options, told, core)
-            found = _marks(core, image, debug, told)
+            try:
+                run_machine(image.machine, kernel, initramfs, line, directory, options, told, core)
+                found = _marks(core, image, debug, told)
+            except InputError as error:
+                if not (stacks or edges):
+                    raise
+                told(f"no marks: {error}")  # what the first boot recorded is kept
             if keep is None:
-                core.unlink()
+                core.unlink(missing_ok=True)
         loaded = {name for _, _, name, _ in sent.loads}
         files = [path for name, path in available.items() if name in loaded]
         images = [image, *(load_image(path) for path in files)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from rich.console import Console
 
 from stackfit.analysis import Analysis
 from stackfit.measure.coverage import ChainCoverage, ModuleCoverage, chain_coverage, module_coverage
-from stackfit.measure.model import ChainKind, Seen
+from stackfit.measure.model import ChainKind, Mark, Seen
 from stackfit.measure.seen import Miss
 from stackfit.measure.sizes import RowCheck, Rule
 from stackfit.report.json import Json, image_json, modules_json
@@ -63,11 +64,31 @@ def trace_json(analysis: Analysis) -> Json:
             "counts": {seen.label: ran.counts[seen] for seen in Seen},
             "misses": [_miss(analysis, miss) for miss in ran.misses],
         },
+        "marks": _deepest_marks(traces.marks),
         "left_out": dict(sorted(traces.left_out.items())),
         "unresolved": list(traces.unresolved),
         "missing_modules": dict(traces.missing),
         "defects": len(sizes.unexplained) + len(ran.misses),
     }
+
+
+def _deepest_marks(marks: Sequence[Mark]) -> list[Json]:
+    """The greatest mark of each kind of stack, those never used left out."""
+    found: dict[str, list[Mark]] = {}
+    for mark in marks:
+        if mark.bytes:
+            found.setdefault(mark.stack, []).append(mark)
+    deepest = {stack: max(those, key=lambda mark: mark.bytes) for stack, those in found.items()}
+    return [
+        {
+            "stack": stack,
+            "stacks": len(found[stack]),
+            "greatest": mark.bytes,
+            "size": mark.size,
+            "owner": mark.owner,
+        }
+        for stack, mark in sorted(deepest.items())
+    ]
 
 
 def _row(analysis: Analysis, check: RowCheck) -> Json:
@@ -119,6 +140,9 @@ def print_trace(console: Console, document: Json) -> None:
             [("measured", "right"), ("context", "left"), ("rows", "right"), ("recording", "left")],
             rows,
         )
+    for mark in document["marks"]:
+        text = f"marks of {number_text(mark['stacks'])} {mark['stack']} stacks, the greatest"
+        line(console, f"{text} {bytes_text(mark['greatest'])} of {clean(mark['owner'])}")
     if any(one["kind"] == ChainKind.STACK_TRACER.label for one in chains):
         rows = [[name, number_text(count)] for name, count in sizes["counts"].items() if count]
         print_table(
