@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from stackfit.cli.options import (
+    add_html_option,
     add_image_options,
     add_scenario_options,
     add_traces_option,
@@ -12,6 +13,7 @@ from stackfit.cli.options import (
     progress,
     run_analysis,
     scenarios,
+    write_html,
 )
 from stackfit.decision.claims import claims
 from stackfit.decision.compare import check_layouts, compare, default_scenarios
@@ -19,6 +21,7 @@ from stackfit.image.model import InputError
 from stackfit.layouts import load_layout
 from stackfit.machine.scenario import SCENARIOS
 from stackfit.report.compare import compare_json, print_comparison
+from stackfit.report.html_compare import comparison_page
 from stackfit.report.json import dumps
 from stackfit.report.terminal import make_console
 
@@ -35,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " default: those of the layouts' machine",
     )
     add_scenario_options(parser)
+    add_html_option(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -57,6 +61,8 @@ def run(options: argparse.Namespace) -> int:
     answers = claims(comparison)
     if options.json:
         output(options.json, dumps(compare_json(comparison, answers)))
+    if options.html:
+        write_html(options.html, comparison_page(comparison, answers))
     if options.json != "-":
         print_comparison(make_console(), comparison, answers)
     return 0
