@@ -317,6 +317,7 @@ def recorded_json(analysis: Analysis, needs: list[ContextNeed]) -> Json | None:
         "recordings": [{"path": one.path, "format": one.format} for one in analysis.recordings],
         "chains": len(analysis.traces),
         "calls": {seen.label: ran.counts[seen] for seen in Seen},
+        "missing_modules": dict(analysis.traces.missing),
         "defects": analysis.defects(needs),
     }
 

@@ -9,6 +9,7 @@ allows are those on one context: an interrupt on top of it takes its own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -156,12 +157,13 @@ class Composer:
     def _stack(self, layout: Layout, stack: Stack) -> StackNeed:
         placement = self.place(layout, stack)
         if not placement.items:
-            return _nothing(stack, "what runs on this stack is entry code that is not modelled")
+            why = "what runs on this stack is entry code that is not modelled"
+            return self._only_measured(_nothing(stack, why), placement)
         reasons = [item.open for item in placement.items if item.open]
         best = self.solvers.deepest(placement.items, placement.exceptions)
         if best is None:
             items = OpenItems(tuple(sorted((reason, reasons.count(reason)) for reason in set(reasons))))
-            return _nothing(stack, "; ".join(dict.fromkeys(reasons)), items)
+            return self._only_measured(_nothing(stack, "; ".join(dict.fromkeys(reasons)), items), placement)
         exceptions = placement.exceptions
         chain = self.solvers.chain(best.item, best.start, exceptions)
         nested = self.nested(layout, stack, placement, 0)
@@ -216,7 +218,18 @@ class Composer:
             verdict=verdict,
             why=why,
             measured_by=measured_by,
+            traced=None if self.ladder is None else self.ladder.stack_traced(stack, placement),
         )
+
+    def _only_measured(self, need: StackNeed, placement: Placement) -> StackNeed:
+        """A stack of which the analysis knows nothing, with what was measured of it."""
+        if self.ladder is None:
+            return need
+        measured, measured_by = self.ladder.stack_measured(need.stack, placement)
+        if measured is None or measured <= need.stack.size:
+            return replace(need, measured=measured, measured_by=measured_by)
+        verdict, why = Verdict.EXCEEDS, f"{measured} B measured"
+        return replace(need, measured=measured, measured_by=measured_by, verdict=verdict, why=why)
 
     def nested(self, layout: Layout, stack: Stack, placement: Placement, hop: int) -> tuple[Part, ...]:
         """What the layout lets nest on this stack; each context on top takes its own exceptions."""
@@ -349,6 +362,7 @@ class Composer:
             chain=chain,
             composed_start=None if composed is None else composed.start,
             composed_chain=None if composed is None else composed.chain,
+            traced=None if self.ladder is None or item.kernel else self.ladder.traced(item.context),
         )
 
 
