@@ -33,6 +33,7 @@ from stackfit.calls.types import Field, TypeLayout, read_types
 from stackfit.frames.model import Frames
 from stackfit.image.btf import Kind
 from stackfit.image.model import Image, Program
+from stackfit.image.pointers import relative_targets
 from stackfit.image.tables import Tables
 from stackfit.isa.code import Code
 from stackfit.isa.effects import FLAG_MEMORY, NO_REGISTER, RIP, Operation
@@ -101,14 +102,16 @@ def resolve_indirect(
     if types is None:
         return Resolution({}, {}, {})
     taken = _taken_in_code(code)
-    walk = Walk(code, tables, frames, pointers, taken, types)
+    relative = np.searchsorted(code.functions.address, relative_targets(program, code.functions.address))
+    listed = set(relative[callable_functions(code.functions)[relative]].tolist())
+    walk = Walk(code, tables, frames, pointers, taken | listed, types)
     flows = walk.follow(types.variables)
     data = read_data(program, code.functions, debug)
     placed = place_functions(data, types, code.functions, _objects(flows, types))
     for _ in range(_ROUNDS):
         flows = walk.follow({**placed.variables, **types.variables}, flows)
     placed = place_functions(data, types, code.functions, _objects(flows, types))
-    resolution = _Resolver(code, types, flows, data, placed, taken, mode).resolve(places)
+    resolution = _Resolver(code, types, flows, data, placed, taken, listed, mode).resolve(places)
     if not overrides:
         return resolution
     found = paravirt_overrides(program, code.functions, types, data, placed, flows.records)
@@ -166,6 +169,7 @@ class _Resolver:
         data: Data,
         placed: Placed,
         taken: set[int],
+        listed: set[int],
         mode: Indirect,
     ) -> None:
         self._code, self._types, self._data, self._placed, self._mode = code, types, data, placed, mode
@@ -184,7 +188,8 @@ class _Resolver:
         self._known: dict[_Place, tuple[set[int], bool]] = {}
         in_data = {int(data.function[row]) for row in (*placed.kept, *placed.loose, *placed.tables)}
         in_data.update(function for members in placed.fields.values() for function in members.values())
-        self._taken = in_data | taken
+        # What is read from a table of offsets is unknown, wherever it goes.
+        self._taken = in_data | taken | listed
         self._by_prototype = _by_prototype(types, self._taken)
         self._collect(taken)
         self._loose_by_prototype = _by_prototype(types, self._loose)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stackfit.image.model import Image, Machine, Program, Section
 
-__all__ = ["METADATA", "PATCH_LISTS", "absolute_targets", "code_pointers", "distinct"]
+__all__ = ["METADATA", "PATCH_LISTS", "absolute_targets", "code_pointers", "distinct", "relative_targets"]
 
 # Pointers in these sections describe code and are not taken by the program itself.
 METADATA = (
@@ -98,3 +98,28 @@ def _values_at(section: Section, offsets: NDArray[np.uint64], form: str) -> NDAr
     offsets = offsets[offsets <= section.data.size - width]
     places = offsets.astype(np.int64)[:, None] + np.arange(width)
     return np.asarray(section.data[places].view(form).ravel(), np.uint64)
+
+
+def relative_targets(program: Program, entries: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Which of these entries of functions (ascending) stand in tables of 32-bit offsets from their own place,
+    as a linked kernel's initcalls do (include/linux/init.h: CONFIG_HAVE_ARCH_PREL32_RELOCATIONS).
+
+    No relocation tells of them in a linked image. One word may be such an offset by chance; two side by side
+    are taken for a table. Tables that describe code are left out, so are exported symbols: what looks those
+    up by name is given what it finds.
+    """
+    found = [np.empty(0, np.uint64)]
+    for image in program.images:
+        for section in image.sections:
+            skipped = section.name.startswith((*METADATA, *PATCH_LISTS, "__ksymtab", ".BTF"))
+            if not section.allocated or section.executable or skipped or not entries.size:
+                continue
+            words = section.data[: section.data.size // 4 * 4].view("<i4").astype(np.int64)
+            places = np.uint64(section.address) + np.arange(0, 4 * words.size, 4, dtype=np.uint64)
+            targets = places + words.view(np.uint64)
+            hit = entries[np.minimum(np.searchsorted(entries, targets), entries.size - 1)] == targets
+            beside = np.zeros(hit.size, np.bool_)
+            beside[1:] |= hit[:-1]
+            beside[:-1] |= hit[1:]
+            found.append(targets[hit & beside])
+    return distinct(np.concatenate(found))
