@@ -27,6 +27,7 @@ from stackfit.contexts.model import Context
 from stackfit.contexts.registered import PLACES, Registrations, find_registered
 from stackfit.frames.analyse import analyse_frames
 from stackfit.frames.model import Frames
+from stackfit.frames.switches import find_switches
 from stackfit.frames.witness import Witness, cfi_witness, orc_witness
 from stackfit.image.load import check_same_build, load_image, load_program
 from stackfit.image.model import Image, InputError, Program
@@ -244,7 +245,7 @@ def analyse(
     progress("tracking stack depth", 0.5)
     tables = read_tables(program)
     pointers = code_pointers(program)
-    frames = analyse_frames(code, tables, pointers)
+    frames = analyse_frames(code, tables, pointers, switches=find_switches(program, code))
     progress("resolving indirect calls", 0.6)
     selected = sets.select(program.images[0].release, program.machine)
     places = (*PLACES, *(place for entry in selected.candidates for place in entry.places))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stackfit.frames.arguments import stored_arguments
 from stackfit.frames.constants import (
     CONTINUES,
     EXTRA,
@@ -16,17 +17,19 @@ from stackfit.frames.constants import (
     NEXT,
     RETURN_THUNK,
     RUNTIME_NOP,
+    SWITCH,
     STATE_LIMIT,
     STATE_SIZE,
     WAITING_LIMIT,
 )
 from stackfit.frames.model import Frames, SiteKind, StackKind, Summary
+from stackfit.frames.switches import NO_SWITCHES, Switches
 from stackfit.frames.track import track_functions
 from stackfit.image.functions import Functions
 from stackfit.image.tables import Tables
 from stackfit.isa.code import Code
-from stackfit.isa.constants import SP
-from stackfit.isa.effects import Operation
+from stackfit.isa.effects import FLAG_CONDITIONAL, Operation
+from stackfit.isa.machines import CONVENTIONS
 
 __all__ = ["SpecialRows", "analyse_frames", "function_roles", "special_rows"]
 
@@ -59,12 +62,17 @@ def function_roles(functions: Functions) -> NDArray[np.uint8]:
 
 
 def analyse_frames(
-    code: Code, tables: Tables, pointers: NDArray[np.uint64], frame_pointers: bool = False
+    code: Code,
+    tables: Tables,
+    pointers: NDArray[np.uint64],
+    frame_pointers: bool = False,
+    switches: Switches = NO_SWITCHES,
 ) -> Frames:
     """Track every function of a program; see frames/track.py for the method.
 
     `pointers`: code addresses that stand in data (image/pointers.py); those inside a function are the
-    targets of its jump tables. `frame_pointers`: also note at every row what rbp or ebp holds.
+    targets of its jump tables; those that `switches` adds are known from the code. `frame_pointers`: also note
+    at every row what the frame pointer's register holds.
 
     A function returns when a return, or a tail call to a function that returns, is reachable; what follows a
     call to one that does not is not executed. Starting from "all return", functions found not to are taken
@@ -72,7 +80,7 @@ def analyse_frames(
     """
     functions = code.functions
     count = len(functions)
-    tracker = _Tracker(code, special_rows(code, tables, pointers), frame_pointers)
+    tracker = _Tracker(code, special_rows(code, tables, pointers, switches), frame_pointers)
     no_return = np.zeros(count, np.uint8)
     own = (functions.parent < 0) & ~functions.piece
     parts: list[NDArray[np.int32]] = []
@@ -107,6 +115,8 @@ def analyse_frames(
         f"site_{name}": np.ascontiguousarray(sites[:, column], narrow.get(name, np.int32))
         for column, name in enumerate(SITE_FIELDS)
     }
+    stored = stored_arguments(code)
+    tracker.per_function["compiler_frame"] -= np.minimum(stored, tracker.per_function["compiler_frame"])
     return Frames(
         depth=tracker.depth,
         stack=tracker.stack,
@@ -135,7 +145,7 @@ _LEAVING = (
 class SpecialRows:
     """Rows with other successors than their instruction says, as the tracker wants them."""
 
-    marks: NDArray[np.uint8]  # EXTRA, NEXT, CONTINUES, JOIN of frames/constants.py
+    marks: NDArray[np.uint8]  # EXTRA, NEXT, CONTINUES, JOIN, SWITCH of frames/constants.py
     extra_row: NDArray[np.int32]  # ascending
     extra_to: NDArray[np.int32]
     next_row: NDArray[np.int32]  # ascending, distinct
@@ -155,11 +165,15 @@ class _Tracker:
             name: np.zeros(count, np.int32)
             for name in ("frame", "compiler_frame", "summary", "reached", "allocation")
         }
-        self._word = code.machine.word
+        convention = CONVENTIONS[code.machine]
+        self._machine = (
+            code.machine.word, code.machine.return_bytes, convention.registers, convention.stack_pointer,
+            convention.frame_pointer, convention.lost, convention.exact,
+        )  # fmt: skip
         self._owner, self._parent, self._piece = code.function, functions.parent, functions.piece
         self._rows = (
-            table.operation, table.width, table.register, table.base, table.index, table.flags,
-            table.clobbers, table.displacement, table.immediate, code.address.view(np.int64), table.length,
+            table.operation, table.width, table.register, table.base, table.index, table.scale, table.flags,
+            table.clobbers.astype(np.uint32, copy=False), table.displacement, table.immediate, code.address.view(np.int64), table.length,
             code.target, code.function, special.marks,
         )  # fmt: skip
         self._functions = (
@@ -189,7 +203,7 @@ class _Tracker:
                 *self._rows, *self._functions, no_return, *self._successors, self.visitor, self.depth,
                 self.stack, self.frame_pointer, *self._scratch, sites, *self.per_function.values(),
             ]  # fmt: skip
-            made = track_functions(work.data, self._word, *[array.data for array in arrays])
+            made = track_functions(work.data, *self._machine, *[array.data for array in arrays])
             if made >= 0:
                 return work, sites[:made]
             self._capacity *= 2
@@ -220,8 +234,9 @@ class _Tracker:
 def _allocates(code: Code) -> NDArray[np.uint8]:
     """Functions that take a number off the stack pointer (alloca, VLA), in their cold piece too."""
     table, parent = code.instructions, code.functions.parent
+    stack_pointer = CONVENTIONS[code.machine].stack_pointer
     found = np.zeros(len(code.functions), np.uint8)
-    found[code.function[(table.operation == Operation.SUBTRACT) & (table.register == SP)]] = 1
+    found[code.function[(table.operation == Operation.SUBTRACT) & (table.register == stack_pointer)]] = 1
     cold = np.flatnonzero((found == 1) & (parent >= 0))
     found[parent[cold]] = 1
     return found
@@ -288,8 +303,10 @@ def _unique_sites(sites: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.concatenate([sites[order[~again]], kept])
 
 
-def special_rows(code: Code, tables: Tables, pointers: NDArray[np.uint64]) -> SpecialRows:
-    """Where control goes on that the instructions alone do not say; `pointers` as for analyse_frames()."""
+def special_rows(
+    code: Code, tables: Tables, pointers: NDArray[np.uint64], switches: Switches = NO_SWITCHES
+) -> SpecialRows:
+    """Where control goes on that the instructions alone do not say; arguments as for analyse_frames()."""
     key_row = code.rows_at(tables.static_keys.place)
     alternatives = tables.alternatives
     replaced = alternatives.replacement_length > 0
@@ -302,6 +319,7 @@ def special_rows(code: Code, tables: Tables, pointers: NDArray[np.uint64]) -> Sp
         (code.rows_at(tables.exceptions.place), code.rows_at(tables.exceptions.fixup)),
         (place_row, replacement_row),
         _jump_tables(code, pointers),
+        (switches.row, switches.to),
     ]
     extra_row = np.concatenate([row for row, _ in pairs])
     extra_to = np.concatenate([to for _, to in pairs])
@@ -325,6 +343,9 @@ def special_rows(code: Code, tables: Tables, pointers: NDArray[np.uint64]) -> Sp
     for rows in (code.target[code.target >= 0], extra_to, next_to):
         joins[rows] = True
     marks[joins] |= JOIN
+    marks[switches.jump] |= SWITCH
+    conditional = np.flatnonzero(code.instructions.flags & FLAG_CONDITIONAL) + 1
+    marks[conditional[conditional < len(code)]] |= JOIN
     return SpecialRows(marks, extra_row, extra_to, next_row.astype(np.int32), next_to)
 
 

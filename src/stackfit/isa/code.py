@@ -23,6 +23,8 @@ from stackfit.image.functions import (
 from stackfit.image.model import Image, ImageKind, InputError, Machine, Program
 from stackfit.image.pointers import METADATA, absolute_targets, distinct
 from stackfit.isa.effects import FLAG_LOCK_OR_REP, NO_REGISTER, Instructions, Operation
+from stackfit.isa.reduced import decode as decode_reduced
+from stackfit.isa.regions import find_regions
 from stackfit.isa.x86 import decode, rows_at_offsets
 
 __all__ = ["Code", "decode_program"]
@@ -133,7 +135,7 @@ def decode_program(program: Program) -> Code:
 
 def _decode(program: Program, sections: list[CodeSection], functions: Functions) -> Code:
     """Decode all sections as one piece of code, in which every function's entry is a start."""
-    bits64 = program.machine is Machine.X86_64
+    machine = program.machine
     sizes = np.array([code.section.data.size for code in sections], np.uint64)
     if int(sizes.sum()) >> 32:
         raise InputError(program.images[0].path, "more than 4 GiB of code")
@@ -141,12 +143,16 @@ def _decode(program: Program, sections: list[CodeSection], functions: Functions)
     base = np.array([code.section.address for code in sections], np.uint64)
     piece = np.cumsum(sizes) - sizes  # where each section begins in `text`
     shift = base - piece  # modulo 2**64
-    instructions = decode(text, bits64, (functions.address - shift[functions.section]).astype(np.uint32))
+    if machine.x86:
+        bits64 = machine is Machine.X86_64
+        instructions = decode(text, bits64, (functions.address - shift[functions.section]).astype(np.uint32))
+    else:
+        instructions = decode_reduced(text, machine, find_regions(program, sections, piece, functions))
     del text
     rows = np.diff(np.append(np.searchsorted(instructions.offset, piece), len(instructions)))
     address = np.repeat(shift, rows)
     branch = np.flatnonzero(_BRANCHES[instructions.operation])
-    mask = np.uint64(0xFFFF_FFFF_FFFF_FFFF if bits64 else 0xFFFF_FFFF)
+    mask = np.uint64(machine.mask)
     goal = (instructions.immediate[branch].astype(np.uint64) + address[branch]) & mask
     instructions.immediate[branch] = goal.astype(np.int64)
     address += instructions.offset

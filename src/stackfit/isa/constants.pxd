@@ -44,6 +44,11 @@ cdef enum:
     NOP = 39
     BAD = 40
     COMPARE = 41
+    LOAD_MULTIPLE = 42
+    STORE_MULTIPLE = 43
+    INSERT_IMMEDIATE = 44
+    SUBTRACT_REGISTERS = 45
+    ALIGN = 46
 
 cdef enum:
     HAS_MODRM = 1
@@ -67,3 +72,13 @@ cdef enum:
     R11 = 11
     RIP = 16
     NONE = 255
+
+cdef enum:
+    MEMORY = 1
+    CONDITIONAL = 8
+
+cdef enum:
+    CODE = 0
+    THUMB = 1
+    DATA = 2
+    COMPACT = 3
