@@ -103,17 +103,7 @@ def _detached(code: Code, jumps: list[int], reached: set[int]) -> Iterator[tuple
         return
     table = code.instructions
     operation = table.operation
-    ends = np.isin(
-        operation,
-        (
-            Operation.RETURN,
-            Operation.JUMP,
-            Operation.JUMP_INDIRECT,
-            Operation.UNDEFINED,
-            Operation.BAD,
-            Operation.INTERRUPT_RETURN,
-        ),
-    ) & (table.flags & FLAG_CONDITIONAL == 0)
+    ends = _ends(code)
     joined = np.zeros(len(code) + 1, np.bool_)
     joined[code.target[code.target >= 0]] = True
     joined[list(reached)] = True
@@ -125,6 +115,23 @@ def _detached(code: Code, jumps: list[int], reached: set[int]) -> Iterator[tuple
             yield jump, row
 
 
+def _ends(code: Code) -> NDArray[np.bool_]:
+    """Rows behind which control does not go on."""
+    table = code.instructions
+    last = np.isin(
+        table.operation,
+        (
+            Operation.RETURN,
+            Operation.JUMP,
+            Operation.JUMP_INDIRECT,
+            Operation.UNDEFINED,
+            Operation.BAD,
+            Operation.INTERRUPT_RETURN,
+        ),
+    )
+    return np.asarray(last & (table.flags & FLAG_CONDITIONAL == 0), np.bool_)
+
+
 class _Reader:
     """Evaluates what leads to a jump, and reads tables."""
 
@@ -133,6 +140,10 @@ class _Reader:
         self.table = code.instructions
         self.word = code.machine.word
         self.mask = code.machine.mask
+        self.ends = _ends(code)
+        branches = np.flatnonzero(code.target >= 0)
+        self.branches = branches[np.argsort(code.target[branches], kind="stable")]
+        self.goals = code.target[self.branches]
         self.sections = sorted(
             (section.address, section.end, section.data)
             for image in program.images
@@ -200,12 +211,11 @@ class _Reader:
 
     def _evaluate(self, jump: int) -> tuple[dict[int, _Value], int | None]:
         """What registers hold before the jump, and the greatest number that the last comparison lets by."""
-        code, table = self.code, self.table
-        first = max(int(code.first[int(code.function[jump])]), jump - _LOOK_BACK)
+        table = self.table
         values: dict[int, _Value] = {}
         compared: int | None = None
         bound: int | None = None
-        for row in range(first, jump):
+        for row in self._before(jump):
             operation = int(table.operation[row])
             register = int(table.register[row])
             written = int(table.clobbers[row])
@@ -228,6 +238,25 @@ class _Reader:
             elif value is not None:  # a load of less than a register, by what it writes
                 values[written.bit_length() - 1] = value
         return values, bound
+
+    def _before(self, jump: int) -> list[int]:
+        """The rows executed before the jump, first to last, as far back as only one way leads here."""
+        code = self.code
+        first = int(code.first[int(code.function[jump])])
+        rows: list[int] = []
+        at = jump
+        while len(rows) < _LOOK_BACK and at > first:
+            if self.ends[at - 1]:
+                low, high = np.searchsorted(self.goals, [at, at + 1])
+                if high - low != 1:
+                    break
+                at = int(self.branches[low])
+                if int(code.function[at]) != int(code.function[jump]):
+                    break
+            else:
+                at -= 1
+            rows.append(at)
+        return rows[::-1]
 
     def _branch(self, row: int, condition: int, values: dict[int, _Value], compared: int | None) -> int | None:
         """The greatest number that an unsigned comparison lets by to the table."""
