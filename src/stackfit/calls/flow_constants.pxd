@@ -43,6 +43,7 @@ cdef enum:
     ROLE_RETURN = 1
     ROLE_INDIRECT = 2
     ROLE_NOP = 3
+    ROLE_TRAMPOLINE = 4
     STACK_KNOWN = 1
 
 

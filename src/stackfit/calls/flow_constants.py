@@ -36,7 +36,7 @@ STATE_LIMIT = 16384  # places of one function where paths meet
 SITE = 0  # an indirect call: its target is the value
 PASSED = 10  # parameter `b` of the prototype `a`, in an indirect call
 OBJECT = 11  # a pointer to type `a` is what is expected where the value goes
-LOOSE = 12  # nothing is known of where the value goes
+LOOSE = 12  # nothing is known of where the value goes; `a` = 1: an argument of an indirect call of unknown prototype
 STACKED = 13  # a stack slot at depth `a`
 ARGUMENT = 14  # argument `b` of function `a`, of which no prototype is known
 HANDED = 15  # argument `a` of an indirect call to outside a struct
@@ -64,4 +64,5 @@ TOLD_SLOT = 1 << 20  # a place of a variable: a register, or this and the depth 
 ROLE_RETURN = 1
 ROLE_INDIRECT = 2
 ROLE_NOP = 3
+ROLE_TRAMPOLINE = 4  # of a static call: it may jump elsewhere too
 STACK_KNOWN = 1

@@ -204,6 +204,9 @@ class _Placement:
         self._size, self._bounds = types.size.tolist(), data.bounds.tolist()
         self._aggregate = set(np.flatnonzero(np.isin(types.kind, (Kind.STRUCT, Kind.UNION))).tolist())
         self._code = set(np.flatnonzero(types.kind == Kind.FUNC_PROTO).tolist())
+        # An array whose length its declaration leaves open: as many elements as there is room for.
+        arrays = np.flatnonzero((types.kind == Kind.ARRAY) & (types.size == 0))
+        self._open_arrays = dict(zip(arrays.tolist(), types.link[arrays].tolist(), strict=True))
         pointers = np.flatnonzero(types.kind == Kind.PTR)
         self._pointer = dict(zip(pointers.tolist(), types.link[pointers].tolist(), strict=True))
         self._objects: dict[int, int] = {}
@@ -211,7 +214,7 @@ class _Placement:
 
     def run(self, objects: Iterable[tuple[int, int]]) -> Placed:
         data = self._data
-        self._spread(list(objects))
+        self._spread(list(objects), told=True)
         rows = np.flatnonzero(data.function >= 0)
         loose, tables = list[int](), list[int]()
         shapes = self._types.function_pointers
@@ -266,12 +269,15 @@ class _Placement:
 
     # ------------------------------------------------------------ types that are told
 
-    def _spread(self, work: list[tuple[int, int]]) -> None:
-        """Types of objects at addresses, and of what they point to."""
+    def _spread(self, work: list[tuple[int, int]], told: bool = False) -> None:
+        """Types of objects at addresses, and of what they point to. `told`: not by their shape. A function in a
+        member that is no function pointer is where it is known to be then: what is read from there is unknown."""
         place, start, end = self._place, self._start, self._end
         aggregate, code, pointer = self._aggregate, self._code, self._pointer
         while work:
             address, type_id = work.pop()
+            if type_id in self._open_arrays:
+                type_id = self._open_arrays[type_id]
             size = self._size[type_id]
             if size <= 0 or (address, type_id) in self._typed:
                 continue
@@ -292,6 +298,7 @@ class _Placement:
                     if self._function[row] >= 0:
                         if goal in code or leaf[0] == 0:
                             self._fields[leaf[1]][row] = self._function[row]
+                        if goal in code or leaf[0] == 0 or told:
                             self._attributed.add(row)
                     elif goal in aggregate or goal in pointer:
                         work.append((self._value[row], goal))

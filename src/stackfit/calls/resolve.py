@@ -176,6 +176,7 @@ class _Resolver:
         self._in_object = defaultdict[int, set[_Place]](set)  # global places by the object that they lie in
         self._unknown: set[_Place] = set()  # places that are also filled with something unknown
         self._loose = set[int]()
+        self._handed = set[int]()  # to calls of which nothing is known: in parameters, nowhere else
         self._settled = False  # whether all that is loose is known
         self._known: dict[_Place, tuple[set[int], bool]] = {}
         in_data = {int(data.function[row]) for row in (*placed.loose, *placed.tables)}
@@ -184,6 +185,7 @@ class _Resolver:
         self._by_prototype = _by_prototype(types, self._taken)
         self._collect(taken)
         self._loose_by_prototype = _by_prototype(types, self._loose)
+        self._handed_by_prototype = _by_prototype(types, self._handed - self._loose)
         # Loose functions of unknown prototype, by their byte in the object; in objects that may be arrays
         # apart.
         self._loose_at = defaultdict[int, list[int]](list)
@@ -285,6 +287,7 @@ class _Resolver:
         matched = defaultdict[tuple[int, int], set[int]](set)
         typed = set(self._records[self._records[:, _SINK] == flow.FIELD, _ROW].tolist())
         escaped = set[_Place]()  # places whose contents go where nothing is known
+        handed = set[_Place]()  # … to calls of which nothing is known
         gone = set[int]()  # functions that some record tells of
         mask = self._mask
         flows = self._records[~np.isin(self._records[:, _SINK], _NO_FLOW)]
@@ -298,9 +301,9 @@ class _Resolver:
                 gone.add(function)
             if sink == flow.LOOSE:
                 if function >= 0:
-                    self._loose.add(function)
+                    (self._handed if sink_a else self._loose).add(function)
                 elif kind in _PLACES:
-                    escaped.add((kind, a, b))
+                    (handed if sink_a else escaped).add((kind, a, b))
                 continue
             if sink == flow.PASSED:
                 passed.append((sink_a, sink_b, (kind, a, b)))
@@ -327,8 +330,13 @@ class _Resolver:
         for place in (*self._holds, *self._from, *self._unknown):
             if place[0] == flow.GLOBAL and (index := self._object_at(place[1])):
                 self._in_object[index].add(place)
+        for place in handed:
+            self._handed |= self._reach(place)[0]
+        handed_by_prototype = _by_prototype(self._types, self._handed)
         for place in escaped:
             self._loose |= self._reach(place)[0]
+            if place[0] == flow.PARAMETER and place[1] in self._taken:
+                self._loose |= handed_by_prototype.get(self._prototype_of(place), set())
 
     def _object_at(self, address: int) -> int:
         """The object that an address lies in: from `_bounds[n - 1]` to `_bounds[n]`; 0 in none."""
@@ -406,6 +414,8 @@ class _Resolver:
         """Functions that may be in a place because it is not known where they go."""
         found = set(self._loose_by_prototype.get(prototype, ())) if prototype else set[int]()
         kind, struct, offset = place
+        if kind == flow.PARAMETER:
+            found |= self._handed_by_prototype.get(prototype, set())
         if not prototype and kind == flow.FIELD:  # a union
             for one in self._types.pointers_at(struct, offset):
                 found |= self._loose_by_prototype.get(one, set())
@@ -432,8 +442,9 @@ class _Resolver:
                         work.append(other)
             elif one[0] == flow.FIELD and not 0 <= one[2] < self._types.size[one[1]]:
                 unknown = True
-            elif one[0] == flow.FIELD and one != place and self._settled:
-                found |= self._strays(one, self._prototype_of(one))
+            elif one != place and self._settled:
+                if one[0] == flow.FIELD or (one[0] == flow.PARAMETER and one[1] in self._taken):
+                    found |= self._strays(one, self._prototype_of(one))
             for other in self._from.get(one, ()):
                 if other not in seen:
                     seen.add(other)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackfit.frames.arguments import stored_arguments
+from stackfit.frames.clobbered import lost_registers
 from stackfit.frames.constants import (
     CONTINUES,
     EXTRA,
@@ -168,7 +169,7 @@ class _Tracker:
         convention = CONVENTIONS[code.machine]
         self._machine = (
             code.machine.word, code.machine.return_bytes, convention.registers, convention.stack_pointer,
-            convention.frame_pointer, convention.lost, convention.exact,
+            convention.frame_pointer, convention.exact,
         )  # fmt: skip
         self._owner, self._parent, self._piece = code.function, functions.parent, functions.piece
         self._rows = (
@@ -179,7 +180,7 @@ class _Tracker:
         self._functions = (
             code.first[:-1].astype(np.int32), functions.parent, functions.piece.view(np.uint8),
             functions.synthetic.view(np.uint8), function_roles(functions), _allocates(code),
-            _pops(code),
+            _pops(code), lost_registers(code),
         )  # fmt: skip
         self._successors = (special.extra_row, special.extra_to, special.next_row, special.next_to)
         self._scratch = (

@@ -311,7 +311,6 @@ def track_functions(
     registers: cython.int,
     sp: cython.int,
     fp: cython.int,
-    lost: cython.uint,
     exact: cython.bint,
     operation: cython.const[cython.uchar][::1],
     width: cython.const[cython.uchar][::1],
@@ -335,6 +334,7 @@ def track_functions(
     role: cython.const[cython.uchar][::1],
     allocates: cython.const[cython.uchar][::1],
     pops: cython.const[cython.int][::1],
+    lost: cython.const[cython.uint][::1],
     no_return: cython.const[cython.uchar][::1],
     extra_row: cython.const[cython.int][::1],
     extra_to: cython.const[cython.int][::1],
@@ -359,12 +359,12 @@ def track_functions(
     """Track every function in `work`; returns the number of sites written (-1: `sites` has too few rows).
 
     `word`: bytes of a register. `entry`: depth at a function's entry (the return address, where calls push
-    it). `registers` are tracked, `sp` and `fp` are the stack and frame pointer, bit r of `lost` is set where
-    register r does not survive a call. `exact`: constants are followed.
+    it). `registers` are tracked, `sp` and `fp` are the stack and frame pointer. `exact`: constants are followed.
 
     Per row, in: `operation` … `target`, `owner` (row → function), `marks`. Per function, in: `first` (its
     first row), `parent`, `is_piece`, `synthetic`, `role`, `allocates` (it subtracts a register from the stack
-    pointer: only there numbers are followed), `pops` (bytes of its arguments that it pops), `no_return`.
+    pointer: only there numbers are followed), `pops` (bytes of its arguments that it pops), `lost` (bit r
+    set: register r does not survive a call to it; one more at the end for a function not known), `no_return`.
     Sorted by their first column: (`extra_row`, `extra_to`) further successors, (`next_row`, `next_to`) what
     is executed next. Per row, out: `visitor`, `depth`, `stack_kind`, and unless it is empty `frame_pointer`
     (depth that the frame pointer's register holds, -1: none). Scratch: `remembered` (per row), `state`
@@ -910,8 +910,9 @@ def track_functions(
                             state[VALUES + sp] -= pops[g]  # ret $N
                             going = not no_return[g]
                         # Caller-saved registers do not survive.
+                        mask = lost[g] if t >= 0 and first[g] == t else lost[lost.shape[0] - 1]
                         for i in range(registers):
-                            if lost >> i & 1:
+                            if mask >> i & 1:
                                 state[i] = UNKNOWN
                         if flags[row] & CONDITIONAL:
                             going = True

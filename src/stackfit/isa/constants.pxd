@@ -49,6 +49,7 @@ cdef enum:
     INSERT_IMMEDIATE = 44
     SUBTRACT_REGISTERS = 45
     ALIGN = 46
+    MOVE_CONDITIONAL = 47
 
 cdef enum:
     HAS_MODRM = 1

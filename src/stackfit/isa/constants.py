@@ -57,6 +57,7 @@ from stackfit.isa.effects import RIP as RIP_BASE
     INSERT_IMMEDIATE,
     SUBTRACT_REGISTERS,
     ALIGN,
+    MOVE_CONDITIONAL,
 ) = map(int, Operation)
 
 # Attribute bits of an opcode in x86_decode.MAPS.

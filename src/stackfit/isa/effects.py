@@ -83,6 +83,7 @@ class Operation(enum.IntEnum):
     INSERT_IMMEDIATE = 44  # 16 bits of the register, from bit `scale` on, = immediate
     SUBTRACT_REGISTERS = 45  # register = base - index
     ALIGN = 46  # register = base & immediate
+    MOVE_CONDITIONAL = 47  # register = base, or memory, or what it was
 
 
 @dataclass(frozen=True, eq=False)
