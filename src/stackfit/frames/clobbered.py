@@ -19,6 +19,9 @@ __all__ = ["lost_registers"]
 
 # Registers that a linker's veneer may change between a call and its callee (AAPCS32 6.1.1, AAPCS64 6.1.1).
 _VENEER = {Machine.ARM: 1 << 12 | 1 << 14, Machine.AARCH64: 1 << 16 | 1 << 17 | 1 << 30}
+_ENDS = (
+    Operation.RETURN, Operation.JUMP, Operation.JUMP_INDIRECT, Operation.UNDEFINED, Operation.NOP, Operation.BAD,
+)  # fmt: skip
 
 
 def lost_registers(code: Code) -> NDArray[np.uint32]:
@@ -43,9 +46,10 @@ def lost_registers(code: Code) -> NDArray[np.uint32]:
     inside = np.flatnonzero(branches & (code.target >= 0))
     caller, callee = code.function[inside], code.function[code.target[inside]]
     # Who runs on into the next function, or has a cold piece, has its effects too.
-    last = code.first[1:] - 1
-    callers = np.concatenate([caller, code.function[last[:-1]] if count > 1 else last[:0]])
-    callees = np.concatenate([callee, code.function[code.first[1:-1]] if count > 1 else callee[:0]])
+    last = code.first[1:count] - 1
+    last = last[(last >= 0) & ~np.isin(table.operation[last], _ENDS)]
+    callers = np.concatenate([caller, code.function[last]])
+    callees = np.concatenate([callee, code.function[last + 1]])
     pairs = np.unique(np.stack([callers, callees]), axis=1)
     while True:
         before = written.copy()
