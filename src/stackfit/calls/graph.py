@@ -179,7 +179,7 @@ def _updated_sites(code: Code, updates: Mapping[int, Updated], sets: _Sets) -> N
     for site, (trampoline, updated) in zip(sites, sorted(updates.items()), strict=True):
         site["function"] = trampoline
         site["address"] = code.functions.address[trampoline]
-        site["depth"] = code.machine.word
+        site["depth"] = code.machine.return_bytes
         site["under"] = site["name"] = -1
         site["kind"] = CallKind.TAIL
         site["tail"] = True
@@ -505,7 +505,7 @@ def _merge_alternatives(code: Code, tables: Tables, sites: NDArray[np.void], set
 
 def build_edges(code: Code, frames: Frames, calls: Calls) -> Edges:
     """Sites × candidates as the solver walks them, in order of the caller."""
-    word = code.machine.word
+    shared = code.machine.return_bytes
     sizes = np.array([len(members) for members in calls.candidate_sets], np.int64)
     starts = np.concatenate([[0], np.cumsum(sizes)])
     flat = np.array([member for members in calls.candidate_sets for member in members], np.int32)
@@ -517,7 +517,7 @@ def build_edges(code: Code, frames: Frames, calls: Calls) -> Edges:
     frame, _ = entry_frame(code.machine, from_user=False)
     kind = calls.kind[site]
     weight = (calls.depth + calls.charge)[site].astype(np.int32)
-    weight = np.where(calls.tail[site], weight - word, weight)
+    weight = np.where(calls.tail[site], weight - shared, weight)
     weight = np.where(kind == CallKind.EXCEPTION, weight + frame, weight)
     edge = np.full(site.size, EdgeKind.PLAIN, np.uint8)
     edge[kind == CallKind.EXCEPTION] = EdgeKind.EXCEPTION

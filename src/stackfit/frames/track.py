@@ -849,7 +849,9 @@ def track_functions(
                                 state[i] = UNKNOWN
                     if reg < registers and state[reg] != UNKNOWN:
                         big = state[VALUES + reg] - immediate[row]
-                        if state[reg] != NUMBER and state[reg] != CONSTANT and -DEPTH_LIMIT < big < DEPTH_LIMIT:
+                        if reg != sp and flags[row] & CONDITIONAL:
+                            state[reg] = UNKNOWN
+                        elif state[reg] != NUMBER and state[reg] != CONSTANT and -DEPTH_LIMIT < big < DEPTH_LIMIT:
                             state[VALUES + reg] = cython.cast(cython.int, big)
                         elif reg == sp:
                             summary |= _set_stack_pointer(state, sp, UNKNOWN, 0)

@@ -37,6 +37,7 @@ if not cython.compiled:
         NONE,
         NOP,
         OTHER,
+        READ_SPECIAL,
         RETURN,
         SHIFT_LEFT,
         SHIFT_RIGHT,
@@ -46,6 +47,7 @@ if not cython.compiled:
         SUBTRACT_REGISTERS,
         SYSTEM_CALL,
         UNDEFINED,
+        WRITE_SPECIAL,
     )
 
 _SP = cython.declare(cython.int, 31)
@@ -316,6 +318,13 @@ def decode_into(
                     operation = NOP
                 elif w & 0xFFF00000 == 0xD5300000 or w & 0xFFF80000 == 0xD5280000:  # mrs, sysl
                     clobbers = 1 << rd
+                    operation = READ_SPECIAL
+                    register = _general(rd)
+                    immediate = w >> 5 & 0x7FFF
+                elif w & 0xFFF00000 == 0xD5100000:  # msr
+                    operation = WRITE_SPECIAL
+                    base = _general(rd)
+                    immediate = w >> 5 & 0x7FFF
                 elif w & 0xFFFFFFDF == 0xD50320DF:  # xpaclri
                     pass
             elif op & 5 == 4:  # loads and stores

@@ -27,6 +27,7 @@ if not cython.compiled:
         COMPARE_IMMEDIATE,
         CONDITIONAL,
         DATA,
+        FLOATING,
         INSERT_IMMEDIATE,
         INTERRUPT_RETURN,
         JUMP,
@@ -42,6 +43,7 @@ if not cython.compiled:
         NONE,
         NOP,
         OTHER,
+        READ_SPECIAL,
         RETURN,
         SHIFT_LEFT,
         SHIFT_RIGHT,
@@ -52,6 +54,7 @@ if not cython.compiled:
         SYSTEM_CALL,
         THUMB,
         UNDEFINED,
+        WRITE_SPECIAL,
     )
 
 
@@ -501,6 +504,8 @@ def decode_into(
                     operation, register, base, displacement, width, clobbers, immediate = _coprocessor(w, 14)
                     if operation in (LOAD_MULTIPLE, STORE_MULTIPLE):
                         flags = MEMORY
+                    if w >> 8 & 14 == 10:
+                        flags |= FLOATING
                 elif h & 0xF800 == 0xF000 and not h2 & 0x8000:
                     i = (h & 0x400) << 1 | (h2 >> 4 & 0x700) | (h2 & 0xFF)
                     if not h & 0x200:  # modified immediate
@@ -561,8 +566,15 @@ def decode_into(
                         immediate = pc + _signed(i, 25)
                         if op == 4:  # blx
                             immediate = (pc + shift & ~3) - shift + _signed(i & ~3, 25)
-                    elif h & 0xFFF0 == 0xF3E0:  # mrs
+                    elif h & 0xFFE0 == 0xF3E0:  # mrs
                         clobbers = 1 << rd
+                        operation = READ_SPECIAL
+                        register = rd
+                        immediate = h2 & 0xFF
+                    elif h & 0xFFE0 == 0xF380:  # msr
+                        operation = WRITE_SPECIAL
+                        base = rn
+                        immediate = h2 & 0xFF
                     elif h == 0xF3DE:
                         operation = INTERRUPT_RETURN
                     elif h & 0xFFF0 == 0xF7F0 and h2 >> 12 == 0xA:
@@ -806,6 +818,8 @@ def decode_into(
                 operation, register, base, displacement, width, clobbers, immediate = _coprocessor(w, 14)
                 if operation in (LOAD_MULTIPLE, STORE_MULTIPLE):
                     flags = MEMORY
+                if w >> 8 & 14 == 10:
+                    flags |= FLOATING
         # --- Sums: of the stack pointer and of others, in the form that tells most.
         if sum_form:
             clobbers = 1 << rd
@@ -859,7 +873,7 @@ def decode_into(
                     register = NONE
         # --- Loads and stores.
         if access:
-            flags = MEMORY
+            flags |= MEMORY
             base = rn
             if not up:
                 value = -value
@@ -914,6 +928,8 @@ def decode_into(
                     immediate = value
                     if index != NONE:
                         register = NONE  # by a register: the base is unknown then
+            if operation == STORE_MULTIPLE and width == 8 and not writeback:
+                immediate = rt | rd << 8  # strd: both registers
             if operation == STORE_MULTIPLE and index == NONE:
                 scale = registers if width == 8 else 1 << rt & 0xFF if width == 4 else 0
         # --- Realigned frames in T32: lsrs rX, #n; lsls rX, #n.
@@ -945,6 +961,8 @@ def decode_into(
             elif operation in (
                 CALL, CALL_INDIRECT, JUMP_INDIRECT, RETURN, INTERRUPT_RETURN, UNDEFINED, SYSTEM_CALL,
             ) or (clobbers >> 13 & 1):  # fmt: skip
+                flags |= CONDITIONAL
+            elif operation == STORE_MULTIPLE and register != NONE:
                 flags |= CONDITIONAL
             elif operation in (STORE, STORE_MULTIPLE) and clobbers == 0:
                 operation = STORE_MULTIPLE

@@ -50,6 +50,8 @@ cdef enum:
     SUBTRACT_REGISTERS = 45
     ALIGN = 46
     MOVE_CONDITIONAL = 47
+    READ_SPECIAL = 48
+    WRITE_SPECIAL = 49
 
 cdef enum:
     HAS_MODRM = 1
@@ -77,6 +79,7 @@ cdef enum:
 cdef enum:
     MEMORY = 1
     CONDITIONAL = 8
+    FLOATING = 16
 
 cdef enum:
     CODE = 0

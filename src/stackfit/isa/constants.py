@@ -5,7 +5,7 @@ Compiled, a name from the `.pxd` is a C constant; uncompiled, the hot modules im
 
 from __future__ import annotations
 
-from stackfit.isa.effects import FLAG_CONDITIONAL, FLAG_MEMORY, NO_REGISTER, Operation
+from stackfit.isa.effects import FLAG_CONDITIONAL, FLAG_FLOATING, FLAG_MEMORY, NO_REGISTER, Operation
 from stackfit.isa.effects import RIP as RIP_BASE
 
 # Operation, by name.
@@ -58,6 +58,8 @@ from stackfit.isa.effects import RIP as RIP_BASE
     SUBTRACT_REGISTERS,
     ALIGN,
     MOVE_CONDITIONAL,
+    READ_SPECIAL,
+    WRITE_SPECIAL,
 ) = map(int, Operation)
 
 # Attribute bits of an opcode in x86_decode.MAPS.
@@ -86,6 +88,7 @@ NONE = NO_REGISTER
 # Bits of `flags`.
 MEMORY = FLAG_MEMORY
 CONDITIONAL = FLAG_CONDITIONAL
+FLOATING = FLAG_FLOATING
 
 # What a region of code holds (isa/regions.py).
 CODE = 0  # instructions of the machine; on Arm A32

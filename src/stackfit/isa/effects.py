@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 __all__ = [
     "ABSOLUTE",
     "FLAG_CONDITIONAL",
+    "FLAG_FLOATING",
     "FLAG_LOCK_OR_REP",
     "FLAG_MEMORY",
     "FLAG_SEGMENT",
@@ -30,6 +31,7 @@ ABSOLUTE = NO_REGISTER  # `base` of an operand without base register
 FLAG_MEMORY = 1  # the r/m operand is in memory: base, index, scale, displacement are valid
 FLAG_SEGMENT = 2  # an fs or gs override: per-CPU data in a kernel
 FLAG_LOCK_OR_REP = 4
+FLAG_FLOATING = 16  # Arm: executed by the floating-point unit
 FLAG_CONDITIONAL = 8  # Arm: executed or not, by a condition; control goes on behind it in either case
 
 
@@ -84,6 +86,8 @@ class Operation(enum.IntEnum):
     SUBTRACT_REGISTERS = 45  # register = base - index
     ALIGN = 46  # register = base & immediate
     MOVE_CONDITIONAL = 47  # register = base, or memory, or what it was
+    READ_SPECIAL = 48  # register = special register `immediate` (mrs, csrr)
+    WRITE_SPECIAL = 49  # special register `immediate` = base, or a constant when that is NO_REGISTER
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,6 +36,7 @@ if not cython.compiled:
         NONE,
         NOP,
         OTHER,
+        READ_SPECIAL,
         RETURN,
         SHIFT_LEFT,
         SHIFT_RIGHT,
@@ -45,6 +46,7 @@ if not cython.compiled:
         SUBTRACT_REGISTERS,
         SYSTEM_CALL,
         UNDEFINED,
+        WRITE_SPECIAL,
     )
 
 
@@ -493,6 +495,14 @@ def decode_into(
                 elif f3 != 4:
                     # The trap entry swaps the stack pointer with a CSR; rd = 2 changes stacks.
                     clobbers = 1 << rd
+                    immediate = w >> 20
+                    if f3 & 3 == 1 and rd == 0:
+                        operation = WRITE_SPECIAL
+                        if f3 == 1:
+                            base = rs1
+                    elif rd:
+                        operation = READ_SPECIAL
+                        register = rd
                 else:
                     clobbers = 1 << rd
             elif opcode == 0x2F:  # atomic
