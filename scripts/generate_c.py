@@ -3,8 +3,8 @@
 
     generate_c.py COUNT SEED > functions.c
 
-The same arguments give the same text. Every shape that changes how a frame is made is among them: arguments in
-registers and on the stack, structures by value and returned, arrays from bytes to a quarter of a megabyte,
+The same arguments give the same text. Every shape that changes how a frame is made is among them: arguments
+in registers and on the stack, structures by value and returned, arrays from bytes to a quarter of a megabyte,
 variable arguments, aligned objects, arrays of variable length, switches, early returns, tail calls, calls
 through pointers, 64-bit and floating-point arithmetic.
 """
@@ -14,10 +14,20 @@ from __future__ import annotations
 import random
 import sys
 
-TYPES = ("int", "unsigned char", "short", "long long", "double", "float", "char *", "struct pair", "struct block")
-SIZES = (1, 3, 4, 8, 15, 16, 31, 64, 100, 127, 128, 129, 252, 256, 500, 508, 512, 1000, 1016, 1020, 1024, 2000,
-         2032, 2036, 2040, 2044, 2048, 2052, 4064, 4080, 4088, 4092, 4096, 4100, 5000, 8192, 20000, 32760, 32768,
-         65536, 70000, 262144)  # fmt: skip
+TYPES = (
+    "int",
+    "unsigned char",
+    "short",
+    "long long",
+    "double",
+    "float",
+    "char *",
+    "struct pair",
+    "struct block",
+)
+SIZES = (1, 3, 4, 8, 15, 16, 31, 64, 100, 127, 128, 129, 252, 256, 500, 508, 512, 1000, 1024, 2000,
+         2032, 2036, 2040, 2044, 2048, 2052, 4064, 4080, 4088, 4092, 4096, 4100, 5000, 8192, 20000, 32760,
+         32768, 65536, 70000, 262144)  # fmt: skip
 HEAD = """\
 typedef __builtin_va_list va_list;
 struct pair { int a, b; };
@@ -52,7 +62,9 @@ def function(number: int, rng: random.Random) -> str:
             body.append(f"n += (int)a{index};")
     if variadic:
         body.append(f"va_list ap; __builtin_va_start(ap, a{len(kinds) - 1});")
-        body.append("n += __builtin_va_arg(ap, int); d += __builtin_va_arg(ap, double); __builtin_va_end(ap);")
+        body.append(
+            "n += __builtin_va_arg(ap, int); d += __builtin_va_arg(ap, double); __builtin_va_end(ap);"
+        )
     for step in range(rng.randrange(7)):
         body.append(statement(step, rng))
     if number and rng.random() < 0.4:
@@ -83,9 +95,13 @@ def statement(step: int, rng: random.Random, simple: bool = False) -> str:
     if choice == 0:
         return f"{{ char b{step}[{size}]; s += sink(b{step}, {n}); }}"
     if choice == 1:
-        return f"{{ int b{step}[{max(size // 4, 1)}]; sink(b{step}, {w}, {d}, {n}, {n}, s); s ^= b{step}[0]; }}"
+        return (
+            f"{{ int b{step}[{max(size // 4, 1)}]; sink(b{step}, {w}, {d}, {n}, {n}, s); s ^= b{step}[0]; }}"
+        )
     if choice == 2:
-        cases = " ".join(f"case {key}: s += leaf({key * 7}); break;" for key in range(rng.choice((5, 12, 40))))
+        cases = " ".join(
+            f"case {key}: s += leaf({key * 7}); break;" for key in range(rng.choice((5, 12, 40)))
+        )
         return f"switch ({n}) {{ {cases} default: s--; }}"
     if choice == 3:
         return f"for (int i = 0; i < {n}; i++) s += leaf(i) * s;"
@@ -106,7 +122,8 @@ def statement(step: int, rng: random.Random, simple: bool = False) -> str:
     if choice == 11 and rng.random() < 0.4:
         return f"{{ _Alignas({rng.choice((16, 32, 64))}) char b{step}[{size}]; s += sink(b{step}); }}"
     if choice == 12:
-        return f"{{ static const int t{step}[4] = {{1, 5, 9, 2}}; for (int i = 0; i < 4; i++) s += t{step}[(i + n) & 3]; }}"
+        table = f"static const int t{step}[4] = {{1, 5, 9, 2}};"
+        return f"{{ {table} for (int i = 0; i < 4; i++) s += t{step}[(i + n) & 3]; }}"
     if choice == 13:
         return f"do {{ s += leaf(s); if (s == {step}) break; }} while (s < n);"
     return "n += s;"

@@ -273,8 +273,8 @@ def analyse(
     has_hops = bool((edges.kind == EdgeKind.HOP).any())
     return Analysis(
         program, code, tables, frames, vectors, calls, edges, selected, chosen, curve if has_hops else 0,
-        limit, program.warnings + (firmware.notes if firmware else ()), companion, resolution.held, recordings,
-        firmware,
+        limit, program.warnings + (firmware.notes if firmware else ()), companion, resolution.held,
+        recordings, firmware,
     )  # fmt: skip
 
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from stackfit.image.model import Machine
 from stackfit.isa.code import Code
-from stackfit.isa.machines import CONVENTIONS
 from stackfit.isa.effects import FLAG_MEMORY, NO_REGISTER, RIP, Operation
+from stackfit.isa.machines import CONVENTIONS
 
 __all__ = ["ARGUMENT_REGISTERS", "argument_value", "branch_targets", "constant_argument", "constant_before"]
 

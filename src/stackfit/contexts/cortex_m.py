@@ -1,8 +1,9 @@
 """The contexts of Cortex-M firmware: the vector table's, and tasks (Armv7-M ARM DDI 0403E, B1.5).
 
-The processor starts on the main stack (MSP). An exception pushes its frame on the stack in use and its handler
-runs on the main stack; a task runs on its own (PSP). On a task's stack lie therefore at most one exception frame
-and what the context switch saves there, on the main stack all handlers that can preempt one another.
+The processor starts on the main stack (MSP). An exception pushes its frame on the stack in use and its
+handler runs on the main stack; a task runs on its own (PSP). On a task's stack lie therefore at most one
+exception frame and what the context switch saves there, on the main stack all handlers that can preempt one
+another.
 
 A frame belongs to what it interrupts: it has room for the floating-point registers where that may have used
 them (B1.5.7, CONTROL.FPCA), and none is on top of what nothing preempts.
@@ -117,9 +118,16 @@ def cortex_m_firmware(
         kind = "boot" if number == 1 else "isr"
         contexts.append(
             Context(
-                _name(number), kind, (Start(function),), frame, frame, f"an exception on top of it: {frame} B",
-                interrupt="" if number == 1 else "isr", number=number, level=priorities.get(number, -1 - _LEVEL) + _LEVEL,
-            )  # fmt: skip
+                _name(number),
+                kind,
+                (Start(function),),
+                frame,
+                frame,
+                f"an exception on top of it: {frame} B",
+                interrupt="" if number == 1 else "isr",
+                number=number,
+                level=priorities.get(number, -1 - _LEVEL) + _LEVEL,
+            )
         )
     if known:  # nothing preempts the most urgent
         contexts = [
@@ -131,22 +139,20 @@ def cortex_m_firmware(
     levels = len({context.level if context.level >= 0 else context.name for context in contexts[1:]})
     saved, conditional, saver = _context_switch(code, table)
     assumptions = [
-        f"an exception pushes {_BASIC} B, {_EXTENDED} with floating-point registers, and up to {_ALIGNMENT} of"
-        " alignment (Armv7-M ARM B1.5.6, B1.5.7)"
+        f"an exception pushes {_BASIC} B, {_EXTENDED} with floating-point registers, and up to {_ALIGNMENT}"
+        " of alignment (Armv7-M ARM B1.5.6, B1.5.7)"
     ]
     if unused:
         assumptions.append(
-            f"{unused} vectors share a handler: interrupts that are not enabled, or faults that end the program"
+            f"{unused} vectors share a handler: interrupts that are not enabled,"
+            " or faults that end the program"
         )
     tasks = [*find_tasks(code, calls, memory), *more]
     stacks, task_contexts, missing = _tasks(tasks, floating, saved, conditional, saver)
     return Firmware(
         contexts=(*contexts, *task_contexts),
         levels=levels,
-        levels_source=(
-            "one handler of each declared priority" if priorities
-            else "each handler once on top of all others: no priorities are declared"
-        ),
+        levels_source=_DECLARED if priorities else _UNDECLARED,
         main=_main_stack(memory, table),
         tasks=stacks,
         assumptions=tuple(assumptions),
@@ -154,6 +160,8 @@ def cortex_m_firmware(
     )  # fmt: skip
 
 
+_DECLARED = "one handler of each declared priority"
+_UNDECLARED = "each handler once on top of all others: no priorities are declared"
 _LEVEL = 3  # added to priorities, so that those of NMI and HardFault are not negative
 
 
@@ -290,9 +298,15 @@ def _tasks(
         source = f"one exception on top: {frame} B" + (f"; {saver} saves {kept} B" if kept else "")
         stacks.append(
             Stack(
-                name=name, per="system", size=task.size, allocation="static", reserve_base=frame + kept,
-                runs=("task",), unit=8, sources={"size": task.source, "reserve_base": source},
-            )  # fmt: skip
+                name=name,
+                per="system",
+                size=task.size,
+                allocation="static",
+                reserve_base=frame + kept,
+                runs=("task",),
+                unit=8,
+                sources={"size": task.source, "reserve_base": source},
+            )
         )
         contexts.append(Context(task.name, "task", (Start(task.entry),), stack=name))
     return tuple(stacks), tuple(contexts), tuple(notes)

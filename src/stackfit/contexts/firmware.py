@@ -20,8 +20,8 @@ class Firmware:
     """What starts to run in a firmware image.
 
     `levels`: how many interrupts can be on top of one another. `main`: bytes of the stack that the processor
-    starts on, with what says so; None: not known. `tasks`: a stack for each task. `assumptions`: what is taken
-    for granted; `notes`: what was not found.
+    starts on, with what says so; None: not known. `tasks`: a stack for each task. `assumptions`: what is
+    taken for granted; `notes`: what was not found.
     """
 
     contexts: tuple[Context, ...]
@@ -52,4 +52,6 @@ def fit_layout(layout: Layout, firmware: Firmware) -> Layout:
 
 
 MAIN = "main"  # the stack that the processor starts on, in the presets
-PLACEHOLDER = "read from the image"  # the source of a number in a preset that an image's own takes the place of
+PLACEHOLDER = (
+    "read from the image"  # the source of a number in a preset that an image's own takes the place of
+)

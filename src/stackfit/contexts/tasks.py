@@ -1,7 +1,7 @@
 """Tasks of a real-time operating system: found by the calls that create them, with their stacks.
 
-Signatures: FreeRTOS task.h, Zephyr kernel.h, CMSIS-RTOS2 cmsis_os2.h, ThreadX tx_api.h. Arguments are constants
-just before the call; a stack's size is that of the object with a symbol, else what the call says.
+Signatures: FreeRTOS task.h, Zephyr kernel.h, CMSIS-RTOS2 cmsis_os2.h, ThreadX tx_api.h. Arguments are
+constants just before the call; a stack's size is that of the object with a symbol, else what the call says.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ _STATIC_THREADS_END = ("__static_thread_data_list_end", "_static_thread_data_lis
 
 @dataclass(frozen=True)
 class Task:
-    """One task. `size`: bytes of its stack, None: not known; `source`: what says so. `entry` -1: not known."""
+    """One task. `size`: bytes of its stack, None: not known; `source`: what says so. `entry` -1: not
+    known."""
 
     name: str
     entry: int
@@ -91,7 +92,7 @@ def _task(code: Code, memory: Memory, address: int, called: str, creator: _Creat
     size = argument(creator.size)
     if size is not None:
         unit = creator.unit or code.machine.word
-        return Task(name, entry, size * unit, f"{called}() in {caller}: {size} × {unit} B", caller)
+        return Task(name, entry, size * unit, f"{called}() in {caller}: {size} of {unit} B", caller)
     return Task(name, entry, None, "", caller)
 
 

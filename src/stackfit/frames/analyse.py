@@ -18,9 +18,9 @@ from stackfit.frames.constants import (
     NEXT,
     RETURN_THUNK,
     RUNTIME_NOP,
-    SWITCH,
     STATE_LIMIT,
     STATE_SIZE,
+    SWITCH,
     WAITING_LIMIT,
 )
 from stackfit.frames.model import Frames, SiteKind, StackKind, Summary
@@ -72,8 +72,8 @@ def analyse_frames(
     """Track every function of a program; see frames/track.py for the method.
 
     `pointers`: code addresses that stand in data (image/pointers.py); those inside a function are the
-    targets of its jump tables; those that `switches` adds are known from the code. `frame_pointers`: also note
-    at every row what the frame pointer's register holds.
+    targets of its jump tables; those that `switches` adds are known from the code. `frame_pointers`: also
+    note at every row what the frame pointer's register holds.
 
     A function returns when a return, or a tail call to a function that returns, is reachable; what follows a
     call to one that does not is not executed. Starting from "all return", functions found not to are taken
@@ -174,8 +174,8 @@ class _Tracker:
         self._owner, self._parent, self._piece = code.function, functions.parent, functions.piece
         self._rows = (
             table.operation, table.width, table.register, table.base, table.index, table.scale, table.flags,
-            table.clobbers.astype(np.uint32, copy=False), table.displacement, table.immediate, code.address.view(np.int64), table.length,
-            code.target, code.function, special.marks,
+            table.clobbers.astype(np.uint32, copy=False), table.displacement, table.immediate,
+            code.address.view(np.int64), table.length, code.target, code.function, special.marks,
         )  # fmt: skip
         self._functions = (
             code.first[:-1].astype(np.int32), functions.parent, functions.piece.view(np.uint8),

@@ -1,8 +1,8 @@
 """Which registers do not survive a call to each function.
 
-By the calling convention, all that it lets a callee change. But a compiler that sees the callee keeps values in
-registers which that callee leaves alone (gcc's -fipa-ra, on at -O2): among them the size of a large frame, on
-machines that build it in a register. There the callee's code says what it changes.
+By the calling convention, all that it lets a callee change. But a compiler that sees the callee keeps values
+in registers which that callee leaves alone (gcc's -fipa-ra, on at -O2): among them the size of a large frame,
+on machines that build it in a register. There the callee's code says what it changes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ __all__ = ["lost_registers"]
 # Registers that a linker's veneer may change between a call and its callee (AAPCS32 6.1.1, AAPCS64 6.1.1).
 _VENEER = {Machine.ARM: 1 << 12 | 1 << 14, Machine.AARCH64: 1 << 16 | 1 << 17 | 1 << 30}
 _ENDS = (
-    Operation.RETURN, Operation.JUMP, Operation.JUMP_INDIRECT, Operation.UNDEFINED, Operation.NOP, Operation.BAD,
+    Operation.RETURN, Operation.JUMP, Operation.JUMP_INDIRECT, Operation.UNDEFINED, Operation.NOP,
+    Operation.BAD,
 )  # fmt: skip
 
 

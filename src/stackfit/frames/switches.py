@@ -1,4 +1,5 @@
-"""Switch statements where no relocation lists their tables: indirect jumps whose targets the code itself gives.
+"""Switch statements where no relocation lists their tables: indirect jumps whose targets the code itself
+gives.
 
 On Arm, AArch64 and RISC-V a compiler dispatches through a table next to the code or in read-only data. Its
 address, the size of its entries and their number are computed just before the jump; they are evaluated here.
@@ -48,8 +49,8 @@ NO_SWITCHES = Switches(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0,
 
 @dataclass(frozen=True)
 class _Value:
-    """base + entry << shift, where entry is an unknown index (`load` 0) times `scale`, or the number of `load`
-    bytes (`signed`) found at `table` + index × `scale`. A constant has scale 0."""
+    """base + entry << shift, where entry is an unknown index (`load` 0) times `scale`, or the number of
+    `load` bytes (`signed`) found at `table` + index × `scale`. A constant has scale 0."""
 
     base: int
     scale: int = 0
@@ -88,7 +89,9 @@ def find_switches(program: Program, code: Code) -> Switches:
             behind = int(code.address[row]) + int(table.length[row])
             if helper[0] == 4:
                 behind = behind + 2 & ~3
-            found = reader.entries(row, behind, *helper, _Value(behind, shift=0 if helper[0] == 4 else 1), None)
+            found = reader.entries(
+                row, behind, *helper, _Value(behind, shift=0 if helper[0] == 4 else 1), None
+            )
             if found:
                 known.append(row)
                 pairs.extend((row, to) for to in found)
@@ -215,7 +218,10 @@ class _Reader:
         values: dict[int, _Value] = {}
         compared: int | None = None
         bound: int | None = None
-        for row in self._before(jump):
+        for row, joined in self._before(jump):
+            if joined:  # on another way here they may hold something else
+                values.clear()
+                bound = compared = None
             operation = int(table.operation[row])
             register = int(table.register[row])
             written = int(table.clobbers[row])
@@ -239,12 +245,15 @@ class _Reader:
                 values[written.bit_length() - 1] = value
         return values, bound
 
-    def _before(self, jump: int) -> list[int]:
-        """The rows executed before the jump, first to last, as far back as only one way leads here."""
+    def _before(self, jump: int) -> list[tuple[int, bool]]:
+        """The rows executed before the jump, first to last, and whether other ways lead to each: as far back as
+        one branch at most has to be followed at a time."""
         code = self.code
         first = int(code.first[int(code.function[jump])])
-        rows: list[int] = []
+        rows: list[tuple[int, bool]] = []
         at = jump
+        if self._entered(at) > self.ends[at - 1]:
+            return rows
         while len(rows) < _LOOK_BACK and at > first:
             if self.ends[at - 1]:
                 low, high = np.searchsorted(self.goals, [at, at + 1])
@@ -255,10 +264,17 @@ class _Reader:
                     break
             else:
                 at -= 1
-            rows.append(at)
+            rows.append((at, self._entered(at) > int(self.ends[max(at - 1, 0)])))
         return rows[::-1]
 
-    def _branch(self, row: int, condition: int, values: dict[int, _Value], compared: int | None) -> int | None:
+    def _entered(self, row: int) -> int:
+        """How many branches lead to a row."""
+        low, high = np.searchsorted(self.goals, [row, row + 1])
+        return int(high - low)
+
+    def _branch(
+        self, row: int, condition: int, values: dict[int, _Value], compared: int | None
+    ) -> int | None:
         """The greatest number that an unsigned comparison lets by to the table."""
         if self.code.machine in (Machine.RISCV32, Machine.RISCV64):
             left, right = (values.get(int(column[row])) for column in (self.table.base, self.table.index))
@@ -289,9 +305,16 @@ class _Reader:
             if value.load and not value.base:
                 return _Value(0, value.scale, value.load, value.signed, value.table, value.shift + amount)
             return None
-        if operation == Operation.LEA and base == NO_REGISTER and index != NO_REGISTER and index not in values:
+        if (
+            operation == Operation.LEA
+            and base == NO_REGISTER
+            and index != NO_REGISTER
+            and index not in values
+        ):
             return _Value(0, scale) if scale else None
-        if operation in (Operation.ADD, Operation.LEA) and (operation == Operation.ADD or index != NO_REGISTER):
+        if operation in (Operation.ADD, Operation.LEA) and (
+            operation == Operation.ADD or index != NO_REGISTER
+        ):
             left, right, factor = (register, base, 1) if operation == Operation.ADD else (base, index, scale)
             return self._sum(values.get(left), values.get(right), factor, int(table.width[row]), row)
         if operation == Operation.LEA:
@@ -317,7 +340,9 @@ class _Reader:
     def _moved(self, value: _Value | None, by: int) -> _Value | None:
         if value is None:
             return None
-        return _Value(value.base + by & self.mask, value.scale, value.load, value.signed, value.table, value.shift)
+        return _Value(
+            value.base + by & self.mask, value.scale, value.load, value.signed, value.table, value.shift
+        )
 
     def _sum(
         self, left: _Value | None, right: _Value | None, factor: int, width: int, row: int

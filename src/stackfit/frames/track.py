@@ -3,8 +3,9 @@
 
 The abstract state says what each general register is known to hold: nothing, an address in this frame, a
 bounded unsigned number, an address on another stack, an address below an allocation of unknown size, or (on
-machines whose compilers build frame sizes in registers) a constant; and up to eight stack slots into which such values were saved. Depths are bytes from just before the call that
-entered the function, so the return address is in them.
+machines whose compilers build frame sizes in registers) a constant; and up to eight stack slots into which
+such values were saved. Depths are bytes from just before the call that entered the function, so the return
+address is in them.
 
 Where paths meet, what they disagree on is joined: of two depths the deeper holds, of two numbers the greater;
 anything else is then unknown. A place is walked again until its state stays the same; numbers that keep
@@ -359,7 +360,8 @@ def track_functions(
     """Track every function in `work`; returns the number of sites written (-1: `sites` has too few rows).
 
     `word`: bytes of a register. `entry`: depth at a function's entry (the return address, where calls push
-    it). `registers` are tracked, `sp` and `fp` are the stack and frame pointer. `exact`: constants are followed.
+    it). `registers` are tracked, `sp` and `fp` are the stack and frame pointer. `exact`: constants are
+    followed.
 
     Per row, in: `operation` … `target`, `owner` (row → function), `marks`. Per function, in: `first` (its
     first row), `parent`, `is_piece`, `synthetic`, `role`, `allocates` (it subtracts a register from the stack
@@ -574,7 +576,13 @@ def track_functions(
                             if -DEPTH_LIMIT < big < DEPTH_LIMIT:
                                 new_kind = state[b]
                                 new_value = cython.cast(cython.int, big)
-                    elif exact and b < registers and index[row] < registers and displacement[row] == 0 and w == word:
+                    elif (
+                        exact
+                        and b < registers
+                        and index[row] < registers
+                        and displacement[row] == 0
+                        and w == word
+                    ):
                         # A sum of two registers: of a constant, and a frame address or a constant.
                         i = index[row]
                         s = b
@@ -851,7 +859,11 @@ def track_functions(
                         big = state[VALUES + reg] - immediate[row]
                         if reg != sp and flags[row] & CONDITIONAL:
                             state[reg] = UNKNOWN
-                        elif state[reg] != NUMBER and state[reg] != CONSTANT and -DEPTH_LIMIT < big < DEPTH_LIMIT:
+                        elif (
+                            state[reg] != NUMBER
+                            and state[reg] != CONSTANT
+                            and -DEPTH_LIMIT < big < DEPTH_LIMIT
+                        ):
                             state[VALUES + reg] = cython.cast(cython.int, big)
                         elif reg == sp:
                             summary |= _set_stack_pointer(state, sp, UNKNOWN, 0)
@@ -905,7 +917,9 @@ def track_functions(
                             )
                     else:
                         if op == CALL_INDIRECT or (t >= 0 and role[g] == INDIRECT_THUNK):
-                            site_count = _add_site(sites, site_count, function, row, -1, SITE_INDIRECT, state, sp)
+                            site_count = _add_site(
+                                sites, site_count, function, row, -1, SITE_INDIRECT, state, sp
+                            )
                         else:
                             site_count = _add_site(sites, site_count, function, row, g, SITE_CALL, state, sp)
                         if t >= 0 and first[g] == t:
@@ -958,7 +972,9 @@ def track_functions(
                 elif op == JUMP_INDIRECT and mark & SWITCH:  # its targets are extra successors
                     going = flags[row] & CONDITIONAL != 0
                 elif op == JUMP_INDIRECT:  # a tail call through a pointer, or a jump table
-                    site_count = _add_site(sites, site_count, function, row, -1, SITE_INDIRECT_TAIL, state, sp)
+                    site_count = _add_site(
+                        sites, site_count, function, row, -1, SITE_INDIRECT_TAIL, state, sp
+                    )
                     summary |= RETURNS
                     going = flags[row] & CONDITIONAL != 0
                 elif op == RETURN:

@@ -1,4 +1,5 @@
-"""What an Arm image says of the processor it is built for: its build attributes (AAELF32 addenda, chapter 2)."""
+"""What an Arm image says of the processor it is built for: its build attributes (AAELF32 addenda, chapter
+2)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """ELF files to images: header, sections, symbols, relocations, notes (System V gABI chapters 4 and 5).
 
-Little-endian x86, Arm, AArch64 and RISC-V. Every offset and size in a header is checked against the file before it is used, and
-what a small file could describe as huge (overlapping sections and names, compressed sections) is capped, so a
-lying header ends in one `InputError` that names the place.
+Little-endian x86, Arm, AArch64 and RISC-V. Every offset and size in a header is checked against the file
+before it is used, and what a small file could describe as huge (overlapping sections and names, compressed
+sections) is capped, so a lying header ends in one `InputError` that names the place.
 """
 
 from __future__ import annotations
@@ -263,9 +263,7 @@ def _names_of(path: str, table: Bytes, offsets: NDArray[np.uint32], what: str) -
     return [text[at:end] for at, end in zip(offsets.tolist(), last.tolist(), strict=True)]
 
 
-def _symbols(
-    path: str, sections: tuple[Section, ...], bits64: bool, machine: Machine
-) -> tuple[Symbols, int]:
+def _symbols(path: str, sections: tuple[Section, ...], bits64: bool, machine: Machine) -> tuple[Symbols, int]:
     """The symbol table and its section's index (-1 when there is none).
 
     On Arm the lowest bit of a function's address says that its code is T32 (AAELF32, 5.5.3): mapping symbols

@@ -77,8 +77,8 @@ def _bit_mask(n: cython.int, imms: cython.int, immr: cython.int, wide: cython.bi
     ones: cython.int
     rotate: cython.int
     at: cython.int
-    bit: cython.int
-    value: cython.ulonglong = 0
+    half: cython.longlong = 1
+    value: cython.longlong = 0
     if not n:
         size = 32
         while size > 1 and (~imms & 0x3F) & size == 0:
@@ -90,20 +90,13 @@ def _bit_mask(n: cython.int, imms: cython.int, immr: cython.int, wide: cython.bi
     if ones == size:
         return 0
     rotate = immr & low
-    for at in range(64 if wide else 32):
-        bit = (at + rotate) % size
-        if bit < ones:
-            value |= cython.cast(cython.ulonglong, 1) << at
-    if wide:
-        return cython.cast(cython.longlong, value) if value < 1 << 63 else _negative(value)
-    return cython.cast(cython.longlong, value)
-
-
-@cython.cfunc
-@cython.inline
-def _negative(value: cython.ulonglong) -> cython.longlong:
-    """The negative number that these 64 bits are."""
-    return -cython.cast(cython.longlong, (~value & 0xFFFFFFFFFFFFFFFF) + 1)
+    for at in range(63 if wide else 32):
+        if (at + rotate) % size < ones:
+            value |= half << at
+    if wide and (63 + rotate) % size < ones:
+        value -= half << 62
+        value -= half << 62
+    return value
 
 
 def decode_into(
@@ -422,7 +415,7 @@ def decode_into(
                     if op < 3:
                         clobbers = (1 << rd) if rd < 31 else 0
                         value = position + (_signed(w >> 5 & 0x7FFFF, 19) << 2)
-                        if op < 2 and 0 <= value and value + (8 if op else 4) <= size and rd < 31:
+                        if op < 2 and value >= 0 and value + (8 if op else 4) <= size and rd < 31:
                             operation = MOVE_IMMEDIATE
                             flags = 0
                             register = rd
@@ -438,11 +431,14 @@ def decode_into(
                     width = 16
                     base = rn
                     flags = MEMORY
-                    clobbers = (1 << rd) if rd < 31 else 0
-                    if rm < 31:
+                    if w >> 22 & 1 or w >> 21 & 3 == 3 or (w >> 23 & 1 == 1 and w >> 21 & 1):  # loads, cas
+                        clobbers = (1 << rd) if rd < 31 else 0
+                        if w >> 21 & 1 and rt < 31:
+                            clobbers |= 1 << rt
+                    if rm < 31 and not (w >> 22 & 1 and not w >> 21 & 1):
                         clobbers |= 1 << rm
-                    if rt < 31:
-                        clobbers |= 1 << rt
+                        if w >> 21 & 1 and not w >> 23 & 1 and not w >> 31:  # casp: a pair of registers
+                            clobbers |= cython.cast(cython.longlong, 3) << rm
                 elif i == 0:  # vector structures, with an optional change of the base
                     operation = LOAD_MULTIPLE if w >> 22 & 1 else STORE_MULTIPLE
                     flags = MEMORY
@@ -455,6 +451,8 @@ def decode_into(
                             register = rn
             elif op & 7 == 5:  # data processing, registers
                 clobbers = (1 << rd) if rd < 31 else 0
+                if w & 0x3FE00000 == 0x3A400000:  # ccmp, ccmn
+                    clobbers = 0
                 op = w >> 24 & 31
                 width = 8 if wide else 4
                 if op == 10:  # logical, shifted
@@ -520,7 +518,12 @@ def decode_into(
 
 @cython.cfunc
 def _sum(
-    subtract: cython.int, rd: cython.int, rn: cython.int, rm: cython.int, shift: cython.int, plain: cython.bint
+    subtract: cython.int,
+    rd: cython.int,
+    rn: cython.int,
+    rm: cython.int,
+    shift: cython.int,
+    plain: cython.bint,
 ) -> tuple[cython.int, cython.int, cython.int, cython.int, cython.int]:
     """(operation, register, base, index, scale) of rd = rn ± (rm << shift); not `plain`: another shift."""
     if not plain or shift > 6 or (subtract and shift):

@@ -106,7 +106,9 @@ def _word_at(code: cython.const[cython.uchar][::1], at: cython.longlong) -> cyth
     """The 32-bit number at that offset, -1 outside the code."""
     if at < 0 or at + 4 > code.shape[0]:
         return -1
-    return code[at] | code[at + 1] << 8 | code[at + 2] << 16 | cython.cast(cython.longlong, code[at + 3]) << 24
+    return (
+        code[at] | code[at + 1] << 8 | code[at + 2] << 16 | cython.cast(cython.longlong, code[at + 3]) << 24
+    )
 
 
 @cython.cfunc
@@ -221,6 +223,10 @@ def decode_into(
         if region_kind[region] == DATA or limit - position < (2 if region_kind[region] == THUMB else 4):
             operation = BAD
             length = cython.cast(cython.int, min(limit - position, 0xFFFC))
+            # BUG() of Linux and Xen is an undefined instruction that they write as data.
+            if length >= 4 and _word_at(code, position) & 0xFFF000F0 == 0xE7F000F0:
+                operation = UNDEFINED
+                length = 4
         elif region_kind[region] == THUMB:
             h = code[position] | code[position + 1] << 8
             length = 2 if h >> 11 < 0x1D else 4
@@ -619,9 +625,7 @@ def decode_into(
                     operation, register, base, immediate, clobbers = _vector_structure(operation, rn, rm, w)
                     width = 32
                     flags = MEMORY
-                elif h & 0xFF00 == 0xFA00:
-                    clobbers = 1 << rd
-                elif h & 0xFF80 == 0xFB00:
+                elif h & 0xFF00 == 0xFA00 or h & 0xFF80 == 0xFB00:
                     clobbers = 1 << rd
                 elif h & 0xFF80 == 0xFB80:
                     clobbers = 1 << rd
@@ -707,7 +711,7 @@ def decode_into(
                         if i == 0:
                             if not w >> 21 & 1:
                                 clobbers = 1 << rd  # mrs
-                        elif i == 1 and op == 9 or i == 2:
+                        elif (i == 1 and op == 9) or i == 2:
                             operation = RETURN if rm == 14 else JUMP_INDIRECT
                             base = rm
                         elif i == 1 and op == 11:
@@ -877,9 +881,7 @@ def decode_into(
             base = rn
             if not up:
                 value = -value
-            if index == NONE:
-                scale = 0
-            elif scale > 6 or not up:
+            if index == NONE or scale > 6 or not up:
                 scale = 0
             else:
                 scale = 1 << scale
@@ -960,9 +962,7 @@ def decode_into(
                 register = condition
             elif operation in (
                 CALL, CALL_INDIRECT, JUMP_INDIRECT, RETURN, INTERRUPT_RETURN, UNDEFINED, SYSTEM_CALL,
-            ) or (clobbers >> 13 & 1):  # fmt: skip
-                flags |= CONDITIONAL
-            elif operation == STORE_MULTIPLE and register != NONE:
+            ) or (clobbers >> 13 & 1) or (operation == STORE_MULTIPLE and register != NONE):  # fmt: skip
                 flags |= CONDITIONAL
             elif operation in (STORE, STORE_MULTIPLE) and clobbers == 0:
                 operation = STORE_MULTIPLE
@@ -987,11 +987,14 @@ def decode_into(
     return position, count
 
 
-
-
 @cython.cfunc
 def _multiple(
-    rn: cython.int, registers: cython.int, load: cython.int, writeback: cython.int, down: cython.bint, ia: cython.bint
+    rn: cython.int,
+    registers: cython.int,
+    load: cython.int,
+    writeback: cython.int,
+    down: cython.bint,
+    ia: cython.bint,
 ) -> tuple[cython.int, cython.int, cython.int, cython.longlong, cython.int, cython.longlong, cython.longlong]:
     """(operation, register, base, displacement, width, clobbers, immediate) of ldm and stm.
 
@@ -1025,15 +1028,17 @@ def _multiple(
 def _coprocessor(
     w: cython.longlong, condition: cython.int
 ) -> tuple[cython.int, cython.int, cython.int, cython.longlong, cython.int, cython.longlong, cython.longlong]:
-    """(operation, register, base, displacement, width, clobbers, immediate) of the coprocessor space, in which
-    A32 and T32 agree: floating point, vectors, system registers."""
+    """(operation, register, base, displacement, width, clobbers, immediate) of the coprocessor space, in
+    which A32 and T32 agree: floating point, vectors, system registers."""
     rn: cython.int = w >> 16 & 15
     rt: cython.int = w >> 12 & 15
     coprocessor: cython.int = w >> 8 & 15
     load: cython.int = w >> 20 & 1
     width: cython.int
     moved: cython.longlong
-    if w >> 28 & 1 and condition == 14 and w >> 29 == 7:  # T32 0xFC.. to 0xFF..: no core registers but for mrc2
+    if (
+        w >> 28 & 1 and condition == 14 and w >> 29 == 7
+    ):  # T32 0xFC.. to 0xFF..: no core registers but for mrc2
         condition = 15
     if w >> 24 & 15 == 14 or w >> 24 & 15 == 15:
         if w & 0x10 and load and w >> 24 & 15 == 14 and (coprocessor not in (10, 11) or condition != 15):
@@ -1054,7 +1059,8 @@ def _coprocessor(
             moved = -moved
         if w >> 21 & 1:
             return (
-                LOAD_MULTIPLE if load else STORE_MULTIPLE, rn, rn, moved if moved < 0 else 0, width, 1 << rn, moved,
+                LOAD_MULTIPLE if load else STORE_MULTIPLE, rn, rn, moved if moved < 0 else 0, width, 1 << rn,
+                moved,
             )  # fmt: skip
         return LOAD_MULTIPLE if load else STORE_MULTIPLE, NONE, rn, 0, width, 0, 0
     if w >> 21 & 1:  # ldc, stc with writeback

@@ -52,7 +52,9 @@ class Operation(enum.IntEnum):
     JUMP = 11
     JUMP_INDIRECT = 12
     JUMP_CONDITIONAL = 13  # register = condition code (0..15; 16 = loop/jcxz)
-    RETURN = 14  # immediate = bytes of arguments popped; displacement = bytes it adds to the stack pointer itself
+    RETURN = (
+        14  # immediate = bytes of arguments popped; displacement = bytes it adds to the stack pointer itself
+    )
     INTERRUPT_RETURN = 15
     UNDEFINED = 16  # ud0, ud1, ud2
     BREAKPOINT = 17  # int3; a run of them is one instruction of that length

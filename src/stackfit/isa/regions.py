@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from stackfit.image.attributes import read_arm_attributes
 from stackfit.image.functions import CodeSection, Functions
 from stackfit.image.model import Image, Machine, Program
 from stackfit.isa.constants import CODE, COMPACT, DATA, THUMB
@@ -22,7 +23,8 @@ _KINDS = {"$a": CODE, "$x": CODE, "$t": THUMB, "$d": DATA}
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """By ascending offset into the sections' joined code: what a region holds, its address less its offset."""
+    """By ascending offset into the sections' joined code: what a region holds, its address less its
+    offset."""
 
     start: NDArray[np.uint32]
     kind: NDArray[np.uint8]
@@ -47,7 +49,7 @@ def find_regions(
         marked, kind = _marks(program, code)
         if not marked.size:
             marked = np.array([code.section.address], np.uint64)
-            kind = np.array([_unmarked(image.machine)], np.uint8)
+            kind = np.array([_unmarked(image)], np.uint8)
         # From one section's symbols: what precedes the first is as it is.
         entries = functions.address[functions.section == number]
         address = np.unique(np.concatenate([marked, entries, [np.uint64(code.section.address)]]))
@@ -71,8 +73,12 @@ def _compact(image: Image) -> bool:
     return attributes is not None and b"_zcmp" in attributes.data.tobytes()
 
 
-def _unmarked(machine: Machine) -> int:
-    return THUMB if machine is Machine.ARM else CODE
+def _unmarked(image: Image) -> int:
+    """Without mapping symbols: T32 on Arm, unless the attributes tell a processor that runs A32."""
+    if image.machine is not Machine.ARM:
+        return CODE
+    attributes = read_arm_attributes(image)
+    return CODE if attributes is not None and attributes.profile in ("A", "R") else THUMB
 
 
 def _marks(program: Program, code: CodeSection) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:

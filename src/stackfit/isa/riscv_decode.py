@@ -77,9 +77,11 @@ def _expand(h: cython.longlong, word: cython.int) -> cython.longlong:
             i = (h >> 10 & 7) << 3 | (h >> 5 & 3) << 6
             if f3 < 4:
                 return i << 20 | rsp << 15 | 3 << 12 | rdp << 7 | (0x07 if f3 == 1 else 0x03)
-            return (i >> 5) << 25 | rdp << 20 | rsp << 15 | 3 << 12 | (i & 31) << 7 | (0x27 if f3 == 5 else 0x23)
+            return (
+                (i >> 5) << 25 | rdp << 20 | rsp << 15 | 3 << 12 | (i & 31) << 7 | (0x27 if f3 == 5 else 0x23)
+            )
         if f3 == 4:  # Zcb: byte and half-word loads and stores
-            i = (h >> 10 & 7)
+            i = h >> 10 & 7
             if i == 0:
                 return rsp << 15 | 4 << 12 | rdp << 7 | 0x03
             if i == 1:
@@ -128,7 +130,13 @@ def _expand(h: cython.longlong, word: cython.int) -> cython.longlong:
                 return 0x20 << 25 | rdp << 20 | rsp << 15 | rsp << 7 | 0x33
             return rdp << 20 | rsp << 15 | (4 if op == 1 else op + 4) << 12 | rsp << 7 | 0x33
         # c.beqz, c.bnez
-        i = (h >> 12 & 1) << 8 | (h >> 10 & 3) << 3 | (h >> 5 & 3) << 6 | (h >> 3 & 3) << 1 | (h >> 2 & 1) << 5
+        i = (
+            (h >> 12 & 1) << 8
+            | (h >> 10 & 3) << 3
+            | (h >> 5 & 3) << 6
+            | (h >> 3 & 3) << 1
+            | (h >> 2 & 1) << 5
+        )
         i = _signed(i, 9)
         i = (i >> 12 & 1) << 31 | (i >> 5 & 63) << 25 | (i >> 1 & 15) << 8 | (i >> 11 & 1) << 7
         return i | rsp << 15 | (f3 - 6) << 12 | 0x63
@@ -195,10 +203,10 @@ def decode_into(
 ) -> tuple[int, int]:
     """Decode `code` from byte `resume` on, filling the output arrays from index `count`.
 
-    Regions by ascending offset: what each holds (CODE, COMPACT, DATA), and its address less its offset (bytes).
-    `word`: 4 or 8, the register's bytes. Returns (next byte, instructions written so far); stops early when
-    the outputs are full, to be called again with larger ones. A call with another link register than ra
-    (`jal t0`: the compiler's save routines, psABI) has that register in `register`.
+    Regions by ascending offset: what each holds (CODE, COMPACT, DATA), and its address less its offset
+    (bytes). `word`: 4 or 8, the register's bytes. Returns (next byte, instructions written so far); stops
+    early when the outputs are full, to be called again with larger ones. A call with another link register
+    than ra (`jal t0`: the compiler's save routines, psABI) has that register in `register`.
     """
     size: cython.longlong = code.shape[0]
     capacity: cython.longlong = offset_out.shape[0]
@@ -258,10 +266,7 @@ def decode_into(
             w = code[position] | code[position + 1] << 8
             if w & 3 == 3:
                 length = 4
-                if w & 0x1F == 0x1F:  # instructions longer than 32 bits
-                    operation = BAD
-                    length = 2
-                elif limit - position < 4:
+                if w & 0x1F == 0x1F or limit - position < 4:  # instructions longer than 32 bits
                     operation = BAD
                     length = 2
                 else:
@@ -450,7 +455,12 @@ def decode_into(
                 else:
                     operation = STORE_MULTIPLE
             elif opcode == 0x6F:  # jal
-                i = (w >> 31 & 1) << 20 | (w >> 12 & 0xFF) << 12 | (w >> 20 & 1) << 11 | (w >> 21 & 0x3FF) << 1
+                i = (
+                    (w >> 31 & 1) << 20
+                    | (w >> 12 & 0xFF) << 12
+                    | (w >> 20 & 1) << 11
+                    | (w >> 21 & 0x3FF) << 1
+                )
                 immediate = position + _signed(i, 21)
                 operation = CALL if rd else JUMP
                 if rd:
@@ -488,7 +498,9 @@ def decode_into(
                     elif w == 0x00100073:  # ebreak; between two hints it calls a debugger, and comes back
                         operation = UNDEFINED
                         if position >= 4 and code[position - 4] | code[position - 3] << 8 == 0x1013:
-                            operation = OTHER if code[position - 2] | code[position - 1] << 8 == 0x1F0 else UNDEFINED
+                            operation = (
+                                OTHER if code[position - 2] | code[position - 1] << 8 == 0x1F0 else UNDEFINED
+                            )
                             clobbers = 0x400
                     elif w in (0x30200073, 0x10200073, 0x00200073, 0x7B200073):  # mret, sret, uret, dret
                         operation = INTERRUPT_RETURN
@@ -525,8 +537,8 @@ def decode_into(
         if register == 0:
             register = NONE
             if operation in (
-                MOVE, MOVE_IMMEDIATE, LEA, ADD, ADD_IMMEDIATE, SUBTRACT, SUBTRACT_REGISTERS, ALIGN, SHIFT_LEFT,
-                SHIFT_RIGHT, LOAD, LOAD_NARROW,
+                MOVE, MOVE_IMMEDIATE, LEA, ADD, ADD_IMMEDIATE, SUBTRACT, SUBTRACT_REGISTERS, ALIGN,
+                SHIFT_LEFT, SHIFT_RIGHT, LOAD, LOAD_NARROW,
             ):  # fmt: skip
                 operation = OTHER
         offset_out[count] = position

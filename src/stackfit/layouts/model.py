@@ -70,7 +70,8 @@ class Stack:
     started here, all at once; each leaves here what it pushes before it switches to another stack, and
     everything if it does not switch. `mapped` and `reserve_per_cpu` are those of a `dynamic` stack: the
     bytes it has from the start, and the bytes each CPU keeps ready to grow stacks in a fault; `size` is
-    then the most that it grows to. `unit`: sizes that can be had are multiples of it. `sources` says where each number comes from (`size`, `nests.hardirq`, …).
+    then the most that it grows to. `unit`: sizes that can be had are multiples of it. `sources` says where
+    each number comes from (`size`, `nests.hardirq`, …).
     """
 
     name: str
@@ -146,7 +147,8 @@ class TaskStack:
 
 @dataclass(frozen=True)
 class Layout:
-    """The stacks of a system. `handlers` and `tasks`: what a file says of firmware. `machine` None: any; `assumptions`: what it takes for granted, for people."""
+    """The stacks of a system. `handlers` and `tasks`: what a file says of firmware. `machine` None: any;
+    `assumptions`: what it takes for granted, for people."""
 
     name: str
     description: str

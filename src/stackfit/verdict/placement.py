@@ -63,7 +63,7 @@ def place(layout: Layout, stack: Stack, contexts: list[Context]) -> Placement:
     """What can be on one stack of a layout at once."""
     plain = _plain_softirq(layout, stack)
     items = tuple(item for context in contexts for item in _starting(layout, stack, context, plain))
-    nested = []
+    nested: list[Nested] = []
     for kind, times in sorted(stack.nests.items()):
         if kind == "exception" or not times:
             continue
