@@ -16,6 +16,7 @@ from stackfit.isa.machines import CONVENTIONS
 __all__ = ["ARGUMENT_REGISTERS", "argument_value", "branch_targets", "constant_argument", "constant_before"]
 
 _LOOK_BACK = 24  # instructions searched before the call
+_LOOK_FAR = 96  # where instructions do less, and addresses are kept across calls
 # Integer argument registers: System V AMD64 ABI 3.2.3; i386 with -mregparm=3 (arch/x86/Makefile).
 # AAPCS32 6.4, AAPCS64 6.8.2; RISC-V psABI: a0 to a7.
 ARGUMENT_REGISTERS: dict[Machine, tuple[int, ...]] = {
@@ -112,7 +113,8 @@ def _value_before(code: Code, row: int, register: int, joins: NDArray[np.bool_])
     """The number that the register holds at that row, loaded in straight-line code."""
     table = code.instructions
     at = row
-    for _ in range(_LOOK_BACK):
+    kept = () if code.machine.x86 or CONVENTIONS[code.machine].lost >> register & 1 else _CALLS
+    for _ in range(_LOOK_BACK if code.machine.x86 else _LOOK_FAR):
         if joins[at]:
             return None
         at -= 1
@@ -127,7 +129,7 @@ def _value_before(code: Code, row: int, register: int, joins: NDArray[np.bool_])
             found = _moved(code, at, register, joins)
             if found is not None:
                 return found
-        if int(table.clobbers[at]) & (1 << register) or operation in _BARRIERS:
+        if int(table.clobbers[at]) & (1 << register) or (operation in _BARRIERS and operation not in kept):
             return None
     return None
 
@@ -145,6 +147,7 @@ def _moved(code: Code, row: int, register: int, joins: NDArray[np.bool_]) -> int
     return value + int((table.immediate if added else table.displacement)[row]) & code.machine.mask
 
 
+_CALLS = (Operation.CALL, Operation.CALL_INDIRECT)
 _BARRIERS = (
     Operation.CALL,
     Operation.CALL_INDIRECT,
