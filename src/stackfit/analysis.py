@@ -264,7 +264,7 @@ def analyse(
     chosen = _for_machine(program, named or (load_layout(default_layout(program.machine)),))
     calls = build_calls(program, code, tables, frames, vectors, selected, resolution, hypervisor)
     edges = build_edges(code, frames, calls)
-    firmware = find_firmware(program, code, calls, edges, chosen) if bare else None
+    firmware = find_firmware(program, code, frames, calls, edges, chosen) if bare else None
     if firmware is not None:
         chosen = tuple(fit_layout(layout, firmware) for layout in chosen)
     progress("bounding chains", 0.8)

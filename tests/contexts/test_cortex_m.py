@@ -50,7 +50,8 @@ def test_tasks_have_the_size_of_their_stacks_symbol(rtos: Analysis) -> None:
 
 
 def test_the_context_switch_saves_to_the_tasks_stack(rtos: Analysis) -> None:
-    """Exception frame 32 or 104 B and 4 of alignment; r4 to r11 and lr; s16 to s31 of floating-point tasks."""
+    """Exception frame 32 or 104 B and 4 of alignment; r4 to r11 and lr; s16 to s31 of floating-point
+    tasks."""
     reserved = {name: need.stack.reserve_base for name, need in stacks(rtos).items()}
     assert reserved["task worker"] == 36 + 36
     assert reserved["task filter"] == 108 + 36 + 64

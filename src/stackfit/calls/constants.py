@@ -13,7 +13,14 @@ from stackfit.isa.code import Code
 from stackfit.isa.effects import FLAG_MEMORY, NO_REGISTER, RIP, Operation
 from stackfit.isa.machines import CONVENTIONS
 
-__all__ = ["ARGUMENT_REGISTERS", "argument_value", "branch_targets", "constant_argument", "constant_before"]
+__all__ = [
+    "ARGUMENT_REGISTERS",
+    "argument_value",
+    "branch_targets",
+    "constant_argument",
+    "constant_before",
+    "value_before",
+]
 
 _LOOK_BACK = 24  # instructions searched before the call
 _LOOK_FAR = 96  # where instructions do less, and addresses are kept across calls
@@ -60,7 +67,7 @@ def argument_value(code: Code, address: int, argument: int) -> int | None:
         return _stored(code, row, 4 * (argument - len(registers)))
     if row < 0 or argument >= len(registers):
         return None
-    return _value_before(code, row, registers[argument], branch_targets(code))
+    return value_before(code, row, registers[argument], branch_targets(code))
 
 
 def _function(code: Code, value: int | None) -> int:
@@ -79,10 +86,10 @@ def _stored(code: Code, row: int, place: int) -> int | None:
             continue
         offset = place - int(table.displacement[at])
         if operation == Operation.STORE and offset == 0:
-            return _value_before(code, at, int(table.register[at]), joins)
+            return value_before(code, at, int(table.register[at]), joins)
         if operation == Operation.STORE_MULTIPLE and offset in (0, 4) and int(table.width[at]) == 8:
             pair = int(table.immediate[at])  # strd (isa/arm_decode.py)
-            return _value_before(code, at, pair >> 8 if offset else pair & 0xFF, joins)
+            return value_before(code, at, pair >> 8 if offset else pair & 0xFF, joins)
     return None
 
 
@@ -106,10 +113,10 @@ def _pushed(code: Code, row: int, argument: int) -> int:
 
 def constant_before(code: Code, row: int, register: int, joins: NDArray[np.bool_]) -> int:
     """The function whose address the register holds at that row, loaded in straight-line code, or -1."""
-    return _function(code, _value_before(code, row, register, joins))
+    return _function(code, value_before(code, row, register, joins))
 
 
-def _value_before(code: Code, row: int, register: int, joins: NDArray[np.bool_]) -> int | None:
+def value_before(code: Code, row: int, register: int, joins: NDArray[np.bool_]) -> int | None:
     """The number that the register holds at that row, loaded in straight-line code."""
     table = code.instructions
     at = row
@@ -141,7 +148,7 @@ def _moved(code: Code, row: int, register: int, joins: NDArray[np.bool_]) -> int
         return None
     added = int(table.operation[row]) == Operation.ADD_IMMEDIATE
     source = register if added else int(table.base[row])
-    value = _value_before(code, row, source, joins) if source != NO_REGISTER else None
+    value = value_before(code, row, source, joins) if source != NO_REGISTER else None
     if value is None:
         return None
     return value + int((table.immediate if added else table.displacement)[row]) & code.machine.mask

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackfit.calls.model import Calls, EdgeKind, Edges
-from stackfit.contexts.firmware import Firmware
+from stackfit.contexts.firmware import Firmware, stack_below
 from stackfit.contexts.memory import Memory
 from stackfit.contexts.model import Context, Start
 from stackfit.contexts.tasks import Task, find_tasks
@@ -42,10 +42,6 @@ _RESERVED = (8, 9, 10, 13)
 _BASIC, _EXTENDED, _ALIGNMENT = 32, 104, 4  # B1.5.6, B1.5.7: frame, frame with FP registers, padding to 8
 _TABLE_ALIGNMENT = 128  # B3.2.5 VTOR
 _PSP = 9  # SYSm of the process stack pointer (B5.2.1)
-_STACK_LIMITS = (
-    "__StackLimit", "__stack_limit", "_sstack", "__stack_start", "_stack_bottom", "__stack_bottom__",
-    "__stack_start__",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -153,7 +149,7 @@ def cortex_m_firmware(
         contexts=(*contexts, *task_contexts),
         levels=levels,
         levels_source=_DECLARED if priorities else _UNDECLARED,
-        main=_main_stack(memory, table),
+        main=stack_below(memory, table.stack),
         tasks=stacks,
         assumptions=tuple(assumptions),
         notes=(*notes, *missing),
@@ -227,21 +223,6 @@ class _Floating:
     def frame(self, function: int) -> int:
         """Bytes that an exception pushes on top of the function or what it calls."""
         return (_EXTENDED if self.uses[function] else _BASIC) + _ALIGNMENT
-
-
-def _main_stack(memory: Memory, table: VectorTable) -> tuple[int, str] | None:
-    """From the initial stack pointer down to the limit that the linker script names, or to other data."""
-    limit = memory.symbol(*_STACK_LIMITS)
-    if limit is not None and 0 < table.stack - limit < 1 << 24:
-        return table.stack - limit, "linker script symbols"
-    known = memory.object(table.stack - 4)
-    if known is not None and known[1] + known[2] == table.stack:
-        return known[2], f"symbol {known[0]}"
-    below = [section.end for section in memory.sections if section.writable and section.end <= table.stack]
-    size = table.stack - max(below) if below else 0
-    if 0 < size < 1 << 24:
-        return size & ~3, f"from the initial stack pointer {table.stack:#x} down to the end of static data"
-    return None
 
 
 def _context_switch(code: Code, table: VectorTable) -> tuple[int, int, str]:

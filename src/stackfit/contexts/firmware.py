@@ -9,10 +9,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from stackfit.contexts.memory import Memory
 from stackfit.contexts.model import Context
 from stackfit.layouts.model import Layout, Stack
 
-__all__ = ["Firmware", "fit_layout"]
+__all__ = ["Firmware", "fit_layout", "stack_below"]
+
+
+def stack_below(memory: Memory, top: int) -> tuple[int, str] | None:
+    """(bytes, source) of the stack whose top that is: down to the limit that the linker script names, the
+    size of its object, or the room there is before other data. None: nothing says."""
+    limit = memory.symbol(*_STACK_LIMITS)
+    if limit is not None and 0 < top - limit < _LARGEST:
+        return top - limit, "linker script symbols"
+    known = memory.object(top - 4)
+    if known is not None and known[1] + known[2] == top:
+        return known[2], f"symbol {known[0]}"
+    below = [section.end for section in memory.sections if section.writable and section.end <= top]
+    size = top - max(below) if below else 0
+    if 0 < size < _LARGEST:
+        return size & ~7, f"from the initial stack pointer {top:#x} down to the end of static data"
+    return None
+
+
+_LARGEST = 1 << 24  # bytes of a stack
+# Names that linker scripts give to the lowest address of the stack.
+_STACK_LIMITS = (
+    "__StackLimit", "__stack_limit", "_sstack", "__stack_start", "_stack_start", "_stack_bottom",
+    "__stack_bottom", "__stack_bottom__", "__stack_start__",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,11 +61,16 @@ class Firmware:
 def fit_layout(layout: Layout, firmware: Firmware) -> Layout:
     """The layout with the sizes and tasks of an image. A size that a file of the user's states holds."""
     stacks = []
+    unknown: tuple[str, ...] = ()
     for stack in layout.stacks:
         stated = layout.path and stack.sources.get("size") != PLACEHOLDER
         if stack.name == MAIN and firmware.main is not None and not stated:
             size, source = firmware.main
             stack = replace(stack, size=size, sources={**stack.sources, "size": source})
+        elif stack.name == MAIN and stack.sources.get("size") == PLACEHOLDER:
+            unknown = (
+                f"the main stack's size was not found: {stack.size} B are taken, declare [stack.main]",
+            )
         if stack.name == MAIN and "isr" in stack.nests and stack.sources.get("nests.isr") == PLACEHOLDER:
             nests = {**stack.nests, "isr": firmware.levels}
             sources = {**stack.sources, "nests.isr": firmware.levels_source}
@@ -48,7 +78,9 @@ def fit_layout(layout: Layout, firmware: Firmware) -> Layout:
         stacks.append(stack)
     names = {stack.name for stack in stacks}
     stacks += [stack for stack in firmware.tasks if stack.name not in names]
-    return replace(layout, stacks=tuple(stacks), assumptions=(*layout.assumptions, *firmware.assumptions))
+    return replace(
+        layout, stacks=tuple(stacks), assumptions=(*layout.assumptions, *firmware.assumptions, *unknown)
+    )
 
 
 MAIN = "main"  # the stack that the processor starts on, in the presets

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from stackfit.calls.model import Calls, Edges
+from stackfit.contexts.bare_metal import bare_metal_firmware
 from stackfit.contexts.cortex_m import cortex_m_firmware
 from stackfit.contexts.firmware import Firmware
 from stackfit.contexts.memory import Memory
 from stackfit.contexts.tasks import Task
+from stackfit.frames.model import Frames
 from stackfit.image.model import ImageKind, InputError, Machine, Program
 from stackfit.isa.code import Code
 from stackfit.layouts.model import Layout, TaskStack
@@ -23,7 +25,12 @@ def is_firmware(program: Program) -> bool:
 
 
 def find_firmware(
-    program: Program, code: Code, calls: Calls, edges: Edges, layouts: Iterable[Layout] = ()
+    program: Program,
+    code: Code,
+    frames: Frames,
+    calls: Calls,
+    edges: Edges,
+    layouts: Iterable[Layout] = (),
 ) -> Firmware:
     """The contexts of a firmware image; none where nothing says where it starts.
 
@@ -33,9 +40,11 @@ def find_firmware(
     layouts = tuple(layouts)
     handlers = [handler for layout in layouts for handler in layout.handlers]
     tasks = [_declared(code, layout, task) for layout in layouts for task in layout.tasks]
-    found = None
+    found: Firmware | None = None
     if program.machine is Machine.ARM:
         found = cortex_m_firmware(program, code, calls, edges, memory, handlers, tasks)
+    else:
+        found = bare_metal_firmware(program, code, calls, frames, memory, tasks)
     if found is not None:
         return found
     note = f"{program.images[0].path}: no vector table was found: nothing says where execution starts"

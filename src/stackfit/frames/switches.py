@@ -246,8 +246,8 @@ class _Reader:
         return values, bound
 
     def _before(self, jump: int) -> list[tuple[int, bool]]:
-        """The rows executed before the jump, first to last, and whether other ways lead to each: as far back as
-        one branch at most has to be followed at a time."""
+        """The rows executed before the jump, first to last, and whether other ways lead to each: as far back
+        as one branch at most has to be followed at a time."""
         code = self.code
         first = int(code.first[int(code.function[jump])])
         rows: list[tuple[int, bool]] = []

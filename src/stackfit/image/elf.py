@@ -163,6 +163,7 @@ def read_elf(path: str, data: bytes | bytearray | memoryview, module: str | None
         build_id=_build_id(sections),
         release=release,
         modinfo=modinfo,
+        entry=number(24, 8 if bits64 else 4),
     )
 
 
