@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 import stackfit
 from stackfit.analysis import Analysis
+from stackfit.cli.main import main
 from stackfit.verdict.model import StackNeed, Verdict
 
-FIRMWARE = Path(__file__).resolve().parents[2] / "fixtures" / "firmware"
+REPOSITORY = Path(__file__).resolve().parents[2]
+FIRMWARE = REPOSITORY / "fixtures" / "firmware"
 MACHINES = {
     "rtos-riscv32": ("qemu-system-riscv32", "-M", "virt", "-bios", "none"),
     "rtos-aarch64": ("qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a53"),
@@ -55,3 +59,12 @@ def test_the_bound_holds_and_is_near_what_painted_stacks_show(name: str) -> None
         assert need.stack.size == int(size)
         assert need.bound is not None and not need.open
         assert int(used) <= need.bound <= 1.1 * int(used), task
+
+
+@pytest.mark.parametrize("command", ["frames", "calls", "contexts", "check"])
+def test_json_of_firmware_is_as_the_schemas_say(command: str, tmp_path: Path) -> None:
+    schema = json.loads((REPOSITORY / "docs" / "schemas" / f"stackfit.{command}-1.json").read_text())
+    for image in sorted(FIRMWARE.glob("*.elf")):
+        output = tmp_path / "out.json"
+        assert main([command, str(image), "--json", str(output)]) == 0
+        jsonschema.validate(json.loads(output.read_text()), schema)

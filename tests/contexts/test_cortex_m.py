@@ -151,3 +151,17 @@ def test_a_task_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 def test_a_handler_that_is_not_there_is_said(tmp_path: Path) -> None:
     file = layout(tmp_path, '[[isr]]\nname = "IRQ 77"\npriority = 1\n')
     assert any("IRQ 77" in warning for warning in stackfit.check(TRAPS, layouts=[file]).warnings)
+
+
+def test_without_symbols_the_main_stack_is_the_same(tmp_path: Path) -> None:
+    strip = shutil.which("arm-none-eabi-strip")
+    if strip is None:
+        pytest.skip("no arm-none-eabi-strip")
+    image = tmp_path / "stripped.elf"
+    subprocess.run([strip, "-o", str(image), str(RTOS)], check=True)
+    stripped, whole = stackfit.check(image), stackfit.check(RTOS)
+    need = stacks(stripped)["main"]
+    assert (need.bound, need.stack.size) == (stacks(whole)["main"].bound, 1024)
+    assert need.stack.sources["size"] == "section .stack"
+    assert any("no symbols" in text for text in need.assumed)
+    assert any("[[task]]" in warning for warning in stripped.warnings)

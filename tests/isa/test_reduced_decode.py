@@ -31,7 +31,8 @@ def decoded(code: bytes, machine: Machine, kind: int = CODE) -> Instructions:
 NAMES = {"sp": 13, "lr": 14, "sb": 9, "sl": 10, "fp": 11, "ip": 12}
 # What capstone leaves out: the stack pointer of vpush and vpop; results of coprocessor moves in A32; what an
 # svc, smc or hvc changes by convention. And the first operand of comparisons, which it calls written.
-SKIPPED = ("vpush", "vpop", "vldm", "vstm", "stm", "mrc", "mrrc", "svc", "smc", "hvc", "bkpt", "hlt", "cmp", "cmn", "tst",
+SKIPPED = ("vpush", "vpop", "vldm", "vstm", "stm", "mrc", "mrrc", "svc", "smc", "hvc", "bkpt", "hlt",
+           "cmp", "cmn", "tst",
            "adds", "subs", "ands")  # fmt: skip
 
 

@@ -25,6 +25,9 @@ def stack_below(memory: Memory, top: int) -> tuple[int, str] | None:
     known = memory.object(top - 4)
     if known is not None and known[1] + known[2] == top:
         return known[2], f"symbol {known[0]}"
+    for section in memory.sections:
+        if section.end == top and "stack" in section.name and not section.data.size:
+            return section.size, f"section {section.name}"
     below = [section.end for section in memory.sections if section.writable and section.end <= top]
     size = top - max(below) if below else 0
     if 0 < size < _LARGEST:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from stackfit.calls.model import Calls, Edges
 from stackfit.contexts.bare_metal import bare_metal_firmware
@@ -17,6 +18,8 @@ from stackfit.layouts.model import Layout, TaskStack
 from stackfit.text import near_text
 
 __all__ = ["find_firmware", "is_firmware"]
+
+_WITHOUT_SYMBOLS = "no symbols: functions are what vectors, calls and constants lead to"
 
 
 def is_firmware(program: Program) -> bool:
@@ -45,6 +48,11 @@ def find_firmware(
         found = cortex_m_firmware(program, code, calls, edges, memory, handlers, tasks)
     else:
         found = bare_metal_firmware(program, code, calls, frames, memory, tasks)
+    if found is not None and not any(len(image.symbols) for image in program.images):
+        note = "no symbols: tasks cannot be found by the calls that create them: declare [[task]]"
+        found = replace(
+            found, assumptions=(*found.assumptions, _WITHOUT_SYMBOLS), notes=(*found.notes, note)
+        )
     if found is not None:
         return found
     note = f"{program.images[0].path}: no vector table was found: nothing says where execution starts"

@@ -110,7 +110,7 @@ def _detached(code: Code, jumps: list[int], reached: set[int]) -> Iterator[tuple
     joined = np.zeros(len(code) + 1, np.bool_)
     joined[code.target[code.target >= 0]] = True
     joined[list(reached)] = True
-    idle = np.isin(operation, (Operation.NOP, Operation.BAD))
+    idle = code.padding()
     for jump in jumps:
         function = int(code.function[jump])
         rows = np.arange(int(code.first[function]) + 1, int(code.first[function + 1]))
@@ -305,13 +305,10 @@ class _Reader:
             if value.load and not value.base:
                 return _Value(0, value.scale, value.load, value.signed, value.table, value.shift + amount)
             return None
-        if (
-            operation == Operation.LEA
-            and base == NO_REGISTER
-            and index != NO_REGISTER
-            and index not in values
-        ):
-            return _Value(0, scale) if scale else None
+        if operation == Operation.LEA and base == NO_REGISTER and index != NO_REGISTER:
+            entry = values.get(index)
+            if entry is None or not entry.load or entry.load == self.word:  # any number
+                return _Value(0, scale) if scale else None
         if operation in (Operation.ADD, Operation.LEA) and (
             operation == Operation.ADD or index != NO_REGISTER
         ):

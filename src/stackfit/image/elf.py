@@ -143,7 +143,10 @@ def read_elf(path: str, data: bytes | bytearray | memoryview, module: str | None
         names_index = int(headers["link"][0])
     sections = _sections(path, raw, headers, names_index, bits64)
     symbols, symtab_index = _symbols(path, sections, bits64, machine)
-    relocations = _relocations(path, sections, symtab_index, len(symbols), bits64, file_type == _ET_REL)
+    addends = machine not in (Machine.I386, Machine.ARM)  # in the table, or in the place itself
+    relocations = _relocations(
+        path, sections, symtab_index, len(symbols), bits64, file_type == _ET_REL, addends
+    )
     kind = _kind(file_type, sections)
     modinfo = _modinfo(sections) if kind is ImageKind.MODULE else {}
     release = modinfo.get("vermagic", "").split(" ")[0] or None
@@ -321,7 +324,13 @@ def _extended_indexes(sections: tuple[Section, ...], symtab: int, count: int) ->
 
 
 def _relocations(
-    path: str, sections: tuple[Section, ...], symtab: int, symbols: int, bits64: bool, relocatable: bool
+    path: str,
+    sections: tuple[Section, ...],
+    symtab: int,
+    symbols: int,
+    bits64: bool,
+    relocatable: bool,
+    addends: bool,
 ) -> dict[int, NDArray[np.void]]:
     """Relocations of the loaded sections, by the index of the section they apply to."""
     chosen: dict[int, list[Section]] = {_SHT_RELA: [], _SHT_REL: []}
@@ -334,8 +343,8 @@ def _relocations(
             chosen[section.type].append(section)
     tables: dict[int, NDArray[np.void]] = {}
     for kind, found in chosen.items():
-        if found and relocatable and (kind == _SHT_RELA) != bits64:
-            # Both supplements, and the kernel's module loader: x86-64 has addends in the table, i386 has not.
+        if found and relocatable and (kind == _SHT_RELA) != addends:
+            # The supplements, and the kernel's module loader: i386 and Arm have no addends in the table.
             raise InputError(
                 path, f"relocations {found[0].name} have the other machine's form", found[0].offset
             )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stackfit.image.entries import outside_entries
 from stackfit.image.functions import (
     CodeSection,
     Functions,
@@ -104,11 +105,12 @@ def decode_program(program: Program) -> Code:
     sections = code_sections(program)
     symbols = symbol_entries(program, sections)
     taken = _addresses_taken_by_code(program)
-    more = _addresses_in_data(program)
+    more = np.concatenate([_addresses_in_data(program), outside_entries(program)])
     sized = _symbol_ends(program)
     fentry = [
         at for at, names in zip(symbols.address.tolist(), symbols.names, strict=True) if "__fentry__" in names
     ]
+    stripped = not program.machine.x86 and not len(symbols.names)
     functions = find_functions(sections, symbols, more)
     code = _decode(program, sections, functions)
     while True:
@@ -119,6 +121,7 @@ def decode_program(program: Program) -> Code:
                     _entries_by_fentry(code, fentry),
                     _entries_by_immediate(code, taken),
                     _entries_by_jump(code),
+                    _entries_by_constant(code, stripped),
                 ]
             )
         )
@@ -306,6 +309,19 @@ def _entries_by_immediate(code: Code, taken: NDArray[np.uint64]) -> NDArray[np.u
     owner = code.function[row]
     new = functions.synthetic[owner] & (functions.address[owner] != target)
     return np.asarray(target[new & _detached(code, row)], np.uint64)
+
+
+def _entries_by_constant(code: Code, stripped: bool) -> NDArray[np.uint64]:
+    """Code addresses that instructions of an Arm image without symbols build: T32 pointers are odd."""
+    if not stripped or code.machine is not Machine.ARM:
+        return np.empty(0, np.uint64)
+    table = code.instructions
+    value = table.immediate[(table.operation == Operation.MOVE_IMMEDIATE) & (table.immediate & 1 == 1)]
+    target = distinct(value.astype(np.uint64) & ~np.uint64(1))
+    rows = code.rows_at(target)
+    target, rows = target[rows > 0], rows[rows > 0]
+    new = code.functions.address[code.function[rows]] != target
+    return np.asarray(target[new & _detached(code, rows)], np.uint64)
 
 
 def _entries_by_jump(code: Code) -> NDArray[np.uint64]:
