@@ -104,8 +104,6 @@ def _detached(code: Code, jumps: list[int], reached: set[int]) -> Iterator[tuple
     """(jump, row): code of the jump's function behind an end of control flow, which no branch leads to."""
     if not jumps:
         return
-    table = code.instructions
-    operation = table.operation
     ends = _ends(code)
     joined = np.zeros(len(code) + 1, np.bool_)
     joined[code.target[code.target >= 0]] = True
