@@ -25,6 +25,7 @@ if not cython.compiled:
         BTF_PTR,
         BTF_STRUCT,
         BTF_UNION,
+        CHANGED,
         CONSTANT,
         EMBEDS,
         ESCAPED,
@@ -43,6 +44,7 @@ if not cython.compiled:
         NEXT_SLOT,
         OBJECT,
         ORIGIN,
+        OWN,
         PARAMETER,
         PASSED,
         PER_CPU,
@@ -146,8 +148,8 @@ def _member(
     part_type: cython.const[cython.int][::1],
 ) -> cython.bint:
     """What lies at byte `offset` of an object of a type. `leaf`: its type (0: a union's members differ), the
-    innermost struct with a name around it, the byte in that, the byte in the leaf; the last number: of a union
-    whose members are function pointers all, how many differ. False: nothing does."""
+    innermost struct with a name around it, the byte in that, the byte in the leaf; the last number: of a
+    union whose members are function pointers all, how many differ. False: nothing does."""
     _steps: cython.int
     rest: cython.longlong
     length: cython.longlong
@@ -524,7 +526,7 @@ def _after_call(
             count = _record(
                 records, count, row, MERGED, row, place, state[at + 1], state[at + 2], state[at + 3]
             )
-            count = _record(records, count, row, MERGED, row, place, UNKNOWN, 0, 0)
+            count = _record(records, count, row, MERGED, row, place, CHANGED, 0, 0)
         state[at + 1] = MERGED
         state[at + 2] = row
         state[at + 3] = place
@@ -653,6 +655,7 @@ def _stacked(
     fields."""
     slot: cython.int
     offset: cython.longlong
+    merged: cython.bint
     if kind[goal] != BTF_STRUCT and kind[goal] != BTF_UNION:
         for slot in range(SLOTS, SLOTS + 4 * SLOT_COUNT, 4):
             if state[slot] <= state[at + 1] and _may_be_code(state[slot + 1], state[slot + 2]):
@@ -665,10 +668,17 @@ def _stacked(
         if state[slot + 1] != UNKNOWN and 0 <= offset < size[goal]:
             if _member(leaf, goal, offset, kind, named, link, size, part_first, part_at, part_type):
                 if leaf[3] == 0:
+                    merged = state[slot + 1] == MERGED and (
+                        leaf[7] or (kind[leaf[0]] == BTF_PTR and kind[link[leaf[0]]] == BTF_FUNC_PROTO)
+                    )
+                    if merged:
+                        state[slot + 1] = OWN
                     count = _flow_into(
                         records, count, row, leaf[0], FIELD, leaf[1], leaf[2], state, slot + 1, kind, link,
                         leaf[7],
                     )  # fmt: skip
+                    if merged:
+                        state[slot + 1] = MERGED
     return count
 
 
@@ -1428,7 +1438,7 @@ def follow_functions(
                                     )  # fmt: skip
                                 else:
                                     count = _flow_into(
-                                        records, count, row, 0, LOOSE, 1 if g < 0 and member <= 0 else 0, 0,
+                                        records, count, row, 0, LOOSE, 1 if g < 0 and member == 0 else 0, 0,
                                         state, t, kind, link,
                                     )  # fmt: skip
                     if call == 1:

@@ -14,6 +14,8 @@ cdef enum:
     PER_CPU = 9
     MERGED = 20
     ORIGIN = 21
+    CHANGED = 22
+    OWN = 23
     REGISTERS = 16
     SLOTS = 48
     SLOT_COUNT = 16

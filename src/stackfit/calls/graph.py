@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from stackfit.assumptions import AssumptionSet
 from stackfit.assumptions.model import Candidates
+from stackfit.calls.constant_tables import table_candidates
 from stackfit.calls.constants import branch_targets, constant_before
 from stackfit.calls.held import Held
 from stackfit.calls.kcfi import checked_classes
@@ -153,6 +154,14 @@ def _transfer_sites(
     sites["kind"][indirect] = np.where(is_tail[indirect], CallKind.INDIRECT_TAIL, CallKind.INDIRECT)
     _resolve_certain(program, code, tables, row, np.flatnonzero(indirect), sites, sets)
     unknown = indirect & (sites["candidates"] < 0)
+    tables_of = table_candidates(program, code, row[unknown].tolist())
+    for site in np.flatnonzero(unknown).tolist() if tables_of else ():
+        members = tables_of.get(int(row[site]))
+        if members is not None:
+            sites["candidates"][site] = sets.add(members)
+            sites["rung"][site] = Rung.GLOBAL
+            sites["evidence"][site] = Evidence.ASSUMED
+            unknown[site] = False
     sites["reason"][unknown] = Reason.INDIRECT
     sites["evidence"][unknown] = Evidence.OPEN
     _fill(np.flatnonzero(unknown), row, resolved, sites, sets, names)

@@ -12,10 +12,10 @@ from collections import Counter
 from stackfit.calls.constants import branch_targets, value_before
 from stackfit.calls.model import CallKind, Calls
 from stackfit.contexts.firmware import Firmware, stack_below
-from stackfit.contexts.memory import Memory
 from stackfit.contexts.model import Context, Start
 from stackfit.contexts.tasks import Task, find_tasks
 from stackfit.frames.model import Frames, Summary
+from stackfit.image.memory import Memory
 from stackfit.image.model import Machine, Program
 from stackfit.isa.code import Code
 from stackfit.isa.effects import Operation

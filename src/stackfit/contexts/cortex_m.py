@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from stackfit.calls.model import Calls, EdgeKind, Edges
 from stackfit.contexts.firmware import Firmware, stack_below
-from stackfit.contexts.memory import Memory
 from stackfit.contexts.model import Context, Start
 from stackfit.contexts.tasks import Task, find_tasks
 from stackfit.image.attributes import read_arm_attributes
+from stackfit.image.memory import Memory
 from stackfit.image.model import Program
 from stackfit.isa.code import Code
 from stackfit.isa.effects import FLAG_CONDITIONAL, FLAG_FLOATING, Operation

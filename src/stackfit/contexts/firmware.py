@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from stackfit.contexts.memory import Memory
 from stackfit.contexts.model import Context
+from stackfit.image.memory import Memory
 from stackfit.layouts.model import Layout, Stack
 
 __all__ = ["Firmware", "fit_layout", "stack_below"]

@@ -9,9 +9,9 @@ from stackfit.calls.model import Calls, Edges
 from stackfit.contexts.bare_metal import bare_metal_firmware
 from stackfit.contexts.cortex_m import cortex_m_firmware
 from stackfit.contexts.firmware import Firmware
-from stackfit.contexts.memory import Memory
 from stackfit.contexts.tasks import Task
 from stackfit.frames.model import Frames
+from stackfit.image.memory import Memory
 from stackfit.image.model import ImageKind, InputError, Machine, Program
 from stackfit.isa.code import Code
 from stackfit.layouts.model import Layout, TaskStack
@@ -50,9 +50,7 @@ def find_firmware(
         found = bare_metal_firmware(program, code, calls, frames, memory, tasks)
     if found is not None and not any(len(image.symbols) for image in program.images):
         note = "no symbols: tasks cannot be found by the calls that create them: declare [[task]]"
-        found = replace(
-            found, assumptions=(*found.assumptions, _WITHOUT_SYMBOLS), notes=(*found.notes, note)
-        )
+        found = replace(found, assumptions=(*found.assumptions, _WITHOUT_SYMBOLS), notes=(*found.notes, note))
     if found is not None:
         return found
     note = f"{program.images[0].path}: no vector table was found: nothing says where execution starts"

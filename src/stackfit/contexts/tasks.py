@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from stackfit.calls.constants import argument_value
 from stackfit.calls.model import Calls
-from stackfit.contexts.memory import Memory
+from stackfit.image.memory import Memory
 from stackfit.isa.code import Code
 
 __all__ = ["Task", "find_tasks"]

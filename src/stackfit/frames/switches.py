@@ -19,7 +19,7 @@ from stackfit.image.model import Machine, Program
 from stackfit.isa.code import Code
 from stackfit.isa.effects import FLAG_CONDITIONAL, FLAG_MEMORY, NO_REGISTER, Operation
 
-__all__ = ["NO_SWITCHES", "Switches", "find_switches"]
+__all__ = ["NO_SWITCHES", "Switches", "TableReader", "find_switches"]
 
 _LOOK_BACK = 24  # instructions evaluated before a jump
 _MOST_ENTRIES = 4096
@@ -64,7 +64,7 @@ def find_switches(program: Program, code: Code) -> Switches:
     """Empty on x86, whose images list the pointers in their tables."""
     if code.machine.x86:
         return NO_SWITCHES
-    reader = _Reader(program, code)
+    reader = TableReader(program, code)
     table = code.instructions
     helpers = {
         function: _HELPERS[name]
@@ -133,7 +133,7 @@ def _ends(code: Code) -> NDArray[np.bool_]:
     return np.asarray(last & (table.flags & FLAG_CONDITIONAL == 0), np.bool_)
 
 
-class _Reader:
+class TableReader:
     """Evaluates what leads to a jump, and reads tables."""
 
     def __init__(self, program: Program, code: Code) -> None:
@@ -173,6 +173,14 @@ class _Reader:
         if bound is None and value.load < self.word:  # where a table of offsets ends, nothing shows
             return ()
         return self.entries(row, value.table, value.load, value.signed, value, bound, value.scale)
+
+    def place(self, row: int, register: int) -> tuple[int, int, int] | None:
+        """(address, stride, bytes of an entry) of the table from which a register was loaded; None: of
+        none."""
+        value = self._evaluate(row)[0].get(register)
+        if value is None or not value.load or not value.scale or value.base or value.shift:
+            return None
+        return value.table, value.scale, value.load
 
     def entries(
         self,
@@ -291,6 +299,11 @@ class _Reader:
         scale, displacement = int(table.scale[row]), int(table.displacement[row])
         if operation == Operation.MOVE_IMMEDIATE:
             return _Value(int(table.immediate[row]) & self.mask)
+        if operation == Operation.INSERT_IMMEDIATE:
+            value = values.get(register)
+            if value is None or value.scale:
+                return None
+            return _Value(value.base & ~(0xFFFF << scale) | int(table.immediate[row]) << scale)
         if operation == Operation.MOVE:
             return values.get(base)
         if operation == Operation.ADD_IMMEDIATE:
