@@ -276,7 +276,8 @@ def analyse(
     selected = sets.select(program.images[0].release, program.machine)
     places = (*PLACES, *(place for entry in selected.candidates for place in entry.places))
     resolution = Resolution({}, {}, {})
-    if resolve is None or resolve(code):
+    # What follows values through code knows x86's registers and calling conventions.
+    if program.machine.x86 and (resolve is None or resolve(code)):
         progress("resolving indirect calls", 0.6)
         resolution = resolve_indirect(
             program, code, tables, frames, pointers, indirect, places, companion, hypervisor is Hypervisor.ANY
