@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import cross
 import stackfit
 from stackfit.analysis import Analysis
 from stackfit.image.model import InputError
@@ -165,3 +166,31 @@ def test_without_symbols_the_main_stack_is_the_same(tmp_path: Path) -> None:
     assert need.stack.sources["size"] == "section .stack"
     assert any("no symbols" in text for text in need.assumed)
     assert any("[[task]]" in warning for warning in stripped.warnings)
+
+
+STARTUP = """
+volatile unsigned port;
+extern char top[];
+void none(void) { for (;;) ; }
+__attribute__((noinline)) int application(void) {
+    volatile unsigned big[64];
+    big[port & 63] = 1;
+    return big[0];
+}
+__attribute__((naked)) void Reset_Handler(void) {
+    __asm volatile("ldr r0, =top\\nmov sp, r0\\nbl application\\nb .");
+}
+__attribute__((section(".vectors"), used, aligned(128)))
+const void *const vectors[16] = { (void *)0x20001000, Reset_Handler, none, none, none, none, none };
+__asm(".globl top\\n.set top, 0x20001000");
+"""
+
+
+def test_what_reset_calls_once_it_has_set_the_stack_pointer_counts(tmp_path: Path) -> None:
+    """As vendors' start-up code does: the call is on a stack that the code chose, which is the main stack."""
+    source = tmp_path / "start.c"
+    source.write_text(STARTUP)
+    image = cross.build(tmp_path, "cortex-m4f", [source], "-O2")
+    need = stacks(stackfit.check(image))["main"]
+    assert need.direct is not None and need.direct >= 256 + 36
+    assert need.chain is not None

@@ -11,7 +11,7 @@ from collections import Counter
 
 from stackfit.calls.constants import branch_targets, value_before
 from stackfit.calls.model import CallKind, Calls
-from stackfit.contexts.firmware import Firmware, stack_below
+from stackfit.contexts.firmware import Firmware, reset_starts, stack_below
 from stackfit.contexts.model import Context, Start
 from stackfit.contexts.tasks import Task, find_tasks
 from stackfit.frames.model import Frames, Summary
@@ -42,7 +42,7 @@ def bare_metal_firmware(
         return None
     notes: list[str] = []
     handlers = _handlers(program.machine, code)
-    contexts = [Context("reset", "boot", _starts(calls, entry), frame_source="the image's entry")]
+    contexts = [Context("reset", "boot", reset_starts(calls, entry), frame_source="the image's entry")]
     if not handlers:
         notes.append("no handler of traps or interrupts is installed by code with a constant address")
     for name, function in handlers:
@@ -83,18 +83,6 @@ def bare_metal_firmware(
         tasks=tuple(stacks),
         notes=tuple(notes),
     )
-
-
-def _starts(calls: Calls, entry: int) -> tuple[Start, ...]:
-    """The entry, and what it calls once it has set the stack pointer: at its depth on that stack."""
-    starts = [Start(entry)]
-    for site in range(len(calls)):
-        if int(calls.function[site]) == entry and int(calls.kind[site]) == CallKind.STACK_SWITCH:
-            number = int(calls.candidates[site])
-            depth = int(calls.depth[site])
-            for callee in calls.candidate_sets[number] if number >= 0 else ():
-                starts.append(Start(callee, depth, ((entry, depth),)))
-    return tuple(dict.fromkeys(starts))
 
 
 def _switches_first(frames: Frames, calls: Calls, function: int) -> bool:

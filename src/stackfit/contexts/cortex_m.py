@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackfit.calls.model import Calls, EdgeKind, Edges
-from stackfit.contexts.firmware import Firmware, stack_below
+from stackfit.contexts.firmware import Firmware, reset_starts, stack_below
 from stackfit.contexts.model import Context, Start
 from stackfit.contexts.tasks import Task, find_tasks
 from stackfit.image.attributes import read_arm_attributes
@@ -116,7 +116,7 @@ def cortex_m_firmware(
             Context(
                 _name(number),
                 kind,
-                (Start(function),),
+                reset_starts(calls, function) if number == 1 else (Start(function),),
                 frame,
                 frame,
                 f"an exception on top of it: {frame} B",

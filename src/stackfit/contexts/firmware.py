@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from stackfit.contexts.model import Context
+from stackfit.calls.model import CallKind, Calls
+from stackfit.contexts.model import Context, Start
 from stackfit.image.memory import Memory
 from stackfit.layouts.model import Layout, Stack
 
-__all__ = ["Firmware", "fit_layout", "stack_below"]
+__all__ = ["Firmware", "fit_layout", "reset_starts", "stack_below"]
 
 
 def stack_below(memory: Memory, top: int) -> tuple[int, str] | None:
@@ -59,6 +60,18 @@ class Firmware:
     tasks: tuple[Stack, ...]
     assumptions: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def reset_starts(calls: Calls, entry: int) -> tuple[Start, ...]:
+    """The entry, and what it calls once it has set the stack pointer: at its depth on that stack."""
+    starts = [Start(entry)]
+    for site in range(len(calls)):
+        if int(calls.function[site]) == entry and int(calls.kind[site]) == CallKind.STACK_SWITCH:
+            number = int(calls.candidates[site])
+            depth = int(calls.depth[site])
+            for callee in calls.candidate_sets[number] if number >= 0 else ():
+                starts.append(Start(callee, depth, ((entry, depth),)))
+    return tuple(dict.fromkeys(starts))
 
 
 def fit_layout(layout: Layout, firmware: Firmware) -> Layout:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from stackfit.calls.model import Calls, Edges
+import numpy as np
+
+from stackfit.calls.model import CallKind, Calls, Edges
 from stackfit.contexts.bare_metal import bare_metal_firmware
 from stackfit.contexts.cortex_m import cortex_m_firmware
 from stackfit.contexts.firmware import Firmware
@@ -52,7 +54,7 @@ def find_firmware(
         note = "no symbols: tasks cannot be found by the calls that create them: declare [[task]]"
         found = replace(found, assumptions=(*found.assumptions, _WITHOUT_SYMBOLS), notes=(*found.notes, note))
     if found is not None:
-        return found
+        return replace(found, notes=(*found.notes, *_switches(code, calls, found)))
     note = f"{program.images[0].path}: no vector table was found: nothing says where execution starts"
     return Firmware((), 0, "", None, (), notes=(note,))
 
@@ -63,3 +65,16 @@ def _declared(code: Code, layout: Layout, task: TaskStack) -> Task:
         near = near_text(task.entry, code.functions.names)
         raise InputError(layout.path or layout.name, f"task {task.name}: no function {task.entry}{near}")
     return Task(task.name, found[0], task.size, f"declared in {layout.path or layout.name}", "a declaration")
+
+
+def _switches(code: Code, calls: Calls, firmware: Firmware) -> list[str]:
+    """Functions besides those that reset begins with which call others on another stack."""
+    known = {
+        start.entry for context in firmware.contexts if context.kind == "boot" for start in context.starts
+    }
+    callers = np.unique(calls.function[calls.kind == CallKind.STACK_SWITCH]).tolist()
+    return [
+        f"{code.functions.names[caller]} switches to another stack: what it calls there is counted on none"
+        for caller in callers
+        if caller not in known
+    ]
