@@ -25,6 +25,7 @@ TARGETS = {
     "cortex-m4f": ("arm-none-eabi", ("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16")),
     "cortex-a7": ("arm-none-eabi", ("-mcpu=cortex-a7", "-marm", "-mfloat-abi=hard", "-mfpu=neon-vfpv4")),
     "rv32imac": ("riscv64-unknown-elf", ("-march=rv32imac", "-mabi=ilp32")),
+    "rv32imac-save": ("riscv64-unknown-elf", ("-march=rv32imac", "-mabi=ilp32", "-msave-restore")),
     "rv64gc": ("riscv64-unknown-elf", ("-march=rv64gc", "-mabi=lp64d", "-mcmodel=medany")),
     "aarch64": ("aarch64-linux-gnu", ()),
 }

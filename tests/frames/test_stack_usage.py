@@ -52,6 +52,8 @@ def compare(tracked: cross.Tracked, stated: list[tuple[str, int, str]]) -> int:
                 assert summary & (OPEN_FRAME | Summary.BOUNDED), name
             continue
         assert not summary & OPEN_FRAME, name
+        if not arm and frame == 0 and size == 16:
+            continue  # -msave-restore: gcc counts a save that it leaves out before a tail call
         doubtful = may_store_arguments(tracked.code, index) if arm else 0
         assert frame in (size, size + doubtful), (name, size, frame)
         equal += 1

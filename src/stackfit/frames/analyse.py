@@ -27,6 +27,7 @@ from stackfit.frames.model import Frames, SiteKind, StackKind, Summary
 from stackfit.frames.switches import NO_SWITCHES, Switches
 from stackfit.frames.track import track_functions
 from stackfit.image.functions import Functions
+from stackfit.image.model import Machine
 from stackfit.image.tables import Tables
 from stackfit.isa.code import Code
 from stackfit.isa.effects import FLAG_CONDITIONAL, Operation
@@ -82,6 +83,7 @@ def analyse_frames(
     functions = code.functions
     count = len(functions)
     tracker = _Tracker(code, special_rows(code, tables, pointers, switches), frame_pointers)
+    tracker.follow_save_routines(code)
     no_return = np.zeros(count, np.uint8)
     own = (functions.parent < 0) & ~functions.piece
     parts: list[NDArray[np.int32]] = []
@@ -142,6 +144,9 @@ _LEAVING = (
 )
 
 
+_ALTERNATE_LINK = 5
+
+
 @dataclass(frozen=True)
 class SpecialRows:
     """Rows with other successors than their instruction says, as the tracker wants them."""
@@ -177,10 +182,11 @@ class _Tracker:
             table.clobbers.astype(np.uint32, copy=False), table.displacement, table.immediate,
             code.address.view(np.int64), table.length, code.target, code.function, special.marks,
         )  # fmt: skip
+        self._popped = _pops(code)
         self._functions = (
             code.first[:-1].astype(np.int32), functions.parent, functions.piece.view(np.uint8),
             functions.synthetic.view(np.uint8), function_roles(functions), _allocates(code),
-            _pops(code), lost_registers(code),
+            self._popped, lost_registers(code),
         )  # fmt: skip
         self._successors = (special.extra_row, special.extra_to, special.next_row, special.next_to)
         self._scratch = (
@@ -189,6 +195,25 @@ class _Tracker:
             np.empty(WAITING_LIMIT * STATE_SIZE, np.int32), np.empty(WAITING_LIMIT, np.int32),
         )  # fmt: skip
         self._capacity = 2 * int(np.isin(table.operation, _LEAVING).sum()) + 4096
+
+    def follow_save_routines(self, code: Code) -> None:
+        """Note what RISC-V's save routines take off the stack pointer of who calls them.
+
+        `jal t0, __riscv_save_N` (gcc's -msave-restore; psABI: t0 is the alternate link register) saves
+        registers in the caller's frame: the routine returns deeper than it was entered.
+        """
+        table = code.instructions
+        if code.machine not in (Machine.RISCV32, Machine.RISCV64):
+            return
+        calls = (table.operation == Operation.CALL) & (table.register == _ALTERNATE_LINK) & (code.target >= 0)
+        work = np.unique(code.function[code.target[calls]]).astype(np.int32)
+        returns = table.operation == Operation.RETURN
+        for function in work.tolist():  # one by one: they share the code of their ends
+            one = np.array([function], np.int32)
+            self.walk(one, np.zeros(len(code.functions), np.uint8))
+            rows = np.flatnonzero(returns & (self.visitor == function))
+            self._popped[function] = -int(self.depth[rows].max()) if rows.size else 0
+            self.forget(one)
 
     def walk(
         self, work: NDArray[np.int32], no_return: NDArray[np.uint8]
