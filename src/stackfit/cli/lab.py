@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="repeat for so long while calls are recorded",
     )
-    workloads.add_argument("--no-stacks", action="store_true", help="no stack tracer: calls alone")
+    workloads.add_argument("--no-stacks", action="store_true", help="no stack tracer: calls and marks alone")
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +59,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
         "--load", action="append", default=[], metavar="MODULE", help="a further module to load (repeatable)"
     )
     option("--busybox", type=Path, metavar="FILE", help="a static busybox for the guest")
+    option("--no-marks", action="store_true", help="no second boot without tracers for marks of stacks")
     option("--keep", type=Path, metavar="DIR", help="leave console and raw output there")
     option("--output", metavar="FILE", help="write a traces file, for --traces")
 
@@ -83,7 +84,8 @@ def run(options: argparse.Namespace) -> int:
             Path(options.images), options.modules, steps, machine,
             stacks=boot or not options.no_stacks, edges=not boot and options.edges,
             seconds=0 if boot else options.seconds, busybox=options.busybox, load=options.load,
-            keep=options.keep, told=told,
+            keep=options.keep, marks=not options.no_marks,
+            debug=Path(options.debug) if options.debug else None, told=told,
         )  # fmt: skip
     return finish_trace(options, replace(analysis, recordings=(recording,)))
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stackfit.image.model import InputError, Machine
+from stackfit.lab.monitor import MONITOR, dump_memory
 from stackfit.lab.tools import find_tool
 
 __all__ = ["MachineOptions", "run_machine"]
@@ -38,10 +39,12 @@ def run_machine(
     directory: Path,
     options: MachineOptions,
     told: Callable[[str], None],
+    core: Path | None = None,
 ) -> bytes:
     """Boot, wait until the guest turns itself off, return what it sent. `told` gets its `lab: …` lines.
 
-    The console is kept in `directory`/console. InputError: a tool is missing, time is out, or the guest ended
+    `core`: the guest does not turn itself off but waits for its memory to be written there. The console is
+    kept in `directory`/console. InputError: a tool is missing, time is out, or the guest ended
     without a recording.
     """
     qemu = find_tool("qemu-system-x86_64" if machine is Machine.X86_64 else "qemu-system-i386")
@@ -66,9 +69,10 @@ def run_machine(
         "-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net,romfile=",
         "-display", "none", "-monitor", "none", "-no-reboot",
         "-serial", f"file:{_escaped(console)}", "-serial", f"file:{_escaped(sent)}",
+        *(MONITOR if core is not None else ()),
     ]  # fmt: skip
-    with _running(command) as process:
-        _wait(process, console, options.timeout, told)
+    with _running(command, core is not None) as process:
+        _wait(process, console, options.timeout, told, core)
     data = sent.read_bytes()
     if b"@@ end of recording" not in data:
         lines = console.read_text("utf-8", "replace").split("\n")
@@ -80,8 +84,9 @@ def run_machine(
 
 
 @contextmanager
-def _running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """The process, in a session of its own; whatever happens here ends it, a SIGTERM too."""
+def _running(command: list[str], monitor: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+    """The process, in a session of its own; whatever happens here ends it, a SIGTERM too. `monitor`: its
+    standard input and output are QEMU's monitor."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -90,7 +95,11 @@ def _running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     process = None
     try:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+            command,
+            stdin=subprocess.PIPE if monitor else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if monitor else None,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         )
         yield process
     finally:
@@ -99,13 +108,21 @@ def _running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            if process.stderr is not None:
-                process.stderr.close()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    with suppress(BrokenPipeError):
+                        pipe.close()
         signal.signal(signal.SIGTERM, before)
 
 
-def _wait(process: subprocess.Popen[bytes], console: Path, timeout: int, told: Callable[[str], None]) -> None:
-    """Until the machine is off; hands on new lines of its console."""
+def _wait(
+    process: subprocess.Popen[bytes],
+    console: Path,
+    timeout: int,
+    told: Callable[[str], None],
+    core: Path | None = None,
+) -> None:
+    """Until the machine is off, or its memory is written; hands on new lines of its console."""
     end = time.monotonic() + timeout
     read, rest = 0, b""
     while True:
@@ -119,6 +136,9 @@ def _wait(process: subprocess.Popen[bytes], console: Path, timeout: int, told: C
             text = line.decode("utf-8", "replace").strip()
             if text.startswith("lab: "):
                 told(text.removeprefix("lab: "))
+            if text == "lab: dump" and core is not None:
+                dump_memory(process, core, end - time.monotonic())
+                return
         if not running:
             break
         if time.monotonic() > end:
