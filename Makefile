@@ -16,7 +16,7 @@ SHELL := /bin/bash
 .NOTPARALLEL:
 
 BIN := .venv/bin
-HOT := src/stackfit/image/dwarf_units.py src/stackfit/isa/x86_decode.py src/stackfit/frames/track.py src/stackfit/calls/flow.py src/stackfit/bounds/longest.py src/stackfit/pages/replay_loop.py \
+HOT := src/stackfit/image/dwarf_units.py $(wildcard src/stackfit/isa/*_decode.py) src/stackfit/frames/track.py src/stackfit/calls/flow.py src/stackfit/bounds/longest.py src/stackfit/pages/replay_loop.py \
        $(addprefix src/stackfit/pages/,buddy.py zone.py reclaim.py compaction.py) \
        src/stackfit/machine/interrupts_loop.py $(wildcard src/stackfit/*/*.pxd)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check

@@ -13,6 +13,9 @@ from setuptools.command.build_ext import build_ext
 HOT_MODULES = (
     "stackfit.image.dwarf_units",
     "stackfit.isa.x86_decode",
+    "stackfit.isa.arm_decode",
+    "stackfit.isa.aarch64_decode",
+    "stackfit.isa.riscv_decode",
     "stackfit.frames.track",
     "stackfit.calls.flow",
     "stackfit.bounds.longest",

@@ -21,6 +21,9 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 HOT_MODULES = (
     "stackfit.isa.x86_decode",
+    "stackfit.isa.arm_decode",
+    "stackfit.isa.aarch64_decode",
+    "stackfit.isa.riscv_decode",
     "stackfit.frames.track",
     "stackfit.calls.flow",
     "stackfit.image.dwarf_units",

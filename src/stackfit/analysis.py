@@ -22,12 +22,15 @@ from stackfit.calls.model import Calls, EdgeKind, Edges
 from stackfit.calls.paravirt import Hypervisor
 from stackfit.calls.resolve import Indirect, Resolution, resolve_indirect
 from stackfit.calls.vectors import Vector, find_vectors
+from stackfit.contexts.firmware import Firmware, fit_layout
+from stackfit.contexts.images import find_firmware, is_firmware
 from stackfit.contexts.linux import linux_contexts
 from stackfit.contexts.model import Context
 from stackfit.contexts.registered import PLACES, Registrations, find_registered
 from stackfit.frames.analyse import analyse_frames
 from stackfit.frames.anatomy import Anatomy, frame_anatomy
 from stackfit.frames.model import Frames
+from stackfit.frames.switches import find_switches
 from stackfit.frames.witness import Witness, cfi_witness, orc_witness
 from stackfit.image.companions import Companions
 from stackfit.image.load import check_same_build, load_image, load_program
@@ -85,6 +88,7 @@ class Analysis:
     debug: Image | None = None  # ELF with DWARF of the same build
     held: Mapping[str, Held] = field(default_factory=dict)  # what the places of registered functions hold
     recordings: tuple[Recording, ...] = ()  # of the same kernel, running
+    firmware: Firmware | None = None  # None: a kernel
     debug_modules: tuple[str | Path, ...] = ()  # files or directories with DWARF of modules
 
     @cached_property
@@ -97,6 +101,8 @@ class Analysis:
 
     @cached_property
     def contexts(self) -> list[Context]:
+        if self.firmware is not None:
+            return list(self.firmware.contexts)
         return linux_contexts(self.program, self.code, self.calls, self.vectors)
 
     @cached_property
@@ -248,13 +254,15 @@ def analyse(
     named = tuple(load_layout(str(name)) for name in layouts)
     for layout in named:
         check_layout(layout)
-    sets = combine(load_assumptions("linux"), *(load_assumptions(str(path)) for path in assumptions))
-    sets = sets.without(without)
+    given = [load_assumptions(str(path)) for path in assumptions]
     recordings = tuple(read_recording(Path(path)) for path in traces)
     progress("reading images", 0.0)
     program = load_program(
         list(images), modules, lambda done, total: progress("reading modules", 0.3 * done / max(total, 1))
     )
+    bare = is_firmware(program)
+    sets = combine(AssumptionSet("none") if bare else load_assumptions("linux"), *given)
+    sets = sets.without(without)
     companion = load_image(debug) if debug is not None else None
     if companion is not None:
         check_same_build(program.images[0], companion)
@@ -263,27 +271,34 @@ def analyse(
     progress("tracking stack depth", 0.5)
     tables = read_tables(program)
     pointers = code_pointers(program)
-    frames = analyse_frames(code, tables, pointers, frame_pointers=True)
+    frames = analyse_frames(
+        code, tables, pointers, frame_pointers=True, switches=find_switches(program, code)
+    )
     selected = sets.select(program.images[0].release, program.machine)
     places = (*PLACES, *(place for entry in selected.candidates for place in entry.places))
     resolution = Resolution({}, {}, {})
-    if resolve is None or resolve(code):
+    # What follows values through code knows x86's registers and calling conventions.
+    if program.machine.x86 and (resolve is None or resolve(code)):
         progress("resolving indirect calls", 0.6)
         resolution = resolve_indirect(
             program, code, tables, frames, pointers, indirect, places, companion, hypervisor is Hypervisor.ANY
         )
     progress("building the call graph", 0.7)
-    vectors = find_vectors(code)
+    vectors = [] if bare else find_vectors(code)
     chosen = _for_machine(program, named or (load_layout(default_layout(program.machine)),))
     calls = build_calls(program, code, tables, frames, vectors, selected, resolution, hypervisor)
     edges = build_edges(code, frames, calls)
+    firmware = find_firmware(program, code, frames, calls, edges, chosen) if bare else None
+    if firmware is not None:
+        chosen = tuple(fit_layout(layout, firmware) for layout in chosen)
     progress("bounding chains", 0.8)
     limit = selected.hops if hops is None else None if hops == UNLIMITED else hops
     curve = min(DEFAULT_HOPS if limit is None else limit, MOST_HOPS)
     has_hops = bool((edges.kind == EdgeKind.HOP).any())
     return Analysis(
         program, code, tables, frames, vectors, calls, edges, selected, chosen, curve if has_hops else 0,
-        limit, program.warnings, companion, resolution.held, recordings, tuple(debug_modules),
+        limit, program.warnings + (firmware.notes if firmware else ()), companion, resolution.held,
+        recordings, firmware, tuple(debug_modules),
     )  # fmt: skip
 
 

@@ -284,7 +284,7 @@ def patched(tmp_path: Path, offset: int, value: bytes, source: Path = KERNEL) ->
 
 
 def test_other_machines_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "chine" in refused(capsys, "frames", patched(tmp_path, 18, struct.pack("<H", 183)))  # EM_AARCH64
+    assert "chine" in refused(capsys, "frames", patched(tmp_path, 18, struct.pack("<H", 8)))  # EM_MIPS
     assert "endian" in refused(capsys, "frames", patched(tmp_path, 5, b"\x02"))  # ELFDATA2MSB
 
 

@@ -99,7 +99,8 @@ def test_preset_loads_under_its_name(name: str) -> None:
     assert layout.name == name
     assert layout.description
     assert layout.source
-    assert {"syscall", "exception", "kthread", "idle", "boot"} <= set(layout.stack("process").runs)
+    if name.startswith("linux"):
+        assert {"syscall", "exception", "kthread", "idle", "boot"} <= set(layout.stack("process").runs)
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -116,7 +117,10 @@ def test_every_number_of_a_preset_has_a_source(name: str) -> None:
 def test_every_preset_places_every_interrupt_it_can_take(name: str) -> None:
     """A missing line would fall back silently to the interrupted stack."""
     kinds = {line.kind for line in load_layout(name).interrupts}
-    assert set(INTERRUPT_CONTEXTS) - kinds <= {"vmm-communication", "vmm-communication-fallback"}
+    if name.startswith("linux"):
+        assert set(INTERRUPT_CONTEXTS) - kinds <= {"isr", "vmm-communication", "vmm-communication-fallback"}
+    else:
+        assert kinds == {"isr"}
 
 
 def test_the_articles_two_layouts() -> None:
@@ -178,7 +182,7 @@ def test_variants_differ_in_the_process_stack_only() -> None:
 
 def test_default_layout_fits_the_machine() -> None:
     for machine in Machine:
-        assert load_layout(default_layout(machine)).machine is machine
+        assert load_layout(default_layout(machine)).machine in (machine, None)
 
 
 # ---- the model

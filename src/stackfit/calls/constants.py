@@ -11,12 +11,29 @@ from numpy.typing import NDArray
 from stackfit.image.model import Machine
 from stackfit.isa.code import Code
 from stackfit.isa.effects import FLAG_MEMORY, NO_REGISTER, RIP, Operation
+from stackfit.isa.machines import CONVENTIONS
 
-__all__ = ["ARGUMENT_REGISTERS", "argument_value", "branch_targets", "constant_argument", "constant_before"]
+__all__ = [
+    "ARGUMENT_REGISTERS",
+    "argument_value",
+    "branch_targets",
+    "constant_argument",
+    "constant_before",
+    "value_before",
+]
 
 _LOOK_BACK = 24  # instructions searched before the call
+_LOOK_FAR = 96  # where instructions do less, and addresses are kept across calls
 # Integer argument registers: System V AMD64 ABI 3.2.3; i386 with -mregparm=3 (arch/x86/Makefile).
-ARGUMENT_REGISTERS = {Machine.X86_64: (7, 6, 2, 1, 8, 9), Machine.I386: (0, 2, 1)}
+# AAPCS32 6.4, AAPCS64 6.8.2; RISC-V psABI: a0 to a7.
+ARGUMENT_REGISTERS: dict[Machine, tuple[int, ...]] = {
+    Machine.X86_64: (7, 6, 2, 1, 8, 9),
+    Machine.I386: (0, 2, 1),
+    Machine.ARM: (0, 1, 2, 3),
+    Machine.AARCH64: tuple(range(8)),
+    Machine.RISCV32: tuple(range(10, 18)),
+    Machine.RISCV64: tuple(range(10, 18)),
+}
 
 
 def branch_targets(code: Code) -> NDArray[np.bool_]:
@@ -42,16 +59,38 @@ def constant_argument(code: Code, address: int, argument: int, variadic: bool = 
 
 
 def argument_value(code: Code, address: int, argument: int) -> int | None:
-    """The number that is the n-th argument (from 0), in a register, of the call at that address."""
+    """The number that is the n-th argument (from 0) of the call at that address; in a register, on Arm on the
+    stack too."""
     row = code.row_at(address)
     registers = ARGUMENT_REGISTERS[code.machine]
+    if row >= 0 and argument >= len(registers) and code.machine is Machine.ARM:
+        return _stored(code, row, 4 * (argument - len(registers)))
     if row < 0 or argument >= len(registers):
         return None
-    return _value_before(code, row, registers[argument], branch_targets(code))
+    return value_before(code, row, registers[argument], branch_targets(code))
 
 
 def _function(code: Code, value: int | None) -> int:
-    return -1 if value is None else code.functions.at(value)
+    return -1 if value is None else code.functions.at(code.machine.code_address(value))
+
+
+def _stored(code: Code, row: int, place: int) -> int | None:
+    """The number that straight-line code stores so many bytes above the stack pointer before the call."""
+    table, joins = code.instructions, branch_targets(code)
+    stack_pointer = CONVENTIONS[code.machine].stack_pointer
+    for at in range(row - 1, max(row - _LOOK_BACK, -1), -1):
+        operation = int(table.operation[at])
+        if operation in _BARRIERS or joins[at + 1]:
+            return None
+        if int(table.base[at]) != stack_pointer or int(table.register[at]) == stack_pointer:
+            continue
+        offset = place - int(table.displacement[at])
+        if operation == Operation.STORE and offset == 0:
+            return value_before(code, at, int(table.register[at]), joins)
+        if operation == Operation.STORE_MULTIPLE and offset in (0, 4) and int(table.width[at]) == 8:
+            pair = int(table.immediate[at])  # strd (isa/arm_decode.py)
+            return value_before(code, at, pair >> 8 if offset else pair & 0xFF, joins)
+    return None
 
 
 def _pushed(code: Code, row: int, argument: int) -> int:
@@ -74,14 +113,15 @@ def _pushed(code: Code, row: int, argument: int) -> int:
 
 def constant_before(code: Code, row: int, register: int, joins: NDArray[np.bool_]) -> int:
     """The function whose address the register holds at that row, loaded in straight-line code, or -1."""
-    return _function(code, _value_before(code, row, register, joins))
+    return _function(code, value_before(code, row, register, joins))
 
 
-def _value_before(code: Code, row: int, register: int, joins: NDArray[np.bool_]) -> int | None:
+def value_before(code: Code, row: int, register: int, joins: NDArray[np.bool_]) -> int | None:
     """The number that the register holds at that row, loaded in straight-line code."""
     table = code.instructions
     at = row
-    for _ in range(_LOOK_BACK):
+    kept = () if code.machine.x86 or CONVENTIONS[code.machine].lost >> register & 1 else _CALLS
+    for _ in range(_LOOK_BACK if code.machine.x86 else _LOOK_FAR):
         if joins[at]:
             return None
         at -= 1
@@ -92,11 +132,29 @@ def _value_before(code: Code, row: int, register: int, joins: NDArray[np.bool_])
             return int(table.immediate[at]) & code.machine.mask
         if operation == Operation.LEA and int(table.register[at]) == register and int(table.base[at]) == RIP:
             return int(code.address[at]) + int(table.length[at]) + int(table.displacement[at])
-        if int(table.clobbers[at]) & (1 << register) or operation in _BARRIERS:
+        if operation in (Operation.ADD_IMMEDIATE, Operation.MOVE, Operation.LEA) and not code.machine.x86:
+            found = _moved(code, at, register, joins)
+            if found is not None:
+                return found
+        if int(table.clobbers[at]) & (1 << register) or (operation in _BARRIERS and operation not in kept):
             return None
     return None
 
 
+def _moved(code: Code, row: int, register: int, joins: NDArray[np.bool_]) -> int | None:
+    """The number that an addition or a copy at that row leaves in the register (addresses built in parts)."""
+    table = code.instructions
+    if int(table.register[row]) != register or int(table.index[row]) != NO_REGISTER:
+        return None
+    added = int(table.operation[row]) == Operation.ADD_IMMEDIATE
+    source = register if added else int(table.base[row])
+    value = value_before(code, row, source, joins) if source != NO_REGISTER else None
+    if value is None:
+        return None
+    return value + int((table.immediate if added else table.displacement)[row]) & code.machine.mask
+
+
+_CALLS = (Operation.CALL, Operation.CALL_INDIRECT)
 _BARRIERS = (
     Operation.CALL,
     Operation.CALL_INDIRECT,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from stackfit.assumptions import AssumptionSet
 from stackfit.assumptions.model import Candidates
+from stackfit.calls.constant_tables import table_candidates
 from stackfit.calls.constants import branch_targets, constant_before
 from stackfit.calls.held import Held
 from stackfit.calls.inline_thunks import inline_thunks
@@ -155,6 +156,14 @@ def _transfer_sites(
     sites["kind"][indirect] = np.where(is_tail[indirect], CallKind.INDIRECT_TAIL, CallKind.INDIRECT)
     _resolve_certain(program, code, tables, row, np.flatnonzero(indirect), sites, sets)
     unknown = indirect & (sites["candidates"] < 0)
+    tables_of = table_candidates(program, code, row[unknown].tolist())
+    for site in np.flatnonzero(unknown).tolist() if tables_of else ():
+        members = tables_of.get(int(row[site]))
+        if members is not None:
+            sites["candidates"][site] = sets.add(members)
+            sites["rung"][site] = Rung.GLOBAL
+            sites["evidence"][site] = Evidence.ASSUMED
+            unknown[site] = False
     sites["reason"][unknown] = Reason.INDIRECT
     sites["evidence"][unknown] = Evidence.OPEN
     _fill(np.flatnonzero(unknown), row, resolved, sites, sets, names)
@@ -181,7 +190,7 @@ def _updated_sites(code: Code, updates: Mapping[int, Updated], sets: _Sets) -> N
     for site, (trampoline, updated) in zip(sites, sorted(updates.items()), strict=True):
         site["function"] = trampoline
         site["address"] = code.functions.address[trampoline]
-        site["depth"] = code.machine.word
+        site["depth"] = code.machine.return_bytes
         site["under"] = site["name"] = -1
         site["kind"] = CallKind.TAIL
         site["tail"] = True
@@ -517,7 +526,7 @@ def _thunk_sites(code: Code, tables: Tables, sites: NDArray[np.void]) -> NDArray
 
 def build_edges(code: Code, frames: Frames, calls: Calls) -> Edges:
     """Sites × candidates as the solver walks them, in order of the caller."""
-    word = code.machine.word
+    shared = code.machine.return_bytes
     sizes = np.array([len(members) for members in calls.candidate_sets], np.int64)
     starts = np.concatenate([[0], np.cumsum(sizes)])
     flat = np.array([member for members in calls.candidate_sets for member in members], np.int32)
@@ -529,7 +538,7 @@ def build_edges(code: Code, frames: Frames, calls: Calls) -> Edges:
     frame, _ = entry_frame(code.machine, from_user=False)
     kind = calls.kind[site]
     weight = (calls.depth + calls.charge)[site].astype(np.int32)
-    weight = np.where(calls.tail[site], weight - word, weight)
+    weight = np.where(calls.tail[site], weight - shared, weight)
     weight = np.where(kind == CallKind.EXCEPTION, weight + frame, weight)
     edge = np.full(site.size, EdgeKind.PLAIN, np.uint8)
     edge[kind == CallKind.EXCEPTION] = EdgeKind.EXCEPTION

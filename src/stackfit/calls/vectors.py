@@ -52,6 +52,8 @@ def entry_frame(machine: Machine, from_user: bool) -> tuple[int, str]:
     From user mode it starts at the top of the process stack (below the layout's reserve); from kernel mode
     at the interrupted depth, with the worst alignment.
     """
+    if not machine.x86:
+        return 0, ""
     if machine is Machine.X86_64:
         # struct pt_regs: 21 words. The CPU aligns the stack pointer to 16 bytes before it pushes.
         if from_user:

@@ -46,6 +46,8 @@ class Context:
     number: int = -1  # syscall number or vector
     abi: str = ""  # of a syscall: "x86-64", "compat", "i386"
     open: str = ""
+    level: int = -1  # of a handler: its preemption priority, where it is known
+    stack: str = ""  # the one stack that it runs on, where the layout's kinds do not say
 
     @property
     def title(self) -> str:

@@ -63,8 +63,11 @@ def check_layouts(layouts: Sequence[Layout]) -> None:
 
 
 def default_scenarios(layouts: Sequence[Layout], machine: Machine | None) -> tuple[str, ...]:
-    """Names of the shipped scenarios for an image's machine, else for the layouts'."""
+    """Names of the shipped scenarios for an image's machine, else for the layouts'. InputError: it has
+    none."""
     found = machine or next((one.machine for one in layouts if one.machine is not None), Machine.X86_64)
+    if found not in DEFAULT_SCENARIOS:
+        raise InputError("--scenario", f"none ships for {found.value}: name one")
     return DEFAULT_SCENARIOS[found]
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stackfit.frames.arguments import stored_arguments
+from stackfit.frames.clobbered import lost_registers
 from stackfit.frames.constants import (
     CONTINUES,
     EXTRA,
@@ -18,15 +20,18 @@ from stackfit.frames.constants import (
     RUNTIME_NOP,
     STATE_LIMIT,
     STATE_SIZE,
+    SWITCH,
     WAITING_LIMIT,
 )
 from stackfit.frames.model import Frames, SiteKind, StackKind, Summary
+from stackfit.frames.switches import NO_SWITCHES, Switches
 from stackfit.frames.track import track_functions
 from stackfit.image.functions import Functions
+from stackfit.image.model import Machine
 from stackfit.image.tables import Tables
 from stackfit.isa.code import Code
-from stackfit.isa.constants import SP
-from stackfit.isa.effects import Operation
+from stackfit.isa.effects import FLAG_CONDITIONAL, Operation
+from stackfit.isa.machines import CONVENTIONS
 
 __all__ = ["SpecialRows", "analyse_frames", "function_roles", "special_rows"]
 
@@ -59,12 +64,17 @@ def function_roles(functions: Functions) -> NDArray[np.uint8]:
 
 
 def analyse_frames(
-    code: Code, tables: Tables, pointers: NDArray[np.uint64], frame_pointers: bool = False
+    code: Code,
+    tables: Tables,
+    pointers: NDArray[np.uint64],
+    frame_pointers: bool = False,
+    switches: Switches = NO_SWITCHES,
 ) -> Frames:
     """Track every function of a program; see frames/track.py for the method.
 
     `pointers`: code addresses that stand in data (image/pointers.py); those inside a function are the
-    targets of its jump tables. `frame_pointers`: also note at every row what rbp or ebp holds.
+    targets of its jump tables; those that `switches` adds are known from the code. `frame_pointers`: also
+    note at every row what the frame pointer's register holds.
 
     A function returns when a return, or a tail call to a function that returns, is reachable; what follows a
     call to one that does not is not executed. Starting from "all return", functions found not to are taken
@@ -72,7 +82,8 @@ def analyse_frames(
     """
     functions = code.functions
     count = len(functions)
-    tracker = _Tracker(code, special_rows(code, tables, pointers), frame_pointers)
+    tracker = _Tracker(code, special_rows(code, tables, pointers, switches), frame_pointers)
+    tracker.follow_save_routines(code)
     no_return = np.zeros(count, np.uint8)
     own = (functions.parent < 0) & ~functions.piece
     parts: list[NDArray[np.int32]] = []
@@ -107,6 +118,8 @@ def analyse_frames(
         f"site_{name}": np.ascontiguousarray(sites[:, column], narrow.get(name, np.int32))
         for column, name in enumerate(SITE_FIELDS)
     }
+    stored = stored_arguments(code)
+    tracker.per_function["compiler_frame"] -= np.minimum(stored, tracker.per_function["compiler_frame"])
     return Frames(
         depth=tracker.depth,
         stack=tracker.stack,
@@ -131,11 +144,14 @@ _LEAVING = (
 )
 
 
+_ALTERNATE_LINK = 5
+
+
 @dataclass(frozen=True)
 class SpecialRows:
     """Rows with other successors than their instruction says, as the tracker wants them."""
 
-    marks: NDArray[np.uint8]  # EXTRA, NEXT, CONTINUES, JOIN of frames/constants.py
+    marks: NDArray[np.uint8]  # EXTRA, NEXT, CONTINUES, JOIN, SWITCH of frames/constants.py
     extra_row: NDArray[np.int32]  # ascending
     extra_to: NDArray[np.int32]
     next_row: NDArray[np.int32]  # ascending, distinct
@@ -155,17 +171,22 @@ class _Tracker:
             name: np.zeros(count, np.int32)
             for name in ("frame", "compiler_frame", "summary", "reached", "allocation")
         }
-        self._word = code.machine.word
+        convention = CONVENTIONS[code.machine]
+        self._machine = (
+            code.machine.word, code.machine.return_bytes, convention.registers, convention.stack_pointer,
+            convention.frame_pointer, convention.exact,
+        )  # fmt: skip
         self._owner, self._parent, self._piece = code.function, functions.parent, functions.piece
         self._rows = (
-            table.operation, table.width, table.register, table.base, table.index, table.flags,
-            table.clobbers, table.displacement, table.immediate, code.address.view(np.int64), table.length,
-            code.target, code.function, special.marks,
+            table.operation, table.width, table.register, table.base, table.index, table.scale, table.flags,
+            table.clobbers.astype(np.uint32, copy=False), table.displacement, table.immediate,
+            code.address.view(np.int64), table.length, code.target, code.function, special.marks,
         )  # fmt: skip
+        self._popped = _pops(code)
         self._functions = (
             code.first[:-1].astype(np.int32), functions.parent, functions.piece.view(np.uint8),
             functions.synthetic.view(np.uint8), function_roles(functions), _allocates(code),
-            _pops(code),
+            self._popped, lost_registers(code),
         )  # fmt: skip
         self._successors = (special.extra_row, special.extra_to, special.next_row, special.next_to)
         self._scratch = (
@@ -174,6 +195,25 @@ class _Tracker:
             np.empty(WAITING_LIMIT * STATE_SIZE, np.int32), np.empty(WAITING_LIMIT, np.int32),
         )  # fmt: skip
         self._capacity = 2 * int(np.isin(table.operation, _LEAVING).sum()) + 4096
+
+    def follow_save_routines(self, code: Code) -> None:
+        """Note what RISC-V's save routines take off the stack pointer of who calls them.
+
+        `jal t0, __riscv_save_N` (gcc's -msave-restore; psABI: t0 is the alternate link register) saves
+        registers in the caller's frame: the routine returns deeper than it was entered.
+        """
+        table = code.instructions
+        if code.machine not in (Machine.RISCV32, Machine.RISCV64):
+            return
+        calls = (table.operation == Operation.CALL) & (table.register == _ALTERNATE_LINK) & (code.target >= 0)
+        work = np.unique(code.function[code.target[calls]]).astype(np.int32)
+        returns = table.operation == Operation.RETURN
+        for function in work.tolist():  # one by one: they share the code of their ends
+            one = np.array([function], np.int32)
+            self.walk(one, np.zeros(len(code.functions), np.uint8))
+            rows = np.flatnonzero(returns & (self.visitor == function))
+            self._popped[function] = -int(self.depth[rows].max()) if rows.size else 0
+            self.forget(one)
 
     def walk(
         self, work: NDArray[np.int32], no_return: NDArray[np.uint8]
@@ -189,7 +229,7 @@ class _Tracker:
                 *self._rows, *self._functions, no_return, *self._successors, self.visitor, self.depth,
                 self.stack, self.frame_pointer, *self._scratch, sites, *self.per_function.values(),
             ]  # fmt: skip
-            made = track_functions(work.data, self._word, *[array.data for array in arrays])
+            made = track_functions(work.data, *self._machine, *[array.data for array in arrays])
             if made >= 0:
                 return work, sites[:made]
             self._capacity *= 2
@@ -220,8 +260,9 @@ class _Tracker:
 def _allocates(code: Code) -> NDArray[np.uint8]:
     """Functions that take a number off the stack pointer (alloca, VLA), in their cold piece too."""
     table, parent = code.instructions, code.functions.parent
+    stack_pointer = CONVENTIONS[code.machine].stack_pointer
     found = np.zeros(len(code.functions), np.uint8)
-    found[code.function[(table.operation == Operation.SUBTRACT) & (table.register == SP)]] = 1
+    found[code.function[(table.operation == Operation.SUBTRACT) & (table.register == stack_pointer)]] = 1
     cold = np.flatnonzero((found == 1) & (parent >= 0))
     found[parent[cold]] = 1
     return found
@@ -288,8 +329,10 @@ def _unique_sites(sites: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.concatenate([sites[order[~again]], kept])
 
 
-def special_rows(code: Code, tables: Tables, pointers: NDArray[np.uint64]) -> SpecialRows:
-    """Where control goes on that the instructions alone do not say; `pointers` as for analyse_frames()."""
+def special_rows(
+    code: Code, tables: Tables, pointers: NDArray[np.uint64], switches: Switches = NO_SWITCHES
+) -> SpecialRows:
+    """Where control goes on that the instructions alone do not say; arguments as for analyse_frames()."""
     key_row = code.rows_at(tables.static_keys.place)
     alternatives = tables.alternatives
     replaced = alternatives.replacement_length > 0
@@ -302,6 +345,7 @@ def special_rows(code: Code, tables: Tables, pointers: NDArray[np.uint64]) -> Sp
         (code.rows_at(tables.exceptions.place), code.rows_at(tables.exceptions.fixup)),
         (place_row, replacement_row),
         _jump_tables(code, pointers),
+        (switches.row, switches.to),
     ]
     extra_row = np.concatenate([row for row, _ in pairs])
     extra_to = np.concatenate([to for _, to in pairs])
@@ -325,6 +369,9 @@ def special_rows(code: Code, tables: Tables, pointers: NDArray[np.uint64]) -> Sp
     for rows in (code.target[code.target >= 0], extra_to, next_to):
         joins[rows] = True
     marks[joins] |= JOIN
+    marks[switches.jump] |= SWITCH
+    conditional = np.flatnonzero(code.instructions.flags & FLAG_CONDITIONAL) + 1
+    marks[conditional[conditional < len(code)]] |= JOIN
     return SpecialRows(marks, extra_row, extra_to, next_row.astype(np.int32), next_to)
 
 

@@ -7,16 +7,17 @@ cdef enum:
     NUMBER = 2
     SWITCHED = 3
     BELOW = 4
+    CONSTANT = 5
 
 cdef enum:
-    VALUES = 16
-    SLOTS = 32
+    VALUES = 32
+    SLOTS = 64
     SLOT_COUNT = 8
-    SWITCH_KIND = 56
-    SWITCH_VALUE = 57
-    NEXT_SLOT = 58
-    JOINS = 59
-    STATE_SIZE = 64
+    SWITCH_KIND = 88
+    SWITCH_VALUE = 89
+    NEXT_SLOT = 90
+    JOINS = 91
+    STATE_SIZE = 92
     STATE_LIMIT = 65536
     WAITING_LIMIT = 4096
 
@@ -31,6 +32,7 @@ cdef enum:
     NEXT = 2
     CONTINUES = 4
     JOIN = 8
+    SWITCH = 16
 
 cdef enum:
     RETURN_THUNK = 1

@@ -18,15 +18,17 @@ BELOW = int(
     StackKind.BELOW_ALLOCATION
 )  # a frame address below an allocation of unknown size; value = its depth without that
 
-# A tracked state: STATE_SIZE ints. Kinds of the sixteen registers come first, then:
-VALUES = 16  # their values
-SLOTS = 32  # SLOT_COUNT stack slots of three: key (see track.py), kind, value
+CONSTANT = 5  # a number; value = that number, signed (only on machines that build frame sizes in registers)
+
+# A tracked state: STATE_SIZE ints. Kinds of at most 32 registers come first, then:
+VALUES = 32  # their values
+SLOTS = 64  # SLOT_COUNT stack slots of three: key (see track.py), kind, value
 SLOT_COUNT = 8
-SWITCH_KIND = 56  # the stack pointer before the switch to another stack
-SWITCH_VALUE = 57
-NEXT_SLOT = 58  # slot to reuse next
-JOINS = 59  # how often paths with different states have met here
-STATE_SIZE = 64
+SWITCH_KIND = 88  # the stack pointer before the switch to another stack
+SWITCH_VALUE = 89
+NEXT_SLOT = 90  # slot to reuse next
+JOINS = 91  # how often paths with different states have met here
+STATE_SIZE = 92
 STATE_LIMIT = 65536  # states remembered, one per place where paths of a function meet
 WAITING_LIMIT = 4096  # paths put off
 
@@ -41,6 +43,7 @@ EXTRA = 1  # has successors besides its own
 NEXT = 2  # the row executed next is not the following one
 CONTINUES = 4  # execution goes on after this ud2
 JOIN = 8  # can be reached from elsewhere than the row before
+SWITCH = 16  # an indirect jump that stays in its function
 
 # Functions that stand for an instruction.
 RETURN_THUNK = 1

@@ -64,7 +64,9 @@ class Frames:
     frame_pointer: NDArray[np.int32]  # depth that rbp or ebp holds, -1 = none; empty unless asked for
     # per function
     frame: NDArray[np.int32]  # greatest depth in the function's own code
-    compiler_frame: NDArray[np.int32]  # the same without inline assembly's push/pop temporaries
+    compiler_frame: NDArray[
+        np.int32
+    ]  # the same without inline assembly's push/pop temporaries, and argument registers (frames/arguments.py)
     summary: NDArray[np.int32]  # Summary bits
     reached: NDArray[np.int32]  # instructions reached by the function's walk, its cold piece included
     allocation: NDArray[np.int32]  # depth above an allocation of unknown size

@@ -2,9 +2,10 @@
 """Follows the stack pointer through each function's control-flow graph (compiled; runs uncompiled too).
 
 The abstract state says what each general register is known to hold: nothing, an address in this frame, a
-bounded unsigned number, an address on another stack, or an address below an allocation of unknown size; and
-up to eight stack slots into which such values were saved. Depths are bytes from just before the call that
-entered the function, so the return address is in them.
+bounded unsigned number, an address on another stack, an address below an allocation of unknown size, or (on
+machines whose compilers build frame sizes in registers) a constant; and up to eight stack slots into which
+such values were saved. Depths are bytes from just before the call that entered the function, so the return
+address is in them.
 
 Where paths meet, what they disagree on is joined: of two depths the deeper holds, of two numbers the greater;
 anything else is then unknown. A place is walked again until its state stays the same; numbers that keep
@@ -26,6 +27,7 @@ if not cython.compiled:
         BELOW,
         BOUNDED,
         CONFLICT,
+        CONSTANT,
         CONTINUES,
         DEPTH_LIMIT,
         EXTRA,
@@ -50,6 +52,7 @@ if not cython.compiled:
         SLOTS,
         STATE_LIMIT,
         STATE_SIZE,
+        SWITCH,
         SWITCH_KIND,
         SWITCH_VALUE,
         SWITCHED,
@@ -69,16 +72,18 @@ if not cython.compiled:
     from stackfit.isa.constants import (
         ADD,
         ADD_IMMEDIATE,
+        ALIGN,
         AND_IMMEDIATE,
         BAD,
-        BP,
         BREAKPOINT,
         CALL,
         CALL_INDIRECT,
+        CONDITIONAL,
         CX,
         ENTER,
         EXCHANGE,
         FAR_JUMP,
+        INSERT_IMMEDIATE,
         INTERRUPT_RETURN,
         JUMP,
         JUMP_CONDITIONAL,
@@ -86,6 +91,7 @@ if not cython.compiled:
         LEA,
         LEAVE,
         LOAD,
+        LOAD_MULTIPLE,
         LOAD_NARROW,
         MOVE,
         MOVE_IMMEDIATE,
@@ -99,9 +105,10 @@ if not cython.compiled:
         RETURN,
         SHIFT_LEFT,
         SHIFT_RIGHT,
-        SP,
         STORE,
+        STORE_MULTIPLE,
         SUBTRACT,
+        SUBTRACT_REGISTERS,
         SYSTEM_RETURN,
         UNDEFINED,
     )
@@ -147,7 +154,7 @@ def _save_slot(state: cython.int[::1], key: cython.int, kind: cython.int, value:
     """Remember what a slot holds; an unknown value forgets the slot; the oldest makes room."""
     at: cython.int = _load_slot(state, key)
     if at < 0:
-        if kind in (UNKNOWN, NUMBER):
+        if kind in (UNKNOWN, NUMBER, CONSTANT):
             return
         at = SLOTS + 3 * (state[NEXT_SLOT] & (SLOT_COUNT - 1))
         state[NEXT_SLOT] += 1
@@ -158,17 +165,19 @@ def _save_slot(state: cython.int[::1], key: cython.int, kind: cython.int, value:
 
 @cython.cfunc
 @cython.inline
-def _set_stack_pointer(state: cython.int[::1], kind: cython.int, value: cython.int) -> cython.int:
+def _set_stack_pointer(
+    state: cython.int[::1], sp: cython.int, kind: cython.int, value: cython.int
+) -> cython.int:
     """The stack pointer becomes a known address, or else the start of another stack; returns summary bits."""
     if kind in (FRAME, BELOW, SWITCHED):
-        state[SP] = kind
-        state[VALUES + SP] = value
+        state[sp] = kind
+        state[VALUES + sp] = value
         return 0
-    if state[SP] != SWITCHED:
-        state[SWITCH_KIND] = state[SP]
-        state[SWITCH_VALUE] = state[VALUES + SP]
-    state[SP] = SWITCHED
-    state[VALUES + SP] = 0
+    if state[sp] != SWITCHED:
+        state[SWITCH_KIND] = state[sp]
+        state[SWITCH_VALUE] = state[VALUES + sp]
+    state[sp] = SWITCHED
+    state[VALUES + sp] = 0
     return SWITCHES
 
 
@@ -201,20 +210,27 @@ def _add_site(
     callee: cython.int,
     kind: cython.int,
     state: cython.int[::1],
+    sp: cython.int,
 ) -> cython.int:
     """Record that control leaves the function; the columns are those of SITE_FIELDS in analyse.py."""
     sites[count, 0] = function
     sites[count, 1] = row
     sites[count, 2] = callee
-    sites[count, 3] = state[VALUES + SP]
+    sites[count, 3] = state[VALUES + sp]
     sites[count, 4] = kind
-    sites[count, 5] = state[SP]
-    sites[count, 6] = state[SWITCH_VALUE] if state[SP] == SWITCHED and state[SWITCH_KIND] != UNKNOWN else -1
+    sites[count, 5] = state[sp]
+    sites[count, 6] = state[SWITCH_VALUE] if state[sp] == SWITCHED and state[SWITCH_KIND] != UNKNOWN else -1
     return count + 1
 
 
 @cython.cfunc
-def _join(states: cython.int[::1], start: cython.int, state: cython.int[::1]) -> cython.int:
+def _join(
+    states: cython.int[::1],
+    start: cython.int,
+    state: cython.int[::1],
+    registers: cython.int,
+    sp: cython.int,
+) -> cython.int:
     """Join `state` with the one remembered at `start`: both become what holds on either path.
 
     Returns 0 when nothing new was learned, else 1 | summary bits << 1.
@@ -228,16 +244,19 @@ def _join(states: cython.int[::1], start: cython.int, state: cython.int[::1]) ->
     bits: cython.int = 0
     changed: cython.int = 0
     joins: cython.int = states[start + JOINS]
-    for i in range(16):
+    for i in range(registers):
         kind = states[start + i]
         value = states[start + VALUES + i]
         other = state[i]
         if kind == other:
-            if kind != UNKNOWN and state[VALUES + i] > value:
+            if kind == CONSTANT:
+                if state[VALUES + i] != value:
+                    kind = UNKNOWN
+            elif kind != UNKNOWN and state[VALUES + i] > value:
                 value = state[VALUES + i]
                 if kind == NUMBER and joins > WIDEN_NUMBERS:
                     kind = UNKNOWN
-                elif joins > WIDEN_DEPTH and i == SP:
+                elif joins > WIDEN_DEPTH and i == sp:
                     bits |= GROWS
                     if kind != FRAME:
                         value = states[start + VALUES + i]
@@ -248,7 +267,7 @@ def _join(states: cython.int[::1], start: cython.int, state: cython.int[::1]) ->
             kind = BELOW
             if state[VALUES + i] > value and joins <= WIDEN_DEPTH:
                 value = state[VALUES + i]
-        elif i == SP:
+        elif i == sp:
             bits |= CONFLICT  # on one path another stack: the first one found is followed
         else:
             kind = UNKNOWN
@@ -289,13 +308,19 @@ def _join(states: cython.int[::1], start: cython.int, state: cython.int[::1]) ->
 def track_functions(
     work: cython.const[cython.int][::1],
     word: cython.int,
+    entry: cython.int,
+    registers: cython.int,
+    sp: cython.int,
+    fp: cython.int,
+    exact: cython.bint,
     operation: cython.const[cython.uchar][::1],
     width: cython.const[cython.uchar][::1],
     register: cython.const[cython.uchar][::1],
     base: cython.const[cython.uchar][::1],
     index: cython.const[cython.uchar][::1],
+    scale: cython.const[cython.uchar][::1],
     flags: cython.const[cython.uchar][::1],
-    clobbers: cython.const[cython.ushort][::1],
+    clobbers: cython.const[cython.uint][::1],
     displacement: cython.const[cython.int][::1],
     immediate: cython.const[cython.longlong][::1],
     address: cython.const[cython.longlong][::1],
@@ -310,6 +335,7 @@ def track_functions(
     role: cython.const[cython.uchar][::1],
     allocates: cython.const[cython.uchar][::1],
     pops: cython.const[cython.int][::1],
+    lost: cython.const[cython.uint][::1],
     no_return: cython.const[cython.uchar][::1],
     extra_row: cython.const[cython.int][::1],
     extra_to: cython.const[cython.int][::1],
@@ -333,9 +359,14 @@ def track_functions(
 ) -> int:
     """Track every function in `work`; returns the number of sites written (-1: `sites` has too few rows).
 
+    `word`: bytes of a register. `entry`: depth at a function's entry (the return address, where calls push
+    it). `registers` are tracked, `sp` and `fp` are the stack and frame pointer. `exact`: constants are
+    followed.
+
     Per row, in: `operation` … `target`, `owner` (row → function), `marks`. Per function, in: `first` (its
     first row), `parent`, `is_piece`, `synthetic`, `role`, `allocates` (it subtracts a register from the stack
-    pointer: only there numbers are followed), `pops` (bytes of its arguments that it pops), `no_return`.
+    pointer: only there numbers are followed), `pops` (bytes of its arguments that it pops), `lost` (bit r
+    set: register r does not survive a call to it; one more at the end for a function not known), `no_return`.
     Sorted by their first column: (`extra_row`, `extra_to`) further successors, (`next_row`, `next_to`) what
     is executed next. Per row, out: `visitor`, `depth`, `stack_kind`, and unless it is empty `frame_pointer`
     (depth that the frame pointer's register holds, -1: none). Scratch: `remembered` (per row), `state`
@@ -362,7 +393,7 @@ def track_functions(
     value: cython.int
     new_kind: cython.int
     new_value: cython.int
-    mask: cython.int
+    mask: cython.uint
     mark: cython.int
     align: cython.int
     frame: cython.int
@@ -379,8 +410,8 @@ def track_functions(
 
     for position in range(work.shape[0]):
         function = work[position]
-        frame = word
-        compiler_frame = word
+        frame = entry
+        compiler_frame = entry
         summary = 0
         reached = 0
         allocation_depth = 0
@@ -388,8 +419,8 @@ def track_functions(
         number = NUMBER if allocates[function] else UNKNOWN
         for i in range(STATE_SIZE):
             state[i] = 0
-        state[SP] = FRAME
-        state[VALUES + SP] = word
+        state[sp] = FRAME
+        state[VALUES + sp] = entry
         waiting = _put_off(state, waiting_states, waiting_rows, 0, first[function])
 
         while waiting > 0:
@@ -418,16 +449,16 @@ def track_functions(
                         states[known_states * STATE_SIZE + JOINS] = 0
                         known_states += 1
                 elif mark & JOIN:
-                    i = _join(states, remembered[row] * STATE_SIZE, state)
+                    i = _join(states, remembered[row] * STATE_SIZE, state, registers, sp)
                     summary |= i >> 1
                     if not i & 1:
                         break
-                kind = state[SP]
-                value = state[VALUES + SP]
+                kind = state[sp]
+                value = state[VALUES + sp]
                 depth[row] = value
                 stack_kind[row] = kind
                 if frame_pointer.shape[0]:
-                    frame_pointer[row] = state[VALUES + BP] if state[BP] == FRAME else -1
+                    frame_pointer[row] = state[VALUES + fp] if state[fp] == FRAME else -1
                 if (kind in (FRAME, BELOW)) and value > frame:
                     frame = value
                 op = operation[row]
@@ -449,17 +480,25 @@ def track_functions(
                 if mark & NEXT:
                     after = next_to[_find(next_row, row)]
 
+                # --- A conditional change of the stack pointer: the path on which it does not happen.
+                if flags[row] & CONDITIONAL and clobbers[row] >> sp & 1 and op != RETURN:
+                    t = _put_off(state, waiting_states, waiting_rows, waiting, after)
+                    if t < 0:
+                        summary |= TOO_COMPLEX
+                    else:
+                        waiting = t
+
                 # --- Effects on the stack pointer and on copies of it.
                 if op in (PUSH, PUSH_FLAGS, PUSH_ALL):
-                    state[VALUES + SP] = value + w * (8 if op == PUSH_ALL else 1)
+                    state[VALUES + sp] = value + w * (8 if op == PUSH_ALL else 1)
                     # The value saved, where it matters: realigned frames save r10 (ecx on i386) this way.
                     new_kind = UNKNOWN
                     new_value = 0
-                    if op == PUSH and reg < 16 and w == word and not (flags[row] & 1):
+                    if op == PUSH and reg < registers and w == word and not (flags[row] & 1):
                         new_kind = state[reg]
-                        new_value = value if reg == SP else state[VALUES + reg]
+                        new_value = value if reg == sp else state[VALUES + reg]
                     if kind in (FRAME, BELOW):
-                        _save_slot(state, _slot_key(kind, state[VALUES + SP]), new_kind, new_value)
+                        _save_slot(state, _slot_key(kind, state[VALUES + sp]), new_kind, new_value)
                     # pushf; pop reg (any push popped at once) is inline assembly, not the compiler's frame.
                     transient = op == PUSH_FLAGS or (
                         after < n and (operation[after] == POP or operation[after] == POP_FLAGS)
@@ -472,35 +511,41 @@ def track_functions(
                         if s >= 0:
                             new_kind = state[s + 1]
                             new_value = state[s + 2]
-                    state[VALUES + SP] = value - w * (8 if op == POP_ALL else 1)
+                    state[VALUES + sp] = value - w * (8 if op == POP_ALL else 1)
                     if op == POP_ALL:
                         for i in range(8):
-                            if i != SP:
+                            if i != sp:
                                 state[i] = UNKNOWN
-                    elif op == POP and reg == SP:
+                    elif op == POP and reg == sp:
                         # pop %rsp: back from another stack; call_on_irqstack() has put the old pointer there.
                         if kind == SWITCHED and state[SWITCH_KIND] != UNKNOWN:
-                            state[SP] = state[SWITCH_KIND]
-                            state[VALUES + SP] = state[SWITCH_VALUE]
+                            state[sp] = state[SWITCH_KIND]
+                            state[VALUES + sp] = state[SWITCH_VALUE]
                         else:
-                            summary |= _set_stack_pointer(state, new_kind, new_value)
-                    elif op == POP and reg < 16:
+                            summary |= _set_stack_pointer(state, sp, new_kind, new_value)
+                    elif op == POP and reg < registers:
                         state[reg] = new_kind if w == word else UNKNOWN
                         state[VALUES + reg] = new_value
                 elif op == ADD_IMMEDIATE:  # sub too
-                    if reg < 16:
+                    if reg < registers:
                         big = immediate[row]
                         if state[reg] == NUMBER:
                             if big >= 0 and big + state[VALUES + reg] < ALLOCATION_LIMIT:
                                 state[VALUES + reg] += cython.cast(cython.int, big)
                             else:
                                 state[reg] = UNKNOWN
+                        elif state[reg] == CONSTANT:
+                            big += state[VALUES + reg]
+                            if -DEPTH_LIMIT < big < DEPTH_LIMIT:
+                                state[VALUES + reg] = cython.cast(cython.int, big)
+                            else:
+                                state[reg] = UNKNOWN
                         elif state[reg] != UNKNOWN:
                             big = state[VALUES + reg] - big
                             if -DEPTH_LIMIT < big < DEPTH_LIMIT and w == word:
                                 state[VALUES + reg] = cython.cast(cython.int, big)
-                            elif reg == SP:
-                                summary |= _set_stack_pointer(state, UNKNOWN, 0)
+                            elif reg == sp:
+                                summary |= _set_stack_pointer(state, sp, UNKNOWN, 0)
                             else:
                                 state[reg] = UNKNOWN
                 elif op == MOVE:
@@ -509,32 +554,57 @@ def track_functions(
                     if w == word or (w == 4 and state[b] == NUMBER):
                         new_kind = state[b]
                         new_value = state[VALUES + b]
-                    if reg == SP:
-                        summary |= _set_stack_pointer(state, new_kind, new_value)
+                    if reg == sp:
+                        summary |= _set_stack_pointer(state, sp, new_kind, new_value)
                     else:
                         state[reg] = new_kind
                         state[VALUES + reg] = new_value
                 elif op == LEA:
                     new_kind = UNKNOWN
                     new_value = 0
-                    if b < 16 and index[row] == NONE:
+                    if b < registers and index[row] == NONE:
                         if state[b] == NUMBER:
                             if 0 <= displacement[row] < ALLOCATION_LIMIT - state[VALUES + b]:
                                 new_kind = NUMBER
                                 new_value = state[VALUES + b] + displacement[row]
                         elif state[b] != UNKNOWN and w == word:
                             big = state[VALUES + b]
-                            big -= displacement[row]
+                            if state[b] == CONSTANT:
+                                big += displacement[row]
+                            else:
+                                big -= displacement[row]
                             if -DEPTH_LIMIT < big < DEPTH_LIMIT:
                                 new_kind = state[b]
                                 new_value = cython.cast(cython.int, big)
-                    if reg == SP:
-                        summary |= _set_stack_pointer(state, new_kind, new_value)
-                    elif reg < 16:
+                    elif (
+                        exact
+                        and b < registers
+                        and index[row] < registers
+                        and displacement[row] == 0
+                        and w == word
+                    ):
+                        # A sum of two registers: of a constant, and a frame address or a constant.
+                        i = index[row]
+                        s = b
+                        big = scale[row]
+                        if state[b] == CONSTANT and state[i] in (FRAME, BELOW) and big == 1:
+                            i = b
+                            s = index[row]
+                        if state[i] == CONSTANT and state[s] in (FRAME, BELOW, CONSTANT):
+                            big *= state[VALUES + i]
+                            if state[s] == CONSTANT:
+                                big = -big
+                            big = state[VALUES + s] - big
+                            if -DEPTH_LIMIT < big < DEPTH_LIMIT:
+                                new_kind = state[s]
+                                new_value = cython.cast(cython.int, big)
+                    if reg == sp:
+                        summary |= _set_stack_pointer(state, sp, new_kind, new_value)
+                    elif reg < registers:
                         state[reg] = new_kind
                         state[VALUES + reg] = new_value
                 elif op == AND_IMMEDIATE:
-                    if reg < 16:
+                    if reg < registers:
                         big = immediate[row]
                         if state[reg] == FRAME or state[reg] == BELOW:
                             # Realigned frame: at its worst the whole alignment less one word is lost.
@@ -542,10 +612,10 @@ def track_functions(
                                 align = cython.cast(cython.int, -big)
                                 if align > word:
                                     state[VALUES + reg] += align - word
-                                    if reg == SP:
+                                    if reg == sp:
                                         summary |= REALIGNED
-                            elif reg == SP:
-                                summary |= _set_stack_pointer(state, UNKNOWN, 0)
+                            elif reg == sp:
+                                summary |= _set_stack_pointer(state, sp, UNKNOWN, 0)
                             else:
                                 # and $~(THREAD_SIZE-1): the address of the stack's base, no frame address.
                                 state[reg] = UNKNOWN
@@ -553,7 +623,7 @@ def track_functions(
                                     state[reg] = number
                                     state[VALUES + reg] = cython.cast(cython.int, big)
                         elif state[reg] == SWITCHED:
-                            if reg != SP:
+                            if reg != sp:
                                 state[reg] = UNKNOWN
                         elif 0 <= big < ALLOCATION_LIMIT:
                             if state[reg] != NUMBER or state[VALUES + reg] > big:
@@ -563,29 +633,101 @@ def track_functions(
                                 state[VALUES + reg] -= state[VALUES + reg] % align
                             state[reg] = number
                         # A number that is masked with more bits than it has keeps its bound.
+                elif op == ALIGN:
+                    new_kind = UNKNOWN
+                    new_value = 0
+                    big = immediate[row]
+                    if b < registers and state[b] in (FRAME, BELOW):
+                        if -4096 <= big < 0 and w == word:  # a realigned frame, as above
+                            align = cython.cast(cython.int, -big)
+                            new_kind = state[b]
+                            new_value = state[VALUES + b]
+                            if align > word:
+                                new_value += align - word
+                                summary |= REALIGNED
+                    elif 0 <= big < ALLOCATION_LIMIT:
+                        new_kind = number
+                        new_value = cython.cast(cython.int, big)
+                    if reg == sp:
+                        summary |= _set_stack_pointer(state, sp, new_kind, new_value)
+                    elif reg < registers:
+                        state[reg] = new_kind
+                        state[VALUES + reg] = new_value
+                elif op == SUBTRACT_REGISTERS:  # a frame address less a size: alloca
+                    new_kind = UNKNOWN
+                    new_value = 0
+                    i = index[row]
+                    if b < registers and state[b] in (FRAME, BELOW, CONSTANT):
+                        new_value = state[VALUES + b]
+                        if i < registers and state[i] == CONSTANT:
+                            big = state[VALUES + i]
+                            if state[b] == CONSTANT:
+                                big = -big
+                            big += new_value
+                            if -DEPTH_LIMIT < big < DEPTH_LIMIT:
+                                new_kind = state[b]
+                                new_value = cython.cast(cython.int, big)
+                        elif i < registers and state[i] == NUMBER and state[b] != CONSTANT:
+                            new_kind = state[b]
+                            new_value += state[VALUES + i]
+                            summary |= BOUNDED
+                        elif state[b] != CONSTANT:
+                            new_kind = BELOW
+                    if reg == sp:
+                        summary |= _set_stack_pointer(state, sp, new_kind, new_value)
+                    elif reg < registers:
+                        state[reg] = new_kind
+                        state[VALUES + reg] = new_value
                 elif op == SUBTRACT:
-                    if reg == SP:
+                    if exact and reg < registers and b < registers and state[b] == CONSTANT:
+                        big = state[VALUES + b]
+                        if state[reg] == CONSTANT:
+                            big = -big
+                        big += state[VALUES + reg]
+                        if state[reg] in (UNKNOWN, NUMBER) or not -DEPTH_LIMIT < big < DEPTH_LIMIT:
+                            if reg == sp:
+                                summary |= _set_stack_pointer(state, sp, UNKNOWN, 0)
+                            else:
+                                state[reg] = UNKNOWN
+                        else:
+                            state[VALUES + reg] = cython.cast(cython.int, big)
+                    elif reg == sp:
                         # alloca: bounded when the size is.
-                        if b < 16 and not (flags[row] & 1) and state[b] == NUMBER and kind != SWITCHED:
-                            state[VALUES + SP] += state[VALUES + b]
+                        if b < registers and not (flags[row] & 1) and state[b] == NUMBER and kind != SWITCHED:
+                            state[VALUES + sp] += state[VALUES + b]
                             summary |= BOUNDED
                         elif kind != SWITCHED:
-                            state[SP] = BELOW
+                            state[sp] = BELOW
                             summary |= UNBOUNDED
                             if value > allocation_depth:
                                 allocation_depth = value
-                    elif reg < 16:
-                        state[reg] = UNKNOWN
+                    elif reg < registers:
+                        if exact and state[reg] in (FRAME, BELOW):
+                            state[reg] = BELOW
+                        else:
+                            state[reg] = UNKNOWN
                 elif op == ADD:
-                    if reg == SP:
+                    if exact and reg < registers and b < registers and state[b] == CONSTANT:
+                        big = state[VALUES + b]
+                        if state[reg] != CONSTANT:
+                            big = -big
+                        big += state[VALUES + reg]
+                        if state[reg] in (UNKNOWN, NUMBER) or not -DEPTH_LIMIT < big < DEPTH_LIMIT:
+                            if reg == sp:
+                                summary |= _set_stack_pointer(state, sp, UNKNOWN, 0)
+                            else:
+                                state[reg] = UNKNOWN
+                        else:
+                            state[VALUES + reg] = cython.cast(cython.int, big)
+                    elif reg == sp:
                         if kind != SWITCHED:
-                            state[SP] = BELOW
+                            state[sp] = BELOW
                             summary |= UNBOUNDED
                             if value > allocation_depth:
                                 allocation_depth = value
-                    elif reg < 16:
+                    elif reg < registers:
                         if (
-                            b < 16
+                            b < registers
                             and not (flags[row] & 1)
                             and state[reg] == NUMBER
                             and state[b] == NUMBER
@@ -602,32 +744,55 @@ def track_functions(
                         new_value = 0xFF if w == 1 else 0xFFFF
                         # b < 4: what is said of a register holds of its low byte, not of ah, ch, dh, bh.
                         if (
-                            b < (16 if word == 8 or w == 2 else 4)
+                            b < (registers if word == 8 or w == 2 else 4)
                             and not (flags[row] & 1)
                             and state[b] == NUMBER
                             and state[VALUES + b] < new_value
                         ):
                             new_value = state[VALUES + b]
-                    if reg == SP:
-                        summary |= _set_stack_pointer(state, UNKNOWN, 0)
-                    elif reg < 16:
+                    if reg == sp:
+                        summary |= _set_stack_pointer(state, sp, UNKNOWN, 0)
+                    elif reg < registers:
                         state[reg] = new_kind
                         state[VALUES + reg] = new_value
                 elif op == MOVE_IMMEDIATE:
                     big = immediate[row]
-                    if reg == SP:
-                        summary |= _set_stack_pointer(state, UNKNOWN, 0)
-                    elif reg < 16:
+                    if reg == sp:
+                        summary |= _set_stack_pointer(state, sp, UNKNOWN, 0)
+                    elif reg < registers:
                         state[reg] = UNKNOWN
-                        if 0 <= big < ALLOCATION_LIMIT:
+                        if exact:
+                            if word == 4 and big >> 31 == 1:
+                                big -= 0x100000000
+                            if -DEPTH_LIMIT < big < DEPTH_LIMIT:
+                                state[reg] = CONSTANT
+                                state[VALUES + reg] = cython.cast(cython.int, big)
+                        elif 0 <= big < ALLOCATION_LIMIT:
                             state[reg] = number
                             state[VALUES + reg] = cython.cast(cython.int, big)
+                elif op == INSERT_IMMEDIATE:
+                    if reg < registers and reg != sp:
+                        big = 0xFFFF
+                        big = ~(big << scale[row])
+                        big = (state[VALUES + reg] & big) | immediate[row] << scale[row]
+                        if word == 4 and big >> 31 == 1:
+                            big -= 0x100000000
+                        if state[reg] == CONSTANT and -DEPTH_LIMIT < big < DEPTH_LIMIT:
+                            state[VALUES + reg] = cython.cast(cython.int, big)
+                        else:
+                            state[reg] = UNKNOWN
                 elif op in (SHIFT_LEFT, SHIFT_RIGHT):
                     big = immediate[row] & (63 if w == 8 else 31)
-                    if reg == SP:
-                        summary |= _set_stack_pointer(state, UNKNOWN, 0)
-                    elif reg < 16:
-                        if state[reg] == NUMBER and op == SHIFT_RIGHT:
+                    if reg == sp:
+                        summary |= _set_stack_pointer(state, sp, UNKNOWN, 0)
+                    elif reg < registers:
+                        if state[reg] == CONSTANT and op == SHIFT_LEFT and big < 28:
+                            big = cython.cast(cython.longlong, state[VALUES + reg]) << big
+                            if -DEPTH_LIMIT < big < DEPTH_LIMIT:
+                                state[VALUES + reg] = cython.cast(cython.int, big)
+                            else:
+                                state[reg] = UNKNOWN
+                        elif state[reg] == NUMBER and op == SHIFT_RIGHT:
                             state[VALUES + reg] = state[VALUES + reg] >> big if big < 31 else 0
                         elif (
                             state[reg] == NUMBER
@@ -641,7 +806,7 @@ def track_functions(
                     new_kind = UNKNOWN
                     new_value = 0
                     if (
-                        b < 16
+                        b < registers
                         and index[row] == NONE
                         and (state[b] == FRAME or state[b] == BELOW)
                         and not (flags[row] & 2)
@@ -653,17 +818,17 @@ def track_functions(
                             if s >= 0:
                                 new_kind = state[s + 1]
                                 new_value = state[s + 2]
-                    if reg == SP:
-                        summary |= _set_stack_pointer(state, new_kind, new_value)
-                    elif reg < 16:
+                    if reg == sp:
+                        summary |= _set_stack_pointer(state, sp, new_kind, new_value)
+                    elif reg < registers:
                         state[reg] = new_kind
                         state[VALUES + reg] = new_value
                 elif op == STORE:  # remember a saved copy
                     if (
-                        b < 16
+                        b < registers
                         and index[row] == NONE
                         and (state[b] == FRAME or state[b] == BELOW)
-                        and reg < 16
+                        and reg < registers
                         and not (flags[row] & 2)
                     ):
                         big = state[VALUES + b]
@@ -671,30 +836,63 @@ def track_functions(
                         if -DEPTH_LIMIT < big < DEPTH_LIMIT:
                             s = _slot_key(state[b], cython.cast(cython.int, big))
                             _save_slot(state, s, state[reg], state[VALUES + reg])
+                elif op in (LOAD_MULTIPLE, STORE_MULTIPLE):
+                    if op == STORE_MULTIPLE and b < registers and state[b] in (FRAME, BELOW):
+                        # What the slots held is gone.
+                        big = state[VALUES + b]
+                        big -= displacement[row]
+                        if index[row] == NONE and -DEPTH_LIMIT < big < DEPTH_LIMIT:
+                            t = _slot_key(state[b], cython.cast(cython.int, big))
+                            for i in range(SLOTS, SLOTS + 3 * SLOT_COUNT, 3):
+                                if t - w < state[i] <= t:
+                                    state[i + 1] = UNKNOWN
+                    mask = clobbers[row]
+                    if reg < registers:
+                        mask &= ~(cython.cast(cython.uint, 1) << reg)
+                    if mask >> sp & 1:
+                        summary |= _set_stack_pointer(state, sp, UNKNOWN, 0)
+                    if mask:
+                        for i in range(registers):
+                            if mask >> i & 1 and i != sp:
+                                state[i] = UNKNOWN
+                    if reg < registers and state[reg] != UNKNOWN:
+                        big = state[VALUES + reg] - immediate[row]
+                        if reg != sp and flags[row] & CONDITIONAL:
+                            state[reg] = UNKNOWN
+                        elif (
+                            state[reg] != NUMBER
+                            and state[reg] != CONSTANT
+                            and -DEPTH_LIMIT < big < DEPTH_LIMIT
+                        ):
+                            state[VALUES + reg] = cython.cast(cython.int, big)
+                        elif reg == sp:
+                            summary |= _set_stack_pointer(state, sp, UNKNOWN, 0)
+                        else:
+                            state[reg] = UNKNOWN
                 elif op == LEAVE:
-                    summary |= _set_stack_pointer(state, state[BP], state[VALUES + BP])
+                    summary |= _set_stack_pointer(state, sp, state[fp], state[VALUES + fp])
                     # The saved frame pointer is popped: the caller's value, or one that was saved here.
-                    s = _load_slot(state, _slot_key(state[SP], state[VALUES + SP]))
-                    state[BP] = state[s + 1] if s >= 0 else UNKNOWN
-                    state[VALUES + BP] = state[s + 2] if s >= 0 else 0
-                    state[VALUES + SP] -= word
+                    s = _load_slot(state, _slot_key(state[sp], state[VALUES + sp]))
+                    state[fp] = state[s + 1] if s >= 0 else UNKNOWN
+                    state[VALUES + fp] = state[s + 2] if s >= 0 else 0
+                    state[VALUES + sp] -= word
                 elif op == ENTER:  # immediate: bytes, and above them the nesting level
-                    state[BP] = kind
-                    state[VALUES + BP] = value + word
-                    state[VALUES + SP] += cython.cast(
+                    state[fp] = kind
+                    state[VALUES + fp] = value + word
+                    state[VALUES + sp] += cython.cast(
                         cython.int, word + (immediate[row] & 0xFFFF) + word * (immediate[row] >> 16 & 31)
                     )
                 elif op == EXCHANGE:
-                    if reg < 16 and b < 16:
-                        i = reg if b == SP else b  # the one that is not the stack pointer, if either is
-                        s = SP if b == SP else reg
+                    if reg < registers and b < registers:
+                        i = reg if b == sp else b  # the one that is not the stack pointer, if either is
+                        s = sp if b == sp else reg
                         new_kind = state[i]
                         new_value = state[VALUES + i]
                         # i386 call_on_stack: xchg %ebx,%esp leaves the old pointer in the register.
                         state[i] = state[s]
                         state[VALUES + i] = state[VALUES + s]
-                        if s == SP:
-                            summary |= _set_stack_pointer(state, new_kind, new_value)
+                        if s == sp:
+                            summary |= _set_stack_pointer(state, sp, new_kind, new_value)
                         else:
                             state[s] = new_kind
                             state[VALUES + s] = new_value
@@ -706,9 +904,9 @@ def track_functions(
                     elif t >= 0 and first[g] != t and (g == function or parent[g] == function or is_piece[g]):
                         # Internal call: return-stack stuffing, retpolines, clear_bhb_loop. It pushes its own
                         # return address; both ways are followed.
-                        state[VALUES + SP] += word
+                        state[VALUES + sp] += word
                         i = _put_off(state, waiting_states, waiting_rows, waiting, t)
-                        state[VALUES + SP] -= word
+                        state[VALUES + sp] -= word
                         if i < 0:
                             summary |= TOO_COMPLEX
                         else:
@@ -719,18 +917,23 @@ def track_functions(
                             )
                     else:
                         if op == CALL_INDIRECT or (t >= 0 and role[g] == INDIRECT_THUNK):
-                            site_count = _add_site(sites, site_count, function, row, -1, SITE_INDIRECT, state)
+                            site_count = _add_site(
+                                sites, site_count, function, row, -1, SITE_INDIRECT, state, sp
+                            )
                         else:
-                            site_count = _add_site(sites, site_count, function, row, g, SITE_CALL, state)
+                            site_count = _add_site(sites, site_count, function, row, g, SITE_CALL, state, sp)
                         if t >= 0 and first[g] == t:
-                            state[VALUES + SP] -= pops[g]  # ret $N
+                            state[VALUES + sp] -= pops[g]  # ret $N
                             going = not no_return[g]
-                        # Caller-saved registers do not survive (the ABI's, both kernels): ax, cx, dx; on
-                        # x86-64 also si, di, r8 to r11.
-                        mask = 0x0FC7 if word == 8 else 0x07
-                        for i in range(12):
-                            if mask & (1 << i):
+                        # Caller-saved registers do not survive.
+                        mask = lost[g] if t >= 0 and first[g] == t else lost[lost.shape[0] - 1]
+                        for i in range(registers):
+                            if mask >> i & 1:
                                 state[i] = UNKNOWN
+                        if flags[row] & CONDITIONAL:
+                            going = True
+                        elif mark & SWITCH:  # a helper that goes on at an entry of the table behind the call
+                            going = False
                 elif op in (JUMP, JUMP_CONDITIONAL):
                     t = target[row]
                     g = owner[t] if t >= 0 else -1
@@ -738,11 +941,11 @@ def track_functions(
                         # jmp __x86_return_thunk is a return.
                         going = op == JUMP_CONDITIONAL
                         summary |= RETURNS
-                        if kind == FRAME and value != word:
+                        if kind == FRAME and value != entry:
                             summary |= UNBALANCED
                     elif t >= 0 and role[g] == INDIRECT_THUNK:
                         site_count = _add_site(
-                            sites, site_count, function, row, -1, SITE_INDIRECT_TAIL, state
+                            sites, site_count, function, row, -1, SITE_INDIRECT_TAIL, state, sp
                         )
                         summary |= RETURNS
                         going = op == JUMP_CONDITIONAL
@@ -751,9 +954,9 @@ def track_functions(
                         and g != function
                         and parent[g] != function
                         and not is_piece[g]
-                        and not (synthetic[g] and value != word)
+                        and not (synthetic[g] and value != entry)
                     ):
-                        site_count = _add_site(sites, site_count, function, row, g, SITE_TAIL, state)
+                        site_count = _add_site(sites, site_count, function, row, g, SITE_TAIL, state, sp)
                         if t < 0 or not no_return[g]:
                             summary |= RETURNS
                         going = op == JUMP_CONDITIONAL
@@ -766,15 +969,19 @@ def track_functions(
                             summary |= TOO_COMPLEX
                         else:
                             waiting = i
+                elif op == JUMP_INDIRECT and mark & SWITCH:  # its targets are extra successors
+                    going = flags[row] & CONDITIONAL != 0
                 elif op == JUMP_INDIRECT:  # a tail call through a pointer, or a jump table
-                    site_count = _add_site(sites, site_count, function, row, -1, SITE_INDIRECT_TAIL, state)
+                    site_count = _add_site(
+                        sites, site_count, function, row, -1, SITE_INDIRECT_TAIL, state, sp
+                    )
                     summary |= RETURNS
-                    going = False
+                    going = flags[row] & CONDITIONAL != 0
                 elif op == RETURN:
                     summary |= RETURNS
-                    if kind == FRAME and value != word:
+                    if kind == FRAME and value - displacement[row] != entry:
                         summary |= UNBALANCED
-                    going = False
+                    going = flags[row] & CONDITIONAL != 0
                 elif (
                     op == INTERRUPT_RETURN
                     and row > 0
@@ -785,12 +992,12 @@ def track_functions(
                     and immediate[row - 1] == address[after]
                 ):
                     # sync_core(): an iret to the next instruction, whose frame was pushed just before.
-                    state[VALUES + SP] = value - word * (5 if word == 8 else 3)
+                    state[VALUES + sp] = value - word * (5 if word == 8 else 3)
                 elif op in (INTERRUPT_RETURN, SYSTEM_RETURN, FAR_JUMP):
                     summary |= LEAVES
-                    going = False
+                    going = flags[row] & CONDITIONAL != 0
                 elif op == UNDEFINED:  # ud2: WARN goes on, BUG does not
-                    going = mark & CONTINUES != 0
+                    going = mark & CONTINUES != 0 or flags[row] & CONDITIONAL != 0
                 elif op == BREAKPOINT:
                     # Padding is a run of int3, or ends the function; a single one amid code is meant to be
                     # executed (int3_selftest), and its handler returns.
@@ -802,23 +1009,28 @@ def track_functions(
                     # --- Every other register that the instruction writes is no longer known.
                     mask = clobbers[row]
                     if mask:
-                        if mask & (1 << SP):
-                            summary |= _set_stack_pointer(state, UNKNOWN, 0)
-                        for i in range(16):
-                            if mask & (1 << i) and i != SP:
+                        if mask >> sp & 1:
+                            summary |= _set_stack_pointer(state, sp, UNKNOWN, 0)
+                        for i in range(registers):
+                            if mask >> i & 1 and i != sp:
                                 state[i] = UNKNOWN
                 if op == JUMP_CONDITIONAL and clobbers[row]:
                     state[CX] = UNKNOWN  # loop
 
+                if exact and state[sp] == BELOW and kind == FRAME:
+                    summary |= UNBOUNDED
+                    if value > allocation_depth:
+                        allocation_depth = value
+
                 # --- What the instruction itself pushed or allocated is in the frame.
-                new_value = state[VALUES + SP]
-                if (state[SP] == FRAME or state[SP] == BELOW) and new_value > value:
+                new_value = state[VALUES + sp]
+                if (state[sp] == FRAME or state[sp] == BELOW) and new_value > value:
                     if new_value > frame:
                         frame = new_value
                     if new_value > compiler_frame and not transient:
                         compiler_frame = new_value
                     if new_value >= DEPTH_LIMIT:
-                        summary |= _set_stack_pointer(state, UNKNOWN, 0) | GROWS
+                        summary |= _set_stack_pointer(state, sp, UNKNOWN, 0) | GROWS
                 if not going:
                     break
                 # --- Falling into the next function is a tail call.
@@ -832,7 +1044,7 @@ def track_functions(
                         and not is_piece[g]
                         and operation[after] != BREAKPOINT
                     ):
-                        site_count = _add_site(sites, site_count, function, row, g, SITE_TAIL, state)
+                        site_count = _add_site(sites, site_count, function, row, g, SITE_TAIL, state, sp)
                         if not no_return[g]:
                             summary |= RETURNS
                         break

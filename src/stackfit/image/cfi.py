@@ -29,8 +29,14 @@ CFA_UNDEFINED = -1  # register of a row whose CFA is no register plus a constant
 MAXIMUM_SECTION = 32 << 20
 MAXIMUM_CIES = 1 << 17
 MAXIMUM_STATES = 256
-_STACK_POINTER = {Machine.I386: 4, Machine.X86_64: 7}
-_FRAME_POINTER = {Machine.I386: 5, Machine.X86_64: 6}
+_STACK_POINTER = {
+    Machine.I386: 4, Machine.X86_64: 7, Machine.ARM: 13, Machine.AARCH64: 31, Machine.RISCV32: 2,
+    Machine.RISCV64: 2,
+}  # fmt: skip
+_FRAME_POINTER = {
+    Machine.I386: 5, Machine.X86_64: 6, Machine.ARM: 11, Machine.AARCH64: 29, Machine.RISCV32: 8,
+    Machine.RISCV64: 8,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +152,7 @@ class _Reader:
         self.eh = section.name == ".eh_frame"
         self.data = relocated(image, index).tobytes()
         self.word = image.machine.word
+        self._riscv = image.machine in (Machine.RISCV32, Machine.RISCV64)
         self.limit = 1 << 8 * self.word
         self.functions, self.skipped = functions, skipped
         self.programs: dict[tuple[int, bytes], int] = {}
@@ -341,7 +348,8 @@ class _Reader:
                     offset, at = _uleb(code, at)
                     continue
                 elif operation == 0x0D:  # DW_CFA_def_cfa_register
-                    if register == CFA_UNDEFINED:
+                    # gcc for RISC-V begins with it: the offset is 0 until another is stated.
+                    if register == CFA_UNDEFINED and not self._riscv:
                         raise _BadEntryError("CFA register changed where the CFA is an expression")
                     register, at = _uleb(code, at)
                     continue

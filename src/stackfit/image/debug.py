@@ -83,7 +83,7 @@ def _relocate(image: Image, table: Section, data: Bytes) -> None:
     bits = 32 if image.machine.word == 8 else 8
     symbol, kind = info >> bits, info & (1 << bits) - 1  # a negative symbol is refused below
     records = image.symbols.records
-    for number, size in _ABSOLUTE[image.machine].items():
+    for number, size in _ABSOLUTE.get(image.machine, {}).items():
         chosen = kind == number
         place, target = offset[chosen], symbol[chosen]
         if place.size == 0:

@@ -1,8 +1,8 @@
 """ELF files to images: header, sections, symbols, relocations, notes (System V gABI chapters 4 and 5).
 
-Little-endian x86 only. Every offset and size in a header is checked against the file before it is used, and
-what a small file could describe as huge (overlapping sections and names, compressed sections) is capped, so a
-lying header ends in one `InputError` that names the place.
+Little-endian x86, Arm, AArch64 and RISC-V. Every offset and size in a header is checked against the file
+before it is used, and what a small file could describe as huge (overlapping sections and names, compressed
+sections) is capped, so a lying header ends in one `InputError` that names the place.
 """
 
 from __future__ import annotations
@@ -29,15 +29,22 @@ from stackfit.image.model import (
 
 __all__ = ["is_elf", "read_elf"]
 
-_MACHINES = {3: Machine.I386, 62: Machine.X86_64}
+_RISCV = 243
+_MACHINES = {
+    (3, False): Machine.I386,
+    (62, True): Machine.X86_64,
+    (40, False): Machine.ARM,
+    (183, True): Machine.AARCH64,
+    (_RISCV, False): Machine.RISCV32,
+    (_RISCV, True): Machine.RISCV64,
+}
 _MACHINE_NAMES = {
     8: "MIPS",
     20: "PowerPC",
     21: "PowerPC64",
     22: "S/390",
-    40: "Arm",
-    183: "AArch64",
-    243: "RISC-V",
+    83: "AVR",
+    94: "Xtensa",
 }
 _ET_REL, _ET_EXEC, _ET_DYN = 1, 2, 3
 _SHT_SYMTAB, _SHT_STRTAB, _SHT_RELA, _SHT_NOTE, _SHT_NOBITS, _SHT_REL = 2, 3, 4, 7, 8, 9
@@ -88,7 +95,7 @@ def read_elf(path: str, data: bytes | bytearray | memoryview, module: str | None
     """Read one ELF file.
 
     `path` names the file in errors; `module` names a kernel module (else taken from `.modinfo` or the path).
-    Raises InputError on anything that is not a well-formed little-endian x86 ELF file.
+    Raises InputError on anything that is not a well-formed little-endian ELF file of a machine known here.
     """
     raw = np.frombuffer(data, np.uint8)
     if raw.size < 52 or not is_elf(data):
@@ -105,12 +112,14 @@ def read_elf(path: str, data: bytes | bytearray | memoryview, module: str | None
         return int.from_bytes(raw[offset : offset + size].tobytes(), "little")
 
     file_type, machine_number = number(16, 2), number(18, 2)
-    machine = _MACHINES.get(machine_number)
+    machine = _MACHINES.get((machine_number, bits64))
     if machine is None:
+        other = _MACHINES.get((machine_number, not bits64))
+        if other is not None:
+            raise InputError(path, f"ELF class does not fit machine {other.value}", 4)
         name = _MACHINE_NAMES.get(machine_number, f"number {machine_number}")
-        raise InputError(path, f"machine {name} is not supported (x86-64 and i386 are)", 18)
-    if (machine is Machine.X86_64) != bits64:
-        raise InputError(path, f"ELF class does not fit machine {machine.value}", 4)
+        known = "x86-64, i386, Arm, AArch64 and RISC-V are"
+        raise InputError(path, f"machine {name} is not supported ({known})", 18)
     if file_type not in (_ET_REL, _ET_EXEC, _ET_DYN):
         raise InputError(path, f"ELF type {file_type} is not an executable or a relocatable object", 16)
     if bits64:
@@ -133,8 +142,11 @@ def read_elf(path: str, data: bytes | bytearray | memoryview, module: str | None
     if names_index == _SHN_XINDEX:
         names_index = int(headers["link"][0])
     sections = _sections(path, raw, headers, names_index, bits64)
-    symbols, symtab_index = _symbols(path, sections, bits64, file_type == _ET_REL)
-    relocations = _relocations(path, sections, symtab_index, len(symbols), bits64, file_type == _ET_REL)
+    symbols, symtab_index = _symbols(path, sections, bits64, machine)
+    addends = machine not in (Machine.I386, Machine.ARM)  # in the table, or in the place itself
+    relocations = _relocations(
+        path, sections, symtab_index, len(symbols), bits64, file_type == _ET_REL, addends
+    )
     kind = _kind(file_type, sections)
     modinfo = _modinfo(sections) if kind is ImageKind.MODULE else {}
     release = modinfo.get("vermagic", "").split(" ")[0] or None
@@ -154,6 +166,7 @@ def read_elf(path: str, data: bytes | bytearray | memoryview, module: str | None
         build_id=_build_id(sections),
         release=release,
         modinfo=modinfo,
+        entry=number(24, 8 if bits64 else 4),
     )
 
 
@@ -254,10 +267,12 @@ def _names_of(path: str, table: Bytes, offsets: NDArray[np.uint32], what: str) -
     return [text[at:end] for at, end in zip(offsets.tolist(), last.tolist(), strict=True)]
 
 
-def _symbols(
-    path: str, sections: tuple[Section, ...], bits64: bool, relocatable: bool
-) -> tuple[Symbols, int]:
-    """The symbol table and its section's index (-1 when there is none)."""
+def _symbols(path: str, sections: tuple[Section, ...], bits64: bool, machine: Machine) -> tuple[Symbols, int]:
+    """The symbol table and its section's index (-1 when there is none).
+
+    On Arm the lowest bit of a function's address says that its code is T32 (AAELF32, 5.5.3): mapping symbols
+    say so too, and it is taken off.
+    """
     index = next((number for number, one in enumerate(sections) if one.type == _SHT_SYMTAB), -1)
     if index < 0:
         return Symbols([], np.empty(0, SYMBOL_DTYPE)), -1
@@ -279,6 +294,8 @@ def _symbols(
     records["size"] = raw["size"]
     records["type"] = raw["info"] & 15
     records["binding"] = raw["info"] >> 4
+    if machine is Machine.ARM:
+        records["address"] &= np.where(records["type"] == 2, ~np.uint64(1), ~np.uint64(0))  # STT_FUNC
     place = raw["section"].astype(np.int64)
     extended = _extended_indexes(sections, index, count)
     if extended is not None:
@@ -307,7 +324,13 @@ def _extended_indexes(sections: tuple[Section, ...], symtab: int, count: int) ->
 
 
 def _relocations(
-    path: str, sections: tuple[Section, ...], symtab: int, symbols: int, bits64: bool, relocatable: bool
+    path: str,
+    sections: tuple[Section, ...],
+    symtab: int,
+    symbols: int,
+    bits64: bool,
+    relocatable: bool,
+    addends: bool,
 ) -> dict[int, NDArray[np.void]]:
     """Relocations of the loaded sections, by the index of the section they apply to."""
     chosen: dict[int, list[Section]] = {_SHT_RELA: [], _SHT_REL: []}
@@ -320,8 +343,8 @@ def _relocations(
             chosen[section.type].append(section)
     tables: dict[int, NDArray[np.void]] = {}
     for kind, found in chosen.items():
-        if found and relocatable and (kind == _SHT_RELA) != bits64:
-            # Both supplements, and the kernel's module loader: x86-64 has addends in the table, i386 has not.
+        if found and relocatable and (kind == _SHT_RELA) != addends:
+            # The supplements, and the kernel's module loader: i386 and Arm have no addends in the table.
             raise InputError(
                 path, f"relocations {found[0].name} have the other machine's form", found[0].offset
             )

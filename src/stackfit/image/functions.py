@@ -126,7 +126,7 @@ def symbol_entries(program: Program, sections: list[CodeSection]) -> Entries:
     found: list[tuple[int, int]] = []  # (image, symbol)
     for number, image in enumerate(program.images):
         records = image.symbols.records
-        code = np.flatnonzero((records["section"] >= 0) & (records["type"] != 3) & (records["type"] != 4))
+        code = np.flatnonzero((records["section"] >= 0) & ~np.isin(records["type"], _no_code(image)))
         address = records["address"][code]
         where = np.searchsorted(starts, address, "right") - 1
         inside = (where >= 0) & (address < ends[where]) & (image_of[where] == number) & usable[where]
@@ -166,6 +166,12 @@ def symbol_entries(program: Program, sections: list[CodeSection]) -> Entries:
         for group in reversed(marks):
             del entries[group]
     return Entries(places, entries)
+
+
+def _no_code(image: Image) -> tuple[int, ...]:
+    """Types of symbols that begin no function: sections, files; where mapping symbols tell data from code,
+    objects too (a vector table, constants amid code)."""
+    return (3, 4) if image.machine.x86 else (1, 3, 4, 6)
 
 
 def _bounds(sections: list[CodeSection]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:

@@ -90,6 +90,11 @@ def link(images: Sequence[Image]) -> Program:
     if not modules:
         return Program(tuple(images), {})
     machine = images[0].machine
+    if machine not in _RELOCATION_KINDS:
+        raise InputError(
+            modules[0].path,
+            f"a relocatable object for {machine.value}: only linked images of that machine are read",
+        )
     buffer, placed = _place(modules, machine)
     first_symbol = np.cumsum([0] + [len(one.symbols) for one in placed])
     values = np.concatenate([one.symbols.records["address"] for one in placed])

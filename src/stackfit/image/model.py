@@ -63,11 +63,28 @@ class Machine(enum.Enum):
 
     I386 = "i386"
     X86_64 = "x86_64"
+    ARM = "arm"
+    AARCH64 = "aarch64"
+    RISCV32 = "riscv32"
+    RISCV64 = "riscv64"
 
     @property
     def word(self) -> int:
-        """Bytes of a pointer, a pushed register and a return address."""
-        return 8 if self is Machine.X86_64 else 4
+        """Bytes of a pointer and of a general register."""
+        return 8 if self in (Machine.X86_64, Machine.AARCH64, Machine.RISCV64) else 4
+
+    @property
+    def x86(self) -> bool:
+        return self in (Machine.I386, Machine.X86_64)
+
+    @property
+    def return_bytes(self) -> int:
+        """Bytes that a call pushes: the return address, or nothing where it stays in a register."""
+        return self.word if self.x86 else 0
+
+    def code_address(self, pointer: int) -> int:
+        """Where a code pointer leads: on Arm its lowest bit says T32 (AAPCS32, 5.6)."""
+        return pointer & ~1 if self is Machine.ARM else pointer
 
     @property
     def mask(self) -> int:
@@ -152,6 +169,7 @@ class Image:
     release: str | None = None  # `uname -r` of a kernel, vermagic's first word of a module
     symbol_source: str = "symtab"  # "symtab" or "kallsyms"
     modinfo: Mapping[str, str] = field(default_factory=dict)
+    entry: int = 0  # address at which execution starts (e_entry); on Arm its lowest bit says T32
     pointers: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
 
     def section(self, name: str) -> Section | None:

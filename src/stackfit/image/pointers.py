@@ -79,7 +79,15 @@ def absolute_targets(image: Image, index: int) -> NDArray[np.uint64]:
 
 
 # Relocation type → the form of the address it writes: R_386_32; R_X86_64_64, R_X86_64_32, R_X86_64_32S.
-_ABSOLUTE = {Machine.I386: {1: "<u4"}, Machine.X86_64: {1: "<u8", 10: "<u4", 11: "<i4"}}
+# R_ARM_ABS32; R_AARCH64_ABS64; R_RISCV_32, R_RISCV_64.
+_ABSOLUTE = {
+    Machine.I386: {1: "<u4"},
+    Machine.X86_64: {1: "<u8", 10: "<u4", 11: "<i4"},
+    Machine.ARM: {2: "<u4"},
+    Machine.AARCH64: {257: "<u8"},
+    Machine.RISCV32: {1: "<u4"},
+    Machine.RISCV64: {1: "<u4", 2: "<u8"},
+}
 
 
 def _listed_targets(image: Image, section: Section) -> NDArray[np.uint64]:

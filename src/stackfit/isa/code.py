@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stackfit.image.entries import outside_entries
 from stackfit.image.functions import (
     CodeSection,
     Functions,
@@ -23,6 +24,8 @@ from stackfit.image.functions import (
 from stackfit.image.model import Image, ImageKind, InputError, Machine, Program
 from stackfit.image.pointers import METADATA, absolute_targets, distinct
 from stackfit.isa.effects import FLAG_LOCK_OR_REP, NO_REGISTER, Instructions, Operation
+from stackfit.isa.reduced import decode as decode_reduced
+from stackfit.isa.regions import find_regions
 from stackfit.isa.x86 import decode, rows_at_offsets
 
 __all__ = ["Code", "decode_program"]
@@ -102,11 +105,12 @@ def decode_program(program: Program) -> Code:
     sections = code_sections(program)
     symbols = symbol_entries(program, sections)
     taken = _addresses_taken_by_code(program)
-    more = _addresses_in_data(program)
+    more = np.concatenate([_addresses_in_data(program), outside_entries(program)])
     sized = _symbol_ends(program)
     fentry = [
         at for at, names in zip(symbols.address.tolist(), symbols.names, strict=True) if "__fentry__" in names
     ]
+    stripped = not program.machine.x86 and not len(symbols.names)
     functions = find_functions(sections, symbols, more)
     code = _decode(program, sections, functions)
     while True:
@@ -117,6 +121,7 @@ def decode_program(program: Program) -> Code:
                     _entries_by_fentry(code, fentry),
                     _entries_by_immediate(code, taken),
                     _entries_by_jump(code),
+                    _entries_by_constant(code, stripped),
                 ]
             )
         )
@@ -133,7 +138,7 @@ def decode_program(program: Program) -> Code:
 
 def _decode(program: Program, sections: list[CodeSection], functions: Functions) -> Code:
     """Decode all sections as one piece of code, in which every function's entry is a start."""
-    bits64 = program.machine is Machine.X86_64
+    machine = program.machine
     sizes = np.array([code.section.data.size for code in sections], np.uint64)
     if int(sizes.sum()) >> 32:
         raise InputError(program.images[0].path, "more than 4 GiB of code")
@@ -141,12 +146,16 @@ def _decode(program: Program, sections: list[CodeSection], functions: Functions)
     base = np.array([code.section.address for code in sections], np.uint64)
     piece = np.cumsum(sizes) - sizes  # where each section begins in `text`
     shift = base - piece  # modulo 2**64
-    instructions = decode(text, bits64, (functions.address - shift[functions.section]).astype(np.uint32))
+    if machine.x86:
+        bits64 = machine is Machine.X86_64
+        instructions = decode(text, bits64, (functions.address - shift[functions.section]).astype(np.uint32))
+    else:
+        instructions = decode_reduced(text, machine, find_regions(program, sections, piece, functions))
     del text
     rows = np.diff(np.append(np.searchsorted(instructions.offset, piece), len(instructions)))
     address = np.repeat(shift, rows)
     branch = np.flatnonzero(_BRANCHES[instructions.operation])
-    mask = np.uint64(0xFFFF_FFFF_FFFF_FFFF if bits64 else 0xFFFF_FFFF)
+    mask = np.uint64(machine.mask)
     goal = (instructions.immediate[branch].astype(np.uint64) + address[branch]) & mask
     instructions.immediate[branch] = goal.astype(np.int64)
     address += instructions.offset
@@ -300,6 +309,19 @@ def _entries_by_immediate(code: Code, taken: NDArray[np.uint64]) -> NDArray[np.u
     owner = code.function[row]
     new = functions.synthetic[owner] & (functions.address[owner] != target)
     return np.asarray(target[new & _detached(code, row)], np.uint64)
+
+
+def _entries_by_constant(code: Code, stripped: bool) -> NDArray[np.uint64]:
+    """Code addresses that instructions of an Arm image without symbols build: T32 pointers are odd."""
+    if not stripped or code.machine is not Machine.ARM:
+        return np.empty(0, np.uint64)
+    table = code.instructions
+    value = table.immediate[(table.operation == Operation.MOVE_IMMEDIATE) & (table.immediate & 1 == 1)]
+    target = distinct(value.astype(np.uint64) & ~np.uint64(1))
+    rows = code.rows_at(target)
+    target, rows = target[rows > 0], rows[rows > 0]
+    new = code.functions.address[code.function[rows]] != target
+    return np.asarray(target[new & _detached(code, rows)], np.uint64)
 
 
 def _entries_by_jump(code: Code) -> NDArray[np.uint64]:

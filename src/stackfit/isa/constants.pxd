@@ -44,7 +44,14 @@ cdef enum:
     NOP = 39
     BAD = 40
     COMPARE = 41
+    LOAD_MULTIPLE = 42
+    STORE_MULTIPLE = 43
+    INSERT_IMMEDIATE = 44
+    SUBTRACT_REGISTERS = 45
+    ALIGN = 46
     MOVE_CONDITIONAL = 47
+    READ_SPECIAL = 48
+    WRITE_SPECIAL = 49
 
 cdef enum:
     HAS_MODRM = 1
@@ -68,3 +75,14 @@ cdef enum:
     R11 = 11
     RIP = 16
     NONE = 255
+
+cdef enum:
+    MEMORY = 1
+    CONDITIONAL = 8
+    FLOATING = 16
+
+cdef enum:
+    CODE = 0
+    THUMB = 1
+    DATA = 2
+    COMPACT = 3

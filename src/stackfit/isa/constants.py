@@ -5,7 +5,7 @@ Compiled, a name from the `.pxd` is a C constant; uncompiled, the hot modules im
 
 from __future__ import annotations
 
-from stackfit.isa.effects import NO_REGISTER, Operation
+from stackfit.isa.effects import FLAG_CONDITIONAL, FLAG_FLOATING, FLAG_MEMORY, NO_REGISTER, Operation
 from stackfit.isa.effects import RIP as RIP_BASE
 
 # Operation, by name.
@@ -52,7 +52,14 @@ from stackfit.isa.effects import RIP as RIP_BASE
     NOP,
     BAD,
     COMPARE,
+    LOAD_MULTIPLE,
+    STORE_MULTIPLE,
+    INSERT_IMMEDIATE,
+    SUBTRACT_REGISTERS,
+    ALIGN,
     MOVE_CONDITIONAL,
+    READ_SPECIAL,
+    WRITE_SPECIAL,
 ) = map(int, Operation)
 
 # Attribute bits of an opcode in x86_decode.MAPS.
@@ -77,3 +84,14 @@ DI = 7
 R11 = 11
 RIP = RIP_BASE
 NONE = NO_REGISTER
+
+# Bits of `flags`.
+MEMORY = FLAG_MEMORY
+CONDITIONAL = FLAG_CONDITIONAL
+FLOATING = FLAG_FLOATING
+
+# What a region of code holds (isa/regions.py).
+CODE = 0  # instructions of the machine; on Arm A32
+THUMB = 1
+DATA = 2
+COMPACT = 3  # RISC-V with Zcmp, whose encodings are those of compressed double-precision stores elsewhere

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 __all__ = [
     "ABSOLUTE",
+    "FLAG_CONDITIONAL",
+    "FLAG_FLOATING",
     "FLAG_LOCK_OR_REP",
     "FLAG_MEMORY",
     "FLAG_SEGMENT",
@@ -29,6 +31,8 @@ ABSOLUTE = NO_REGISTER  # `base` of an operand without base register
 FLAG_MEMORY = 1  # the r/m operand is in memory: base, index, scale, displacement are valid
 FLAG_SEGMENT = 2  # an fs or gs override: per-CPU data in a kernel
 FLAG_LOCK_OR_REP = 4
+FLAG_FLOATING = 16  # Arm: executed by the floating-point unit
+FLAG_CONDITIONAL = 8  # Arm: executed or not, by a condition; control goes on behind it in either case
 
 
 class Operation(enum.IntEnum):
@@ -48,7 +52,9 @@ class Operation(enum.IntEnum):
     JUMP = 11
     JUMP_INDIRECT = 12
     JUMP_CONDITIONAL = 13  # register = condition code (0..15; 16 = loop/jcxz)
-    RETURN = 14  # immediate = bytes of arguments popped
+    RETURN = (
+        14  # immediate = bytes of arguments popped; displacement = bytes it adds to the stack pointer itself
+    )
     INTERRUPT_RETURN = 15
     UNDEFINED = 16  # ud0, ud1, ud2
     BREAKPOINT = 17  # int3; a run of them is one instruction of that length
@@ -76,7 +82,14 @@ class Operation(enum.IntEnum):
     NOP = 39
     BAD = 40  # not an instruction
     COMPARE = 41
+    LOAD_MULTIPLE = 42  # registers in `clobbers` = memory; base register `register` += immediate
+    STORE_MULTIPLE = 43  # `width` bytes at base + displacement; base register `register` += immediate
+    INSERT_IMMEDIATE = 44  # 16 bits of the register, from bit `scale` on, = immediate
+    SUBTRACT_REGISTERS = 45  # register = base - index
+    ALIGN = 46  # register = base & immediate
     MOVE_CONDITIONAL = 47  # register = base, or memory, or what it was
+    READ_SPECIAL = 48  # register = special register `immediate` (mrs, csrr)
+    WRITE_SPECIAL = 49  # special register `immediate` = base, or a constant when that is NO_REGISTER
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +98,8 @@ class Instructions:
 
     `offset` is in bytes from the piece's start. `immediate` of a branch is its target in the same unit
     (it may lie outside the piece). `clobbers` has bit r set when general register r is written.
+    Registers have the numbers of their machine; isa/machines.py says which is the stack pointer. A register
+    that reads as zero and forgets what is written to it is NO_REGISTER.
     """
 
     offset: NDArray[np.uint32]
@@ -96,7 +111,7 @@ class Instructions:
     index: NDArray[np.uint8]
     scale: NDArray[np.uint8]
     flags: NDArray[np.uint8]
-    clobbers: NDArray[np.uint16]
+    clobbers: NDArray[np.uint16] | NDArray[np.uint32]  # 16 bits where the machine has 16 registers
     displacement: NDArray[np.int32]
     immediate: NDArray[np.int64]
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from stackfit.isa.effects import Instructions
 from stackfit.isa.x86_decode import MAPS, decode_into, find_starts
 
-__all__ = ["decode", "rows_at_offsets"]
+__all__ = ["FIELDS", "decode", "rows_at_offsets"]
 
 # Fields of `Instructions` in the order in which decode_into() takes their arrays.
-_FIELDS: tuple[tuple[str, type[np.generic]], ...] = (
+FIELDS: tuple[tuple[str, type[np.generic]], ...] = (
     ("offset", np.uint32),
     ("length", np.uint16),
     ("operation", np.uint8),
@@ -37,7 +37,7 @@ def decode(code: NDArray[np.uint8], bits64: bool, starts: NDArray[np.uint32]) ->
     code = np.ascontiguousarray(code)
     starts = np.ascontiguousarray(starts, np.uint32)
     capacity = code.size // 4 + 64  # kernels average 5.4 bytes an instruction once int3 runs are collapsed
-    arrays: dict[str, NDArray[Any]] = {name: np.empty(capacity, kind) for name, kind in _FIELDS}
+    arrays: dict[str, NDArray[Any]] = {name: np.empty(capacity, kind) for name, kind in FIELDS}
     position = count = 0
     while position < code.size:
         # As memoryviews, whose items are plain integers when the decoder runs uncompiled.

@@ -71,6 +71,8 @@ def record(
         if step not in known:
             raise InputError(step, f"no such workload ({', '.join(sorted(known - set(STEPS)))})")
     image = load_image(kernel)
+    if not image.machine.x86:
+        raise InputError(str(kernel), f"the lab boots x86 kernels; this is for {image.machine.value}")
     available = module_files(modules)
     order = load_order(available, load)
     with _directory(keep) as directory:

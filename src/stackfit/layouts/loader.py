@@ -16,9 +16,11 @@ from stackfit.layouts.model import (
     INTERRUPTED,
     PAGE,
     SCOPES,
+    Handler,
     Interrupt,
     Layout,
     Stack,
+    TaskStack,
 )
 from stackfit.tomlfile import Table, find, hint, names_in, quoted, read_toml
 
@@ -30,7 +32,14 @@ MAX_SIZE = 1 << 30  # bytes of one stack
 MAX_NESTING = 1_000
 NAME = re.compile(r"[a-z][a-z0-9_.-]{0,63}", re.ASCII)
 NUMBERS = ("size", "reserve_base", "reserve_top", "mapped", "reserve_per_cpu")
-DEFAULTS = {Machine.I386: "linux-i386", Machine.X86_64: "linux-x86_64"}
+DEFAULTS = {
+    Machine.I386: "linux-i386",
+    Machine.X86_64: "linux-x86_64",
+    Machine.ARM: "cortex-m",
+    Machine.AARCH64: "bare-metal",
+    Machine.RISCV32: "bare-metal",
+    Machine.RISCV64: "bare-metal",
+}
 
 
 def preset_names() -> tuple[str, ...]:
@@ -39,7 +48,7 @@ def preset_names() -> tuple[str, ...]:
 
 
 def default_layout(machine: Machine) -> str:
-    """The preset for an image when none is named: today's Linux on that machine."""
+    """The preset for an image when none is named: today's Linux on x86, firmware elsewhere."""
     return DEFAULTS[machine]
 
 
@@ -65,6 +74,7 @@ def _extended(path: Path, own: dict[str, Any]) -> dict[str, Any]:
     if "extends" in base:
         raise InputError(str(path), f"extends: {quoted(base_name)} itself extends another layout")
     merged = {**base, **{key: value for key, value in own.items() if key != "extends"}}
+    merged.setdefault("interrupt", base.get("interrupt", []))
     if isinstance(own.get("stack"), dict):
         stacks = dict(base["stack"])
         for name, stack in own["stack"].items():
@@ -102,6 +112,8 @@ def _layout(top: Table, path: str) -> Layout:
     description, source = top.text("description", ""), top.text("source", "")
     assumptions = top.texts("assumptions", ())
     stack_tables, interrupt_tables = top.table("stack"), top.tables("interrupt")
+    handlers = tuple(_handler(table) for table in top.tables("isr"))
+    tasks = tuple(_task(table) for table in top.tables("task"))
     top.done()  # before the tables: a misspelt [stak.x] is not a missing stack x
     if stack_tables is None or not stack_tables.keys():
         raise top.error("stack", "missing (a layout has at least one [stack.NAME])")
@@ -124,9 +136,24 @@ def _layout(top: Table, path: str) -> Layout:
         interrupts=tuple(_interrupt(table, names) for table in interrupt_tables),
         assumptions=assumptions,
         path=path,
+        handlers=handlers,
+        tasks=tasks,
     )
     _check_whole(layout, top)
     return layout
+
+
+def _handler(table: Table) -> Handler:
+    handler = Handler(table.text("name"), table.integer("priority", -3, 255))
+    table.done()
+    return handler
+
+
+def _task(table: Table) -> TaskStack:
+    entry = table.text("entry")
+    task = TaskStack(table.text("name", entry), entry, table.integer("size", 1, MAX_SIZE))
+    table.done()
+    return task
 
 
 def _name(table: Table, key: str, name: str) -> str:
@@ -172,6 +199,7 @@ def _stack(table: Table, name: str, word: int) -> Stack:
         nests=_nests(table),
         mapped=mapped,
         reserve_per_cpu=reserve_per_cpu,
+        unit=table.integer("unit", 1, MAX_SIZE, PAGE),
         sources=_sources(table),
     )
     table.done()

@@ -17,9 +17,11 @@ __all__ = [
     "INTERRUPT_CONTEXTS",
     "PAGE",
     "SCOPES",
+    "Handler",
     "Interrupt",
     "Layout",
     "Stack",
+    "TaskStack",
 ]
 
 PAGE = 4096  # bytes of the smallest page, i386 and x86-64 (arch/x86/include/asm/page_types.h:PAGE_SIZE)
@@ -47,6 +49,7 @@ INTERRUPT_CONTEXTS: Mapping[str, str] = {
     "device": "hardirq",
     "system-vector": "hardirq",  # local APIC timer and inter-processor interrupts
     "simple-vector": "hardirq",  # those that never switch: DEFINE_IDTENTRY_SYSVEC_SIMPLE
+    "isr": "isr",  # of firmware
     "softirq": "softirq",
     "nmi": "nmi",
     "exception": "exception",  # every exception without a line of its own
@@ -67,7 +70,8 @@ class Stack:
     started here, all at once; each leaves here what it pushes before it switches to another stack, and
     everything if it does not switch. `mapped` and `reserve_per_cpu` are those of a `dynamic` stack: the
     bytes it has from the start, and the bytes each CPU keeps ready to grow stacks in a fault; `size` is
-    then the most that it grows to. `sources` says where each number comes from (`size`, `nests.hardirq`, …).
+    then the most that it grows to. `unit`: sizes that can be had are multiples of it. `sources` says where
+    each number comes from (`size`, `nests.hardirq`, …).
     """
 
     name: str
@@ -81,6 +85,7 @@ class Stack:
     nests: Mapping[str, int] = field(default_factory=dict)
     mapped: int | None = None
     reserve_per_cpu: int | None = None
+    unit: int = PAGE
     sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -123,8 +128,27 @@ class Interrupt:
 
 
 @dataclass(frozen=True)
+class Handler:
+    """A handler of firmware, by the exception's name or its function's, and its preemption priority: a lower
+    number preempts a higher."""
+
+    name: str
+    priority: int
+
+
+@dataclass(frozen=True)
+class TaskStack:
+    """A task that an image's code does not tell: its entry function and the bytes of its stack."""
+
+    name: str
+    entry: str
+    size: int
+
+
+@dataclass(frozen=True)
 class Layout:
-    """The stacks of a system. `machine` None: any; `assumptions`: what it takes for granted, for people."""
+    """The stacks of a system. `handlers` and `tasks`: what a file says of firmware. `machine` None: any;
+    `assumptions`: what it takes for granted, for people."""
 
     name: str
     description: str
@@ -134,6 +158,8 @@ class Layout:
     interrupts: tuple[Interrupt, ...] = ()
     assumptions: tuple[str, ...] = ()
     path: str = ""
+    handlers: tuple[Handler, ...] = ()
+    tasks: tuple[TaskStack, ...] = ()
 
     def stack(self, name: str) -> Stack:
         """The stack of that name; KeyError if the layout has none."""

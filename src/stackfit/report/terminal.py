@@ -255,9 +255,12 @@ def _gap(need: StackNeed) -> str:
 
 
 def smallest_size(need: StackNeed, value: int | None) -> int | None:
-    """The smallest size that holds `value`: whole pages, a power of two of them for a contiguous stack."""
+    """The smallest size that holds `value`: whole pages, a power of two of them for a contiguous stack; a
+    multiple of the stack's unit."""
     if value is None:
         return None
+    if need.stack.unit != PAGE:
+        return -(-value // need.stack.unit) * need.stack.unit
     pages = -(-value // PAGE)
     if need.stack.allocation == "contiguous":
         pages = 1 << (pages - 1).bit_length()

@@ -107,6 +107,11 @@ class Composer:
                 if chains:
                     self.solvers.deepest((item,), placement.exceptions)
                 needs.append(self._context_need(item, stack.name, placement.exceptions, chains))
+            for nested in placement.nested:
+                for item in nested.items if nested.kind == "isr" else ():
+                    if chains:
+                        self.solvers.deepest((item,), placement.exceptions)
+                    needs.append(self._context_need(item, stack.name, placement.exceptions, chains))
         placed = {id(need.context) for need in needs}
         for context in self.contexts:
             if context.open and id(context) not in placed:

@@ -63,7 +63,7 @@ def place(layout: Layout, stack: Stack, contexts: list[Context]) -> Placement:
     """What can be on one stack of a layout at once."""
     plain = _plain_softirq(layout, stack)
     items = tuple(item for context in contexts for item in _starting(layout, stack, context, plain))
-    nested = []
+    nested: list[Nested] = []
     for kind, times in sorted(stack.nests.items()):
         if kind == "exception" or not times:
             continue
@@ -74,8 +74,24 @@ def place(layout: Layout, stack: Stack, contexts: list[Context]) -> Placement:
             for item in _nesting(layout, stack, context, plain)
         )
         if on_top:
-            nested.append(Nested(kind, times, on_top))
+            nested.extend(_levels(kind, times, on_top))
     return Placement(items, tuple(nested), stack.nests.get("exception", 0))
+
+
+def _levels(kind: str, times: int, on_top: tuple[Item, ...]) -> Iterator[Nested]:
+    """Firmware's handlers by priority: of one priority one is active, whose priority is not known each once.
+
+    Others, and where a layout lets fewer nest than there are priorities: the worst of all, so often.
+    """
+    groups: dict[tuple[int, str], list[Item]] = {}
+    for item in on_top:
+        context = item.context
+        groups.setdefault((context.level, "" if context.level >= 0 else context.name), []).append(item)
+    if kind != "isr" or times < len(groups):
+        yield Nested(kind, times, on_top)
+        return
+    for _, members in sorted(groups.items()):
+        yield Nested(kind, 1, tuple(members))
 
 
 def _plain_softirq(layout: Layout, stack: Stack) -> frozenset[str]:
@@ -86,12 +102,14 @@ def _plain_softirq(layout: Layout, stack: Stack) -> frozenset[str]:
 
 def _starting(layout: Layout, stack: Stack, context: Context, plain: frozenset[str]) -> Iterator[Item]:
     if not context.interrupt:
-        if context.kind in stack.runs:
+        if context.stack == stack.name if context.stack else context.kind in stack.runs:
             yield Item(context, context.frame_user, context.starts, False, plain, context.open)
         return
     user = layout.target(context.interrupt, user=True)
     kernel = layout.target(context.interrupt, user=False)
     if kernel == stack.name:
+        if context.kind == "isr" and stack.nests.get("isr", 0):
+            return  # on top of what starts here
         if context.kind == "softirq":
             yield Item(context, 0, context.starts, True, plain, context.open)
         elif context.switched or context.behind:

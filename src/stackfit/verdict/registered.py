@@ -148,7 +148,9 @@ class _Finder:
                 calls.rung[rows], (Rung.CONSTANT, Rung.PARAVIRT)
             )
             if pointer.any():
-                depths = calls.depth[rows] - np.where(calls.tail[rows], self._composer.code.machine.word, 0)
+                depths = calls.depth[rows] - np.where(
+                    calls.tail[rows], self._composer.code.machine.return_bytes, 0
+                )
                 found[function] = int(depths[pointer].max())
         return found
 

@@ -1,0 +1,157 @@
+"""The contexts of RISC-V and AArch64 firmware: its entry, the trap handlers that it installs, tasks.
+
+Sources: RISC-V Privileged Architecture 3.1.7 (mtvec); Arm ARM DDI 0487 D1.4 (exception entry, vectors).
+Neither pushes anything itself: a handler saves what it needs by its own code, on the stack that it interrupts
+unless it switches, and runs with interrupts off.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from stackfit.calls.constants import branch_targets, value_before
+from stackfit.calls.model import CallKind, Calls
+from stackfit.contexts.firmware import Firmware, reset_starts, stack_below
+from stackfit.contexts.model import Context, Start
+from stackfit.contexts.tasks import Task, find_tasks
+from stackfit.frames.model import Frames, Summary
+from stackfit.image.memory import Memory
+from stackfit.image.model import Machine, Program
+from stackfit.isa.code import Code
+from stackfit.isa.effects import Operation
+from stackfit.isa.machines import CONVENTIONS
+from stackfit.layouts.model import Stack
+
+__all__ = ["bare_metal_firmware"]
+
+_MTVEC, _STVEC = 0x305, 0x105
+_VBAR = {0x4600: "EL1", 0x6600: "EL2", 0x7600: "EL3"}  # msr vbar_el1 … as encoded (DDI 0487 D19.2)
+_VECTORS = {  # from the current exception level, with the stack pointer in use (DDI 0487 table D1-5)
+    0x000: "sync", 0x080: "irq", 0x100: "fiq", 0x180: "serror",
+    0x200: "sync", 0x280: "irq", 0x300: "fiq", 0x380: "serror",
+}  # fmt: skip
+_MOST_VECTORS = 64  # of a vectored mtvec
+
+
+def bare_metal_firmware(
+    program: Program, code: Code, calls: Calls, frames: Frames, memory: Memory, more: list[Task]
+) -> Firmware | None:
+    """None: the image's entry is no function. `more`: tasks that are declared."""
+    entry = code.functions.at(program.images[0].entry)
+    if entry < 0:
+        return None
+    notes: list[str] = []
+    handlers = _handlers(program.machine, code)
+    contexts = [Context("reset", "boot", reset_starts(calls, entry), frame_source="the image's entry")]
+    if not handlers:
+        notes.append("no handler of traps or interrupts is installed by code with a constant address")
+    for name, function in handlers:
+        reason = ""
+        if _switches_first(frames, calls, function):
+            reason = "the handler runs on another stack, which is not known"
+        contexts.append(Context(name, "isr", (Start(function),), interrupt="isr", open=reason, level=0))
+    levels = 1 if handlers else 0
+    source = "a handler runs with interrupts off, and does not put them on"
+    stacks: list[Stack] = []
+    used: Counter[str] = Counter()
+    for task in (*find_tasks(code, calls, memory), *more):
+        used[task.name] += 1
+        name = f"task {task.name}" + (f" #{used[task.name]}" if used[task.name] > 1 else "")
+        if task.entry < 0 or task.size is None:
+            what = "entry function" if task.entry < 0 else "stack"
+            contexts.append(Context(task.name, "task", (), open=f"the task's {what} is not known"))
+            notes.append(f"{name}: {task.place} creates it, its {what} is not known: declare [[task]]")
+            continue
+        stacks.append(
+            Stack(
+                name=name,
+                per="system",
+                size=task.size,
+                allocation="static",
+                runs=("task",),
+                nests={"isr": levels},
+                unit=16,
+                sources={"size": task.source, "nests.isr": source},
+            )
+        )
+        contexts.append(Context(task.name, "task", (Start(task.entry),), stack=name))
+    return Firmware(
+        contexts=tuple(contexts),
+        levels=levels,
+        levels_source=source,
+        main=_main_stack(code, memory, entry),
+        tasks=tuple(stacks),
+        notes=tuple(notes),
+    )
+
+
+def _switches_first(frames: Frames, calls: Calls, function: int) -> bool:
+    """Whether a handler calls anything on another stack than the one that it interrupts."""
+    if not int(frames.summary[function]) & Summary.SWITCHES:
+        return False
+    own = (calls.function == function) & (calls.kind == CallKind.STACK_SWITCH)
+    return bool(own.any())
+
+
+def _handlers(machine: Machine, code: Code) -> list[tuple[str, int]]:
+    """(name, function) of each handler that some code installs."""
+    table = code.instructions
+    joins = branch_targets(code)
+    found: dict[int, str] = {}
+    for row in (table.operation == Operation.WRITE_SPECIAL).nonzero()[0].tolist():
+        register = int(table.base[row])
+        special = int(table.immediate[row])
+        value = value_before(code, row, register, joins) if register < 32 else None
+        if value is None:
+            continue
+        if machine is Machine.AARCH64:
+            if special in _VBAR:
+                for offset, name in _VECTORS.items():
+                    function = _behind_jump(code, value + offset)
+                    if function >= 0:
+                        found.setdefault(function, f"{name} {_VBAR[special]}")
+        elif special in (_MTVEC, _STVEC):
+            name = "trap" if special == _MTVEC else "supervisor trap"
+            if not value & 1:
+                function = code.functions.at(value & ~3)
+                if function >= 0:
+                    found.setdefault(function, name)
+                continue
+            for number in range(_MOST_VECTORS):
+                function = _behind_jump(code, (value & ~3) + 4 * number)
+                if function < 0:
+                    break
+                found.setdefault(function, f"{name} {number}")
+    return [(name, function) for function, name in sorted(found.items())]
+
+
+def _behind_jump(code: Code, address: int) -> int:
+    """The function that an entry of a vector table is, or jumps to; -1: none, or it only loops."""
+    row = code.row_at(address)
+    if row < 0:
+        return -1
+    if int(code.instructions.operation[row]) == Operation.JUMP and int(code.target[row]) >= 0:
+        target = int(code.target[row])
+        if target == row:
+            return -1
+        function = int(code.function[target])
+        return function if int(code.first[function]) == target else -1
+    return code.functions.at(address)
+
+
+def _main_stack(code: Code, memory: Memory, entry: int) -> tuple[int, str] | None:
+    """The stack that the entry sets the stack pointer to the top of, before it calls anything."""
+    table = code.instructions
+    pointer = CONVENTIONS[code.machine].stack_pointer
+    joins = branch_targets(code)
+    found: tuple[int, str] | None = None
+    for row in range(int(code.first[entry]), int(code.first[entry + 1])):
+        operation = int(table.operation[row])
+        if operation == Operation.CALL:
+            break
+        if int(table.register[row]) != pointer or not int(table.clobbers[row]) >> pointer & 1:
+            continue
+        if operation in (Operation.MOVE_IMMEDIATE, Operation.MOVE, Operation.LEA, Operation.ADD_IMMEDIATE):
+            top = value_before(code, row + 1, pointer, joins)
+            found = stack_below(memory, top) if top else None
+    return found

@@ -1,0 +1,293 @@
+"""The contexts of Cortex-M firmware: the vector table's, and tasks (Armv7-M ARM DDI 0403E, B1.5).
+
+The processor starts on the main stack (MSP). An exception pushes its frame on the stack in use and its
+handler runs on the main stack; a task runs on its own (PSP). On a task's stack lie therefore at most one
+exception frame and what the context switch saves there, on the main stack all handlers that can preempt one
+another.
+
+A frame belongs to what it interrupts: it has room for the floating-point registers where that may have used
+them (B1.5.7, CONTROL.FPCA), and none is on top of what nothing preempts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stackfit.calls.model import Calls, EdgeKind, Edges
+from stackfit.contexts.firmware import Firmware, reset_starts, stack_below
+from stackfit.contexts.model import Context, Start
+from stackfit.contexts.tasks import Task, find_tasks
+from stackfit.image.attributes import read_arm_attributes
+from stackfit.image.memory import Memory
+from stackfit.image.model import Program
+from stackfit.isa.code import Code
+from stackfit.isa.effects import FLAG_CONDITIONAL, FLAG_FLOATING, Operation
+from stackfit.layouts.model import Handler, Stack
+
+__all__ = ["VectorTable", "cortex_m_firmware", "find_vector_table"]
+
+_NAMES = {
+    1: "Reset", 2: "NMI", 3: "HardFault", 4: "MemManage", 5: "BusFault", 6: "UsageFault", 7: "SecureFault",
+    11: "SVCall", 12: "DebugMonitor", 14: "PendSV", 15: "SysTick",
+}  # fmt: skip
+_FIXED = {2: -2, 3: -1}  # priorities of NMI and HardFault (B1.5.4)
+_FIRST_INTERRUPT = 16
+_MOST_VECTORS = 16 + 496  # B1.5.2
+_RESERVED = (8, 9, 10, 13)
+_BASIC, _EXTENDED, _ALIGNMENT = 32, 104, 4  # B1.5.6, B1.5.7: frame, frame with FP registers, padding to 8
+_TABLE_ALIGNMENT = 128  # B3.2.5 VTOR
+_PSP = 9  # SYSm of the process stack pointer (B5.2.1)
+
+
+@dataclass(frozen=True)
+class VectorTable:
+    """A vector table: its address, the initial main stack pointer, and the handlers by exception number."""
+
+    address: int
+    stack: int
+    handlers: dict[int, int]  # exception number → function
+
+
+def find_vector_table(code: Code, memory: Memory) -> VectorTable | None:
+    """The table with the most handlers; a bootloader's and an application's are told apart by that alone."""
+    best: VectorTable | None = None
+    for section in memory.sections:
+        for offset in range(-section.address % _TABLE_ALIGNMENT, section.data.size - 63, _TABLE_ALIGNMENT):
+            table = _table_at(code, memory, section.address + offset)
+            if table is not None and (best is None or len(table.handlers) > len(best.handlers)):
+                best = table
+    return best
+
+
+def _table_at(code: Code, memory: Memory, address: int) -> VectorTable | None:
+    stack = memory.word(address)
+    if not stack or stack & 3 or code.functions.containing(stack) >= 0:
+        return None
+    handlers: dict[int, int] = {}
+    for number in range(1, _MOST_VECTORS):
+        value = memory.word(address + 4 * number)
+        if value is None:
+            break
+        function = code.functions.at(value & ~1) if value & 1 else -1
+        if function < 0:
+            if value and (number < 7 or number >= _FIRST_INTERRUPT):
+                break
+            continue
+        if number in _RESERVED:
+            break
+        handlers[number] = function
+    # Reset, NMI and HardFault are always there.
+    return VectorTable(address, stack, handlers) if {1, 2, 3} <= handlers.keys() else None
+
+
+def cortex_m_firmware(
+    program: Program,
+    code: Code,
+    calls: Calls,
+    edges: Edges,
+    memory: Memory,
+    declared: Iterable[Handler],
+    more: Iterable[Task],
+) -> Firmware | None:
+    """None: the program has no vector table of this form. `declared`: priorities; `more`: tasks."""
+    table = find_vector_table(code, memory)
+    if table is None:
+        return None
+    floating = _Floating(program, code, calls, edges)
+    priorities, notes = _priorities(code, table, declared)
+    shared = {one for one, times in Counter(table.handlers.values()).items() if times > 1}
+    contexts: list[Context] = []
+    unused = 0
+    top = min(priorities.values(), default=0)
+    known = True
+    for number, function in sorted(table.handlers.items()):
+        if number != 1 and function in shared and number not in priorities:
+            unused += 1
+            continue
+        known &= number == 1 or number in priorities
+        frame = floating.frame(function)
+        kind = "boot" if number == 1 else "isr"
+        contexts.append(
+            Context(
+                _name(number),
+                kind,
+                reset_starts(calls, function) if number == 1 else (Start(function),),
+                frame,
+                frame,
+                f"an exception on top of it: {frame} B",
+                interrupt="" if number == 1 else "isr",
+                number=number,
+                level=priorities.get(number, -1 - _LEVEL) + _LEVEL,
+            )
+        )
+    if known:  # nothing preempts the most urgent
+        contexts = [
+            _without_frame(context) if context.kind == "isr" and context.level == top + _LEVEL else context
+            for context in contexts
+        ]
+    elif not priorities:
+        contexts = [_unranked(context) for context in contexts]
+    levels = len({context.level if context.level >= 0 else context.name for context in contexts[1:]})
+    saved, conditional, saver = _context_switch(code, table)
+    assumptions = [
+        f"an exception pushes {_BASIC} B, {_EXTENDED} with floating-point registers, and up to {_ALIGNMENT}"
+        " of alignment (Armv7-M ARM B1.5.6, B1.5.7)"
+    ]
+    if unused:
+        assumptions.append(
+            f"{unused} vectors share a handler: interrupts that are not enabled,"
+            " or faults that end the program"
+        )
+    tasks = [*find_tasks(code, calls, memory), *more]
+    stacks, task_contexts, missing = _tasks(tasks, floating, saved, conditional, saver)
+    return Firmware(
+        contexts=(*contexts, *task_contexts),
+        levels=levels,
+        levels_source=_DECLARED if priorities else _UNDECLARED,
+        main=stack_below(memory, table.stack),
+        tasks=stacks,
+        assumptions=tuple(assumptions),
+        notes=(*notes, *missing),
+    )  # fmt: skip
+
+
+_DECLARED = "one handler of each declared priority"
+_UNDECLARED = "each handler once on top of all others: no priorities are declared"
+_LEVEL = 3  # added to priorities, so that those of NMI and HardFault are not negative
+
+
+def _without_frame(context: Context) -> Context:
+    return Context(
+        context.name, context.kind, context.starts, 0, 0, "nothing preempts it", interrupt=context.interrupt,
+        number=context.number, level=context.level,
+    )  # fmt: skip
+
+
+def _unranked(context: Context) -> Context:
+    return Context(
+        context.name, context.kind, context.starts, context.frame_user, context.frame_kernel,
+        context.frame_source, interrupt=context.interrupt, number=context.number,
+    )  # fmt: skip
+
+
+def _name(number: int) -> str:
+    return _NAMES.get(number, f"IRQ {number - _FIRST_INTERRUPT}")
+
+
+def _priorities(
+    code: Code, table: VectorTable, declared: Iterable[Handler]
+) -> tuple[dict[int, int], tuple[str, ...]]:
+    """Exception number → preemption priority, as declared by name; and what names no vector."""
+    by_name: dict[str, list[int]] = {}
+    for number, function in table.handlers.items():
+        for name in (_name(number), code.functions.names[function], *code.functions.aliases[function]):
+            by_name.setdefault(name, []).append(number)
+    found: dict[int, int] = {}
+    notes: list[str] = []
+    for handler in declared:
+        numbers = by_name.get(handler.name, [])
+        if not numbers:
+            notes.append(f"[[isr]] {handler.name}: no vector of that name, and none leads to such a function")
+        for number in numbers:
+            found[number] = handler.priority
+    if found:
+        for number, priority in _FIXED.items():
+            if number in table.handlers and list(table.handlers.values()).count(table.handlers[number]) == 1:
+                found[number] = priority
+    return found, tuple(notes)
+
+
+class _Floating:
+    """Which functions may have used the floating-point unit when an exception comes."""
+
+    def __init__(self, program: Program, code: Code, calls: Calls, edges: Edges) -> None:
+        attributes = read_arm_attributes(program.images[0])
+        own = np.zeros(len(code.functions), np.bool_)
+        if attributes is None or attributes.floating_point:
+            own[code.function[(code.instructions.flags & FLAG_FLOATING) != 0]] = True
+            own[calls.function[calls.open]] = True  # what is called is not known
+        self.uses: NDArray[np.bool_] = own
+        owner = np.repeat(np.arange(own.size), np.diff(edges.first))
+        here = edges.kind != EdgeKind.SWITCH
+        while True:
+            before = int(own.sum())
+            own[owner[own[edges.callee] & here]] = True
+            if int(own.sum()) == before:
+                break
+
+    def frame(self, function: int) -> int:
+        """Bytes that an exception pushes on top of the function or what it calls."""
+        return (_EXTENDED if self.uses[function] else _BASIC) + _ALIGNMENT
+
+
+def _context_switch(code: Code, table: VectorTable) -> tuple[int, int, str]:
+    """(bytes, of them under a condition, function): what a handler stores below the process stack pointer.
+
+    The context switch of FreeRTOS and others: `mrs r0, psp; stmdb r0!, {r4-r11, lr}`, and for tasks that have
+    used the floating-point unit `vstmdbeq r0!, {s16-s31}`.
+    """
+    instructions = code.instructions
+    most = (0, 0, "")
+    for number, function in sorted(table.handlers.items()):
+        if number == 1:
+            continue
+        pointer, depth, conditional = -1, 0, 0
+        for row in range(int(code.first[function]), int(code.first[function + 1])):
+            operation = int(instructions.operation[row])
+            register = int(instructions.register[row])
+            if operation == Operation.READ_SPECIAL and int(instructions.immediate[row]) & 0xFF == _PSP:
+                pointer, depth, conditional = register, 0, 0
+            elif pointer >= 0 and register == pointer:
+                if operation in (Operation.STORE_MULTIPLE, Operation.ADD_IMMEDIATE):
+                    moved = -int(instructions.immediate[row])
+                    depth += moved
+                    if int(instructions.flags[row]) & FLAG_CONDITIONAL:
+                        conditional += moved
+                elif operation in (Operation.LOAD_MULTIPLE, Operation.LOAD, Operation.MOVE):
+                    pointer = -1
+            if depth > most[0]:
+                most = depth, conditional, code.functions.names[function]
+    return most
+
+
+def _tasks(
+    tasks: list[Task], floating: _Floating, saved: int, conditional: int, saver: str
+) -> tuple[tuple[Stack, ...], tuple[Context, ...], tuple[str, ...]]:
+    stacks: list[Stack] = []
+    contexts: list[Context] = []
+    notes: list[str] = []
+    used: Counter[str] = Counter()
+    for task in tasks:
+        used[task.name] += 1
+        name = f"task {task.name}" + (f" #{used[task.name]}" if used[task.name] > 1 else "")
+        if task.entry < 0:
+            contexts.append(Context(task.name, "task", (), open="the task's entry function is not known"))
+            notes.append(f"{name}: {task.place} creates it with an entry that is not known: declare [[task]]")
+            continue
+        if task.size is None:
+            reason = "the size of the task's stack is not known"
+            contexts.append(Context(task.name, "task", (Start(task.entry),), open=reason))
+            notes.append(f"{name}: {task.place} creates it with a stack that is not known: declare [[task]]")
+            continue
+        frame = floating.frame(task.entry)
+        kept = saved if floating.uses[task.entry] else saved - conditional
+        source = f"one exception on top: {frame} B" + (f"; {saver} saves {kept} B" if kept else "")
+        stacks.append(
+            Stack(
+                name=name,
+                per="system",
+                size=task.size,
+                allocation="static",
+                reserve_base=frame + kept,
+                runs=("task",),
+                unit=8,
+                sources={"size": task.source, "reserve_base": source},
+            )
+        )
+        contexts.append(Context(task.name, "task", (Start(task.entry),), stack=name))
+    return tuple(stacks), tuple(contexts), tuple(notes)

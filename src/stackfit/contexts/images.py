@@ -1,0 +1,80 @@
+"""Which images are firmware, and what starts to run in each kind of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from stackfit.calls.model import CallKind, Calls, Edges
+from stackfit.contexts.bare_metal import bare_metal_firmware
+from stackfit.contexts.cortex_m import cortex_m_firmware
+from stackfit.contexts.firmware import Firmware
+from stackfit.contexts.tasks import Task
+from stackfit.frames.model import Frames
+from stackfit.image.memory import Memory
+from stackfit.image.model import ImageKind, InputError, Machine, Program
+from stackfit.isa.code import Code
+from stackfit.layouts.model import Layout, TaskStack
+from stackfit.text import near_text
+
+__all__ = ["find_firmware", "is_firmware"]
+
+_WITHOUT_SYMBOLS = "no symbols: functions are what vectors, calls and constants lead to"
+
+
+def is_firmware(program: Program) -> bool:
+    """An image that is no Linux kernel, on a machine that firmware is made for."""
+    return not program.machine.x86 and program.images[0].kind is not ImageKind.KERNEL
+
+
+def find_firmware(
+    program: Program,
+    code: Code,
+    frames: Frames,
+    calls: Calls,
+    edges: Edges,
+    layouts: Iterable[Layout] = (),
+) -> Firmware:
+    """The contexts of a firmware image; none where nothing says where it starts.
+
+    `layouts`: files that declare handlers' priorities and tasks. InputError: a task whose entry is not there.
+    """
+    memory = Memory(program)
+    layouts = tuple(layouts)
+    handlers = [handler for layout in layouts for handler in layout.handlers]
+    tasks = [_declared(code, layout, task) for layout in layouts for task in layout.tasks]
+    found: Firmware | None = None
+    if program.machine is Machine.ARM:
+        found = cortex_m_firmware(program, code, calls, edges, memory, handlers, tasks)
+    else:
+        found = bare_metal_firmware(program, code, calls, frames, memory, tasks)
+    if found is not None and not any(len(image.symbols) for image in program.images):
+        note = "no symbols: tasks cannot be found by the calls that create them: declare [[task]]"
+        found = replace(found, assumptions=(*found.assumptions, _WITHOUT_SYMBOLS), notes=(*found.notes, note))
+    if found is not None:
+        return replace(found, notes=(*found.notes, *_switches(code, calls, found)))
+    note = f"{program.images[0].path}: no vector table was found: nothing says where execution starts"
+    return Firmware((), 0, "", None, (), notes=(note,))
+
+
+def _declared(code: Code, layout: Layout, task: TaskStack) -> Task:
+    found = code.functions.named(task.entry)
+    if not found:
+        near = near_text(task.entry, code.functions.names)
+        raise InputError(layout.path or layout.name, f"task {task.name}: no function {task.entry}{near}")
+    return Task(task.name, found[0], task.size, f"declared in {layout.path or layout.name}", "a declaration")
+
+
+def _switches(code: Code, calls: Calls, firmware: Firmware) -> list[str]:
+    """Functions besides those that reset begins with which call others on another stack."""
+    known = {
+        start.entry for context in firmware.contexts if context.kind == "boot" for start in context.starts
+    }
+    callers = np.unique(calls.function[calls.kind == CallKind.STACK_SWITCH]).tolist()
+    return [
+        f"{code.functions.names[caller]} switches to another stack: what it calls there is counted on none"
+        for caller in callers
+        if caller not in known
+    ]

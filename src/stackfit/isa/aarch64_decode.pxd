@@ -1,0 +1,1 @@
+from stackfit.isa.constants cimport *

@@ -1,0 +1,98 @@
+"""What the bytes of executable sections hold: instructions, of which set, or data.
+
+Mapping symbols say so: `$a`, `$t`, `$d` on Arm (AAELF32, 5.5.5), `$x`, `$d` on AArch64 and RISC-V. A program
+without any of them (stripped, or never marked) is all code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stackfit.image.attributes import read_arm_attributes
+from stackfit.image.functions import CodeSection, Functions
+from stackfit.image.model import Image, Machine, Program
+from stackfit.isa.constants import CODE, COMPACT, DATA, THUMB
+
+__all__ = ["Regions", "find_regions"]
+
+_KINDS = {"$a": CODE, "$x": CODE, "$t": THUMB, "$d": DATA}
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """By ascending offset into the sections' joined code: what a region holds, its address less its
+    offset."""
+
+    start: NDArray[np.uint32]
+    kind: NDArray[np.uint8]
+    shift: NDArray[np.int64]
+
+
+def find_regions(
+    program: Program,
+    sections: list[CodeSection],
+    piece: NDArray[np.uint64],
+    functions: Functions,
+) -> Regions:
+    """Regions of all code sections; decoding starts afresh at each, so every function's entry begins one.
+
+    `piece`: where each section begins in the joined code.
+    """
+    starts: list[NDArray[np.uint32]] = []
+    kinds: list[NDArray[np.uint8]] = []
+    shifts: list[NDArray[np.int64]] = []
+    for number, code in enumerate(sections):
+        image = program.images[code.image]
+        marked, kind = _marks(program, code)
+        if not marked.size:
+            marked = np.array([code.section.address], np.uint64)
+            kind = np.array([_unmarked(image)], np.uint8)
+        # From one section's symbols: what precedes the first is as it is.
+        entries = functions.address[functions.section == number]
+        address = np.unique(np.concatenate([marked, entries, [np.uint64(code.section.address)]]))
+        index = np.searchsorted(marked, address, "right") - 1
+        if _compact(image):
+            kind = np.where(kind == CODE, np.uint8(COMPACT), kind)
+        shift = int(code.section.address) - int(piece[number])
+        starts.append((address - np.uint64(shift & 0xFFFF_FFFF_FFFF_FFFF)).astype(np.uint32))
+        kinds.append(kind[np.maximum(index, 0)])
+        shifts.append(np.full(address.size, np.uint64(shift & 0xFFFF_FFFF_FFFF_FFFF)).view(np.int64))
+    return Regions(
+        np.concatenate([np.empty(0, np.uint32), *starts]),
+        np.concatenate([np.empty(0, np.uint8), *kinds]),
+        np.concatenate([np.empty(0, np.int64), *shifts]),
+    )
+
+
+def _compact(image: Image) -> bool:
+    """Whether RISC-V code has Zcmp: the architecture string of its attributes says so (psABI, 12)."""
+    attributes = image.section(".riscv.attributes")
+    return attributes is not None and b"_zcmp" in attributes.data.tobytes()
+
+
+def _unmarked(image: Image) -> int:
+    """Without mapping symbols: T32 on Arm, unless the attributes tell a processor that runs A32."""
+    if image.machine is not Machine.ARM:
+        return CODE
+    attributes = read_arm_attributes(image)
+    return CODE if attributes is not None and attributes.profile in ("A", "R") else THUMB
+
+
+def _marks(program: Program, code: CodeSection) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+    """(address, kind) of one section's mapping symbols, ascending; of several at one address the last."""
+    symbols = program.images[code.image].symbols
+    found: dict[int, int] = {}
+    records = symbols.records
+    local = np.flatnonzero((records["section"] >= 0) & (records["type"] == 0))  # STT_NOTYPE
+    for index in local.tolist():
+        name = symbols.names[index]
+        if name[:1] != "$" or name[:2] not in _KINDS or (len(name) > 2 and name[2] not in ".xr"):
+            continue
+        address = int(records["address"][index])
+        if code.section.address <= address < code.section.end:
+            found[address] = _KINDS[name[:2]]
+    order = sorted(found)
+    return np.array(order, np.uint64), np.array([found[at] for at in order], np.uint8)
