@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from stackfit.image.model import InputError, Machine
+from stackfit.lab.processes import running
 from stackfit.lab.tools import find_tool
 
 __all__ = ["MachineOptions", "run_machine"]
@@ -67,7 +66,7 @@ def run_machine(
         "-display", "none", "-monitor", "none", "-no-reboot",
         "-serial", f"file:{_escaped(console)}", "-serial", f"file:{_escaped(sent)}",
     ]  # fmt: skip
-    with _running(command) as process:
+    with running(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         _wait(process, console, options.timeout, told)
     data = sent.read_bytes()
     if b"@@ end of recording" not in data:
@@ -77,31 +76,6 @@ def run_machine(
             str(kernel), f"the guest ended without a recording; its console ends: {last or '(empty)'}"
         )
     return data
-
-
-@contextmanager
-def _running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """The process, in a session of its own; whatever happens here ends it, a SIGTERM too."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    process = None
-    try:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-        )
-        yield process
-    finally:
-        if process is not None:
-            if process.poll() is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            if process.stderr is not None:
-                process.stderr.close()
-        signal.signal(signal.SIGTERM, before)
 
 
 def _wait(process: subprocess.Popen[bytes], console: Path, timeout: int, told: Callable[[str], None]) -> None:

@@ -238,7 +238,7 @@ class _Machine:
     def _fork(self) -> bool:
         """One more child; False: it stops here."""
         memory = self._memory()
-        if len(self.living) >= self._threads_max():
+        if self.scenario.tasks + len(self.living) >= self._threads_max():
             self.stopped_by = "threads-max"
             return False
         start = self._time(memory)

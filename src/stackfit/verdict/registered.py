@@ -25,7 +25,7 @@ from stackfit.verdict.model import ContextNeed
 from stackfit.verdict.placement import Item
 from stackfit.verdict.solvers import fewest_hops
 
-__all__ = ["Above", "RegisteredNeed", "registered_needs"]
+__all__ = ["Above", "RegisteredFinder", "RegisteredNeed", "registered_needs"]
 
 _ELSEWHERE = -(1 << 28)  # frame of a function outside: a chain that ends there stays far below zero
 
@@ -80,11 +80,13 @@ def registered_needs(
     composer: Composer, layout: Layout, functions: Iterable[Registered]
 ) -> list[RegisteredNeed]:
     """Needs of registered functions, in their order, one for each kind of context that they may run in."""
-    finder = _Finder(composer, layout)
+    finder = RegisteredFinder(composer, layout)
     return [finder.need(registered, kind) for registered in functions for kind in registered.kinds or ("",)]
 
 
-class _Finder:
+class RegisteredFinder:
+    """Finds what lies above registered functions on one layout; what it has found it keeps."""
+
     def __init__(self, composer: Composer, layout: Layout) -> None:
         self._composer, self._layout = composer, layout
         edges = composer.edges
@@ -120,6 +122,18 @@ class _Finder:
             on_top = sum(part.total for part in composer.nested(self._layout, above.stack, placement, 0))
         own = composer.solvers.upper(item, registered.function, exceptions)
         return RegisteredNeed(registered, kind, own, above, need, on_top)
+
+    def nested_leg(self, kind: str, function: int) -> int | None:
+        """Bytes from where a context of a kind interrupts, entry frame included, to the deepest direct call
+        of a
+        function; None: it calls it by no known direct way, or on another stack."""
+        found = [
+            item.frame + start.bytes + leg[0]
+            for _, item in self._items(kind, True)
+            for start in item.starts
+            if (leg := self._leg(item, start.entry, {function: 0})) is not None
+        ]
+        return max(found, default=None)
 
     # ------------------------------------------------------------ what is above
 
