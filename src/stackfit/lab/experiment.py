@@ -347,7 +347,9 @@ def _machine(case: Case) -> dict[str, Any]:
 def outcome(log: GuestLog) -> Outcome:
     """What a run's console says."""
     report = log.out_of_memory
-    counted = [made for mark, made, path in log.sections if path == "/proc/vmstat" and mark in ("made", "end")]
+    counted = [
+        made for mark, made, path in log.sections if path == "/proc/vmstat" and mark in ("made", "end")
+    ]
     last = max(counted, default=0)
     marks = [mark for mark in ("end", "failed", "made") if (mark, last, "/proc/vmstat") in log.sections]
     after = log.numbers(marks[0], "/proc/vmstat", last) if marks else {}

@@ -14,14 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
 
 from stackfit.analysis import Analysis, analyse
+from stackfit.calls.model import CallKind
 from stackfit.contexts.registered import FAMILIES, Registered
 from stackfit.image.model import InputError
 from stackfit.lab.build import Built
 from stackfit.lab.console import GuestLog
-from stackfit.verdict.registered import RegisteredFinder
-from stackfit.verdict.through import ThroughEntry, find_through
+from stackfit.verdict.limits import plain_name
+from stackfit.verdict.through import find_through
 
 __all__ = [
     "CONTEXTS",
@@ -40,22 +44,41 @@ _FUNCTIONS = {
     "hardirq": ("handle_here", "irq handler"),
     "softirq": ("run_tasklet", "tasklet"),
 }
-_INTERRUPTED = "thread_interrupt", "raise_interrupt"  # the thread that the interrupt hits, and where
-_DO_SOFTIRQ = ("handle_softirqs", "__do_softirq")
+_INTERRUPTED = "interrupted"
+# The way to the chain's call, function by function, as the kernel's source has it.
+_WAYS = {
+    "process": ("kthread", "thread_process", "stackfit_step"),
+    _INTERRUPTED: ("kthread", "thread_interrupt", "raise_interrupt"),
+    "hardirq": (
+        "handle_level_irq", "handle_irq_event", "handle_irq_event_percpu", "__handle_irq_event_percpu", "handle_here",
+        "stackfit_step",
+    ),
+    "softirq": (
+        "__do_softirq", "handle_softirqs", "tasklet_action", "tasklet_action_common", "run_tasklet",
+        "stackfit_step",
+    ),
+}  # fmt: skip
+# ... and, where interrupts stay on the stack that they hit, from the interrupt's entry to there.
+_TO = {
+    "hardirq": ("common_interrupt", "__common_interrupt", "handle_irq", "__handle_irq"),
+    "softirq": (
+        "common_interrupt", "irq_exit_rcu", "__irq_exit_rcu", "invoke_softirq", "do_softirq_own_stack",
+    ),
+}  # fmt: skip
 _SAFE = (8, 24)  # levels that fit every stack: what one of them takes is their difference
 
 
 @dataclass(frozen=True)
 class OverflowPrediction:
-    """`room`: bytes that the chain may take, its return address in, before it leaves the stack. `frame`: of
-    a level.
-    `path`: functions above the chain, each with its bytes."""
+    """`room`: bytes that the chain may take before it leaves the stack, called on the known way; `least`:
+    called on the deepest way that leads there. `frame`: of a level."""
 
     kernel: str
     context: str
     stack: str
     size: int
     room: int
+    least: int
     frame: int
 
     @property
@@ -88,76 +111,85 @@ def predict_overflow(built: Built) -> list[OverflowPrediction]:
     """What the analysis says of each context, before any run. InputError: the image does not show the way."""
     modules = [built.path("chain.ko"), built.path("overflow.ko")]
     analysis = analyse([built.path("vmlinux")], modules, [built.layout])
-    registered = [_registered(analysis, *_FUNCTIONS[context]) for context in CONTEXTS]
-    registered.append(_registered(analysis, _INTERRUPTED[0], "thread"))
+    ways = _Ways(analysis)
+    registered = [ways.registered(*_FUNCTIONS[context]) for context in CONTEXTS]
     through = find_through(analysis.program, analysis.composer, analysis.layouts, _CHAIN, registered)
     found = []
-    for context, one in zip(CONTEXTS, registered, strict=False):
-        entries = [entry for entry in through.entries if entry.registered is one]
-        if not entries:
+    for context, one in zip(CONTEXTS, registered, strict=True):
+        entry = next((entry for entry in through.entries if entry.registered is one), None)
+        if entry is None:
             raise InputError(str(built.directory), f"no known way leads to {_FUNCTIONS[context][0]}")
-        entry = entries[0]
-        room = entry.room
-        if entry.nests:
-            room = entry.stack.usable - _interrupted(analysis, registered[-1])
-            room -= entry.call if context == "hardirq" else _by_exit(analysis, entry)
+        depth = ways.depth(context, entry.nests)
+        worst = entry.call + (ways.depth(_INTERRUPTED, False) if entry.nests else 0)
         found.append(
             OverflowPrediction(
-                built.name, context, entry.stack.name, entry.stack.size, room, through.own.upper
+                built.name, context, entry.stack.name, entry.stack.size, entry.stack.usable - depth,
+                entry.stack.usable - worst, through.own.upper,
             )
-        )
+        )  # fmt: skip
     return found
 
 
-def _function(analysis: Analysis, name: str) -> int:
-    found = analysis.code.functions.named(name)
-    if len(found) != 1:
-        raise InputError(analysis.program.images[0].path, f"{len(found)} functions {name}")
-    return int(found[0])
+class _Ways:
+    """Depths along ways that are known function by function."""
 
+    def __init__(self, analysis: Analysis) -> None:
+        self._analysis = analysis
+        self._calls, functions = analysis.calls, analysis.code.functions
+        self._first = np.searchsorted(self._calls.function, np.arange(len(functions) + 1))
+        self._named: dict[str, int] = {}
+        for function, name in enumerate(functions.names):
+            self._named.setdefault(plain_name(name), function)
 
-def _registered(analysis: Analysis, function: str, family: str) -> Registered:
-    kind = next(one for one in FAMILIES if one.name == family)
-    return Registered(_function(analysis, function), kind, kind.kinds, False)
+    def registered(self, function: str, family: str) -> Registered:
+        kind = next(one for one in FAMILIES if one.name == family)
+        return Registered(self._function(function), kind, kind.kinds, False)
 
+    def depth(self, context: str, nests: bool) -> int:
+        """From the stack's top (reserves aside) to the call of the chain; for _INTERRUPTED, to the instruction
+        that raises the interrupt. `nests`: the interrupt stays on the thread's stack."""
+        if context in ("process", _INTERRUPTED):
+            way = _WAYS[context]
+            frame = next(one for one in self._analysis.contexts if one.kind == "kthread").frame_user
+            end = int(self._analysis.frames.frame[self._function(way[-1])]) if context == _INTERRUPTED else 0
+            return frame + self._sum(way) + end
+        if not nests:
+            return self._sum(_WAYS[context])
+        entry = next(
+            one for one in self._analysis.contexts if one.title.endswith("common_interrupt")
+        ).frame_kernel
+        return self.depth(_INTERRUPTED, False) + entry + self._sum((*_TO[context], *_WAYS[context]))
 
-def _interrupted(analysis: Analysis, thread: Registered) -> int:
-    """Depth at the instruction that raises the interrupt."""
-    above = RegisteredFinder(analysis.composer, analysis.layouts[0]).need(thread, "kthread").above
-    if above is None:
-        raise InputError(analysis.program.images[0].path, "no known way leads to a thread's function")
-    calls, callee = analysis.calls, _function(analysis, _INTERRUPTED[1])
-    sites = [
-        int(calls.depth[site])
-        for site in range(len(calls))
-        if calls.function[site] == thread.function and callee in _callees(analysis, site)
-    ]
-    if not sites:
-        raise InputError(
-            analysis.program.images[0].path, f"{_INTERRUPTED[0]} does not call {_INTERRUPTED[1]}"
-        )
-    return above.bytes + max(sites) + int(analysis.frames.frame[callee])
+    def _function(self, name: str) -> int:
+        if name not in self._named:
+            raise InputError(self._analysis.program.images[0].path, f"no function {name}")
+        return self._named[name]
 
+    def _sum(self, way: Sequence[str]) -> int:
+        """Bytes from the entry of the first function to the call of the last; what the compiler has put into its
+        caller is left out."""
+        there = [self._named[name] for name in way if name in self._named]
+        return sum(self._call(caller, callee) for caller, callee in pairwise(there))
 
-def _callees(analysis: Analysis, site: int) -> Sequence[int]:
-    index = int(analysis.calls.candidates[site])
-    return [int(one) for one in analysis.calls.candidate_sets[index]] if index >= 0 else []
+    def _call(self, caller: int, callee: int) -> int:
+        """Depth at the call: a direct one, else through a pointer."""
+        sites = range(int(self._first[caller]), int(self._first[caller + 1]))
+        direct = [site for site in sites if callee in self._callees(site)]
+        pointer = (CallKind.INDIRECT, CallKind.INDIRECT_TAIL)
+        chosen = direct or [site for site in sites if self._calls.kind[site] in pointer]
+        if not chosen:
+            names = self._analysis.code.functions.names
+            raise InputError(
+                self._analysis.program.images[0].path, f"{names[caller]} does not call {names[callee]}"
+            )
+        return max(self._weight(site) for site in chosen)
 
+    def _weight(self, site: int) -> int:
+        return int(self._calls.depth[site]) - (4 if self._calls.tail[site] else 0)
 
-def _by_exit(analysis: Analysis, entry: ThroughEntry) -> int:
-    """Depth, from where an interrupt hits, to the chain's call in a tasklet run by the way out of that
-    interrupt."""
-    finder = RegisteredFinder(analysis.composer, analysis.layouts[0])
-    tasklet = finder.need(entry.registered, entry.kind).above
-    assert tasklet is not None
-    names = analysis.code.functions.names
-    dispatcher = next(
-        number for number, (function, _) in enumerate(tasklet.path) if names[function] in _DO_SOFTIRQ
-    )
-    leg = finder.nested_leg("hardirq", tasklet.path[dispatcher][0])
-    if leg is None:
-        raise InputError(analysis.program.images[0].path, "no direct way from an interrupt to its softirqs")
-    return leg + sum(size for _, size in tasklet.path[dispatcher:]) + entry.call - entry.above
+    def _callees(self, site: int) -> Sequence[int]:
+        index = int(self._calls.candidates[site])
+        return self._calls.candidate_sets[index] if index >= 0 else ()
 
 
 def overflow_row(prediction: OverflowPrediction, logs: dict[int, GuestLog]) -> OverflowRow:

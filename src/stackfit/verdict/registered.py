@@ -123,18 +123,6 @@ class RegisteredFinder:
         own = composer.solvers.upper(item, registered.function, exceptions)
         return RegisteredNeed(registered, kind, own, above, need, on_top)
 
-    def nested_leg(self, kind: str, function: int) -> int | None:
-        """Bytes from where a context of a kind interrupts, entry frame included, to the deepest direct call
-        of a
-        function; None: it calls it by no known direct way, or on another stack."""
-        found = [
-            item.frame + start.bytes + leg[0]
-            for _, item in self._items(kind, True)
-            for start in item.starts
-            if (leg := self._leg(item, start.entry, {function: 0})) is not None
-        ]
-        return max(found, default=None)
-
     # ------------------------------------------------------------ what is above
 
     def _find(self, steps: tuple[Step, ...], kind: str) -> Above | None:
@@ -172,14 +160,16 @@ class RegisteredFinder:
             for item in nested if nests else placement.items:
                 # What interrupts user mode takes the same way to its handlers, and then returns there.
                 interrupts = item.kernel or not item.context.interrupt
-                if item.context.kind == kind and item.starts and interrupts:
+                behind = bool(item.open) and item.open == item.context.behind
+                if item.context.kind == kind and (item.starts or behind) and interrupts:
                     yield stack, item
 
     def _way(
         self, stack: Stack, nests: bool, item: Item, steps: tuple[Step, ...], goals: list[dict[int, int]]
     ) -> Above | None:
         """The deepest way of one item's starts through all steps."""
-        firsts = []
+        # Behind a switch to this stack whose callee is not told, the step's call is the switch, on an empty stack.
+        firsts: list[tuple[int, tuple[tuple[int, int], ...]]] = [] if item.starts else [(0, ())]
         for start in item.starts:
             on_way = [number for number, (function, _) in enumerate(start.through) if function in goals[0]]
             if on_way:
