@@ -168,6 +168,8 @@ def _steps(case: Case, caches: Mapping[str, Slab]) -> list[dict[str, Any]]:
     punch, pin = {"do": "punch", "kind": kind}, {"do": "pin", "kind": kind}
     if kind == "anonymous":
         return [fill, punch, pin, children]
+    # The tree of a file's pages: a node for 64 of them (lib/xarray.c).
+    fill["slabs"] = [64 * caches["radix_tree_node"].objects]
     if kind == "ramfs":
         return [fill, punch, children]
     # Locking a page splits its mapping in two; the tree that holds mappings has some 16 a node.
