@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 __all__ = [
     "CONDITIONS",
-    "CYCLE",
     "MODES",
+    "RECLAIM",
     "SIZES",
     "STATES",
     "Case",
@@ -26,15 +26,17 @@ CONDITIONS = {
     "aslr": "address-space layout random",
     "threads": "kernel.threads-max as the kernel chose it",
 }
-# The reclaim load; guest/experiment.c has the meanings.
-CYCLE = {"anon": 20480, "leave": 3072, "rounds": 200, "pages": 64, "alive": 200, "forks": 2000, "use": 64}
+# Reclaim loads: memory full of page cache and swappable pages. cycle: one child ends for each that comes. grow:
+# none ends, so that every stack has to be made room for. guest/experiment.c has the meanings.
+_FULL = {"anon": 20480, "leave": 3072, "rounds": 200, "pages": 64, "use": 64}
+RECLAIM = {"cycle": {**_FULL, "alive": 200, "forks": 2000}, "grow": {**_FULL, "alive": 1000, "forks": 1000}}
 CHURN = {"rounds": 400, "pages": 64}
 LEAVE = 1024  # kB free at which filling stops before holes are made
 
 
 @dataclass(frozen=True)
 class Case:
-    """`kernel`: name of a build. `state`: of memory before the first child; of the reclaim load "cycle"."""
+    """`kernel`: name of a build. `state`: of memory before the first child; "cycle" or "grow": a reclaim load."""
 
     kernel: str
     memory: int
@@ -50,11 +52,15 @@ class Case:
         return "-".join(part for part in parts if part)
 
     @property
+    def reclaim(self) -> bool:
+        return self.state in RECLAIM
+
+    @property
     def words(self) -> dict[str, str | int]:
         """For the guest's program."""
         words: dict[str, str | int] = {"kind": self.mode}
-        if self.state == "cycle":
-            words |= {"load": "cycle", **CYCLE}
+        if self.reclaim:
+            words |= {"load": "cycle", **RECLAIM[self.state]}
         else:
             words |= {"state": self.state, "leave": LEAVE}
             if self.state == "cache":
@@ -90,7 +96,7 @@ def fork_cases(kernels: tuple[str, ...], sizes: tuple[int, ...] = SIZES) -> list
 
 
 def reclaim_cases(kernels: tuple[str, ...], memory: int = 64) -> list[Case]:
-    return [Case(kernel, memory, "cycle", "process") for kernel in kernels]
+    return [Case(kernel, memory, load, "process") for load in RECLAIM for kernel in kernels]
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,11 @@ def claims(
     rows: Sequence[Row], storms: Sequence[StormRow], overflows: Sequence[OverflowRow]
 ) -> tuple[Claim, ...]:
     """In the order of the article."""
-    pairs = _pairs([row for row in rows if row.case.state != "cycle" and not row.case.condition])
+    pairs = _pairs([row for row in rows if not row.case.reclaim and not row.case.condition])
     holes = [pair for pair in pairs if pair[0].case.state in _HOLES]
     fresh = [pair for pair in pairs if pair[0].case.state == "fresh"]
     return (
-        _limit(holes), _no_pairs(holes), _thrash(_pairs([row for row in rows if row.case.state == "cycle"])),
+        _limit(holes), _no_pairs(holes), _thrash(_pairs([row for row in rows if row.case.state == "grow"])),
         _more(holes, fresh), _own_stacks(overflows), _safer(storms, overflows),
     )  # fmt: skip
 

@@ -337,9 +337,9 @@ class Experiment:
 def _machine(case: Case) -> dict[str, Any]:
     """What a case needs but memory; `ballast` of the page cache is a disk."""
     needs: dict[str, Any] = {"plain_words": () if case.condition == "aslr" else ("norandmaps",)}
-    if case.state in ("cache", "cycle"):
+    if case.state == "cache" or case.reclaim:
         needs["disk"] = 128
-    if case.state == "cycle":
+    if case.reclaim:
         needs["swap"] = 64
     return needs
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stackfit.image.model import InputError
-from stackfit.lab.cases import CHURN, CYCLE, LEAVE, Case
+from stackfit.lab.cases import CHURN, LEAVE, RECLAIM, Case
 from stackfit.lab.console import GuestLog
 from stackfit.layouts.model import Layout
 from stackfit.machine.model import Run
@@ -127,7 +127,6 @@ def scenario_table(case: Case, boot: GuestLog, costs: str, compaction: bool) -> 
         zone for zone in parse_zoneinfo(case.name, boot.sections["boot", 0, "/proc/zoneinfo"]) if zone.managed
     ]
     caches = slabs(boot.sections["boot", 0, "/proc/slabinfo"])
-    cycle = case.state == "cycle"
     table: dict[str, Any] = {
         "name": case.name,
         "description": "a run of the experiment",
@@ -140,23 +139,33 @@ def scenario_table(case: Case, boot: GuestLog, costs: str, compaction: bool) -> 
             "per_cpu_pages": per_cpu_pages(boot.sections["boot", 0, "/proc/zoneinfo"], zones[-1]),
             "min_free_kb": sum(zone.minimum for zone in zones) * 4,
             "zone": [zone_table(boot, zone) for zone in zones],
-            **({"swap_kb": 65536} if cycle else {}),
+            **({"swap_kb": 65536} if case.reclaim else {}),
         },
-        "step": _cycle() if cycle else _steps(case, caches),
+        "step": _reclaim(RECLAIM[case.state], caches) if case.reclaim else _steps(case, caches),
     }
     if case.condition == "threads":
         table["limits"] = {"threads_max": "default", "tasks": _tasks(boot)}
     return table
 
 
-def _cycle() -> list[dict[str, Any]]:
+def _reclaim(load: Mapping[str, int], caches: Mapping[str, Slab]) -> list[dict[str, Any]]:
     return [
-        {"do": "fill", "kind": "anonymous", "kb": CYCLE["anon"]},
-        {"do": "fill", "kind": "file", "until_free_kb": CYCLE["leave"]},
-        {"do": "churn", "kind": "file", "rounds": CYCLE["rounds"], "pages": CYCLE["pages"]},
-        {"do": "cycle", "mode": "process", "alive": CYCLE["alive"], "forks": CYCLE["forks"], "touch":
-        CYCLE["use"]},
-    ]  # fmt: skip
+        {"do": "fill", "kind": "anonymous", "kb": load["anon"]},
+        {"do": "fill", "kind": "file", "until_free_kb": load["leave"], "slabs": [_tree(caches)]},
+        {"do": "churn", "kind": "file", "rounds": load["rounds"], "pages": load["pages"]},
+        {
+            "do": "cycle",
+            "mode": "process",
+            "alive": load["alive"],
+            "forks": load["forks"],
+            "touch": load["use"],
+        },
+    ]
+
+
+def _tree(caches: Mapping[str, Slab]) -> int:
+    """Pages of a file for which its tree (lib/xarray.c: a node for 64) takes one page."""
+    return 64 * caches["radix_tree_node"].objects
 
 
 def _steps(case: Case, caches: Mapping[str, Slab]) -> list[dict[str, Any]]:
@@ -168,8 +177,7 @@ def _steps(case: Case, caches: Mapping[str, Slab]) -> list[dict[str, Any]]:
     punch, pin = {"do": "punch", "kind": kind}, {"do": "pin", "kind": kind}
     if kind == "anonymous":
         return [fill, punch, pin, children]
-    # The tree of a file's pages: a node for 64 of them (lib/xarray.c).
-    fill["slabs"] = [64 * caches["radix_tree_node"].objects]
+    fill["slabs"] = [_tree(caches)]
     if kind == "ramfs":
         return [fill, punch, children]
     # Locking a page splits its mapping in two; the tree that holds mappings has some 16 a node.

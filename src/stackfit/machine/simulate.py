@@ -209,8 +209,7 @@ class _Machine:
         """Use a page; bring it back first if reclaim took it."""
         handle = self.held[kind][at]
         if memory.page(handle) < 0:
-            memory.release_page(handle)
-            handle = self.held[kind][at] = memory.allocate_page(*_KINDS[kind])
+            handle = self.held[kind][at] = memory.refault(handle, *_KINDS[kind])
         memory.reference(handle)
 
     def _deepen(self, step: Step) -> None:

@@ -13,6 +13,9 @@ cdef class Zone(Buddy):
     cdef public int per_cpu_high
     cdef public int per_cpu_batch
     cdef public bint per_cpu_scaled
+    cdef public bint working_set
+    cdef public long long age
+    cdef long long[::1] evicted_at
     cdef readonly int per_cpu_count
     cdef int free_factor
     cdef readonly long long highatomic_pages
@@ -38,6 +41,8 @@ cdef class Zone(Buddy):
     cpdef int adopt(self, int page, int state, int which) except -3
     cpdef int page(self, int handle) except? -9
     cpdef void reference(self, int handle) except *
+    cpdef long long distance(self, int handle) except *
+    cpdef void activate(self, int handle) except *
     cpdef void pin(self, int handle) except *
     cpdef void forget(self, int handle, int mark) except *
     cpdef void release_handle(self, int handle) except *

@@ -36,7 +36,7 @@ def print_experiment(
     overflows: Sequence[OverflowRow],
     claims: Sequence[Claim],
 ) -> None:
-    forks = [row for row in rows if row.case.state != "cycle"]
+    forks = [row for row in rows if not row.case.reclaim]
     if forks:
         print_table(
             console,
@@ -46,7 +46,7 @@ def print_experiment(
              ("fork p50", "right"), ("p99", "right")],
             [_fork_row(row) for row in forks],
         )  # fmt: skip
-    reclaims = [row for row in rows if row.case.state == "cycle"]
+    reclaims = [row for row in rows if row.case.reclaim]
     if reclaims:
         line(console, "")
         print_table(
@@ -54,6 +54,7 @@ def print_experiment(
             "reclaim load, per 1 000 forks: predicted / counted",
             [
                 ("kernel", "left"),
+                ("load", "left"),
                 ("forks", "right"),
                 *((name, "right") for name in _RECLAIM),
                 ("fork p99", "right"),
@@ -119,7 +120,7 @@ def _reclaim_row(row: Row) -> list[str]:
     forks = max(row.children, 1), max(row.predicted.counters.get("forks", 0), 1)
     pairs = [(row.predicted.counters.get(name, 0), row.counter(name)) for name in _RECLAIM]
     cells = [f"{said * 1000 / forks[1]:.0f} / {found * 1000 / forks[0]:.0f}" for said, found in pairs]
-    return [row.case.kernel, number_text(row.children), *cells, _microseconds(row.outcomes[0].p99)]
+    return [row.case.kernel, row.case.state, number_text(row.children), *cells, _microseconds(row.outcomes[0].p99)]
 
 
 def _storm_row(row: StormRow) -> list[str]:
