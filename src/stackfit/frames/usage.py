@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import lzma
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,15 +26,16 @@ from stackfit.isa.code import Code
 __all__ = ["KINDS", "UsageDifference", "UsageKind", "UsageRow", "UsageWitness", "read_usage", "usage_witness"]
 
 KINDS = ("static", "dynamic,bounded", "dynamic")
-_STT_FILE = 4
+_STT_FUNC, _STT_FILE = 2, 4
+_NUMBERED = re.compile(r"\.\d+$")
 _MOST_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
 class UsageRow:
-    """One function as gcc emitted it; `file`: of its source, `bytes`: with the return address."""
+    """One function as gcc emitted it. `unit`: the source that was compiled; `bytes`: with the return address."""
 
-    file: str
+    unit: str
     function: str
     bytes: int
     kind: str
@@ -91,8 +93,9 @@ def read_usage(path: Path) -> list[UsageRow]:
         try:
             if row["kind"] not in KINDS:
                 raise ValueError
-            rows.append(UsageRow(row["file"], row["function"], int(row["bytes"]), row["kind"]))
-        except (KeyError, TypeError, ValueError):
+            unit = row["object"].rsplit("/", 1)[-1].removesuffix(".o") + ".c"
+            rows.append(UsageRow(unit, row["function"], int(row["bytes"]), row["kind"]))
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise InputError(str(path), f"line {number}: no row of stack usage") from None
     if not rows:
         raise InputError(str(path), "no row of stack usage in it")
@@ -104,13 +107,13 @@ def usage_witness(program: Program, code: Code, frames: Frames, rows: Sequence[U
     places = _places(program, code)
     grouped: dict[tuple[str, str], list[UsageRow]] = defaultdict(list)
     for row in rows:
-        grouped[Path(row.file).name, row.function].append(row)
-    # What the compiler names without a file is unique in the image: global functions.
+        grouped[row.unit, row.function].append(row)
+    # A global function is one of its name; a weak one that lost to it has another unit and no symbol.
     by_name = Counter(function for _, function in grouped)
     missing = ambiguous = 0
     pairs: list[tuple[int, UsageRow]] = []
-    for (file, function), group in grouped.items():
-        found = places.get((file, function), [])
+    for (unit, function), group in grouped.items():
+        found = places.get((unit, function), [])
         if not found and by_name[function] == 1:
             found = places.get(("", function), [])
         if not found:
@@ -150,7 +153,7 @@ def _kind(
 
 
 def _places(program: Program, code: Code) -> dict[tuple[str, str], list[int]]:
-    """(source file, name) → functions of the kernel image; global ones also under no file."""
+    """(compiled source, name as gcc has it) → functions of the kernel image; global ones under no source."""
     symbols = program.images[0].symbols
     functions = code.functions
     by_address = {
@@ -159,14 +162,21 @@ def _places(program: Program, code: Code) -> dict[tuple[str, str], list[int]]:
         if not functions.image[index] and functions.parent[index] < 0 and not functions.piece[index]
     }
     places: dict[tuple[str, str], list[int]] = defaultdict(list)
-    file = ""
+    unit = ""
     kinds, values = symbols.records["type"].tolist(), symbols.records["address"].tolist()
     local = (symbols.records["binding"] == 0).tolist()
+    shared = Counter(
+        value for kind, value, own in zip(kinds, values, local, strict=True) if kind == _STT_FUNC and not own
+    )
     for name, kind, value, own in zip(symbols.names, kinds, values, local, strict=True):
         if kind == _STT_FILE:
-            file = Path(name).name
+            unit = Path(name).name
             continue
         index = by_address.get(value)
-        if index is not None and index not in places[file if own else "", name]:
-            places[file if own else "", name].append(index)
+        if index is None or kind != _STT_FUNC or (not own and shared[value] > 1):
+            continue  # of several global names for one function, which one gcc compiled cannot be told
+        # gcc numbers the copies that it makes of a function; the table has them without.
+        key = unit if own else "", _NUMBERED.sub("", name)
+        if index not in places[key]:
+            places[key].append(index)
     return places

@@ -12,6 +12,7 @@ import json
 import lzma
 import os
 import re
+import resource
 import shutil
 import subprocess
 import time
@@ -61,7 +62,7 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class Built:
-    """A kernel that was built. `seconds`: of make alone. `objects`: compiled. `cache`: by way of ccache.
+    """A kernel that was built. `seconds`: of make alone, `cpu_seconds`: of the processor (None: not counted). `objects`: compiled. `cache`: by way of ccache.
     `patches`: of each file that was applied, its digest."""
 
     name: str
@@ -70,6 +71,7 @@ class Built:
     release: str
     compiler: str
     seconds: float
+    cpu_seconds: float | None
     jobs: int
     cache: bool
     objects: int
@@ -112,20 +114,27 @@ def build_kernel(options: BuildOptions, told: Told = lambda text: None) -> Built
     make = _Make(source, tree, options.jobs)
     told("configuring")
     _configure(make, [*(_ours(one) for one in ("base", options.variant)), *(text for _, text in configs)])
-    started = time.monotonic()
+    started, before = time.monotonic(), _processor()
     make.run(["bzImage", "modules"], "build.log", told)
-    seconds = time.monotonic() - started
+    seconds, processor = time.monotonic() - started, _processor() - before
     _make_modules(make, told)
     compiler = subprocess.run(["gcc", "--version"], capture_output=True, text=True, check=True).stdout
     usage, objects = _stack_usage(tree)
     built = Built(
         name=name, variant=options.variant, configs=tuple(stem for stem, _ in configs),
         release=(tree / "include/config/kernel.release").read_text("ascii").strip(),
-        compiler=compiler.splitlines()[0], seconds=round(seconds, 1), jobs=options.jobs, cache=make.cache,
+        compiler=compiler.splitlines()[0], seconds=round(seconds, 1),
+        cpu_seconds=round(processor, 1), jobs=options.jobs, cache=make.cache,
         objects=objects, patches=patches, directory=output / "kernels" / name,
     )  # fmt: skip
     _collect(built, tree, usage)
     return built
+
+
+def _processor() -> float:
+    """Seconds that ended children have used."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def load_built(output: Path, name: str) -> Built:

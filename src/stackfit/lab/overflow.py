@@ -89,7 +89,7 @@ class OverflowPrediction:
 
 @dataclass(frozen=True)
 class OverflowRow:
-    """`predicted`, `measured`: room for the chain, bytes. `fits`, `overflows`: levels at which the machine
+    """`predicted`, `measured`: room for the chain, bytes; `least`: predicted for the deepest way there is. `fits`, `overflows`: levels at which the machine
     found the
     stack's end intact, and overwritten (None: it was in neither). `noticed`: what the kernel said when one
     level
@@ -100,6 +100,7 @@ class OverflowRow:
     stack: str
     frame: int
     predicted: int
+    least: int
     measured: int | None
     fits: int | None
     overflows: int | None
@@ -205,7 +206,7 @@ def overflow_row(prediction: OverflowPrediction, logs: dict[int, GuestLog]) -> O
     edge = min(broken, default=None)
     deepest = max(broken, default=None)
     return OverflowRow(
-        prediction.kernel, prediction.context, prediction.stack, frame, prediction.room, measured,
+        prediction.kernel, prediction.context, prediction.stack, frame, prediction.room, prediction.least, measured,
         max(fits, default=None), edge,
         _noticed(logs[edge]) if edge is not None else (),
         _noticed(logs[deepest]) if deepest is not None else (),

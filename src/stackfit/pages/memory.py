@@ -243,7 +243,9 @@ class Memory:
         if self.era.working_set:
             size = zone.pages_on(c.ACTIVE_FILE) + (0 if file else zone.pages_on(c.INACTIVE_FILE))
             if self.settings.swap_pages > self.swap_used:
-                size += zone.pages_on(c.ACTIVE_ANONYMOUS) + (zone.pages_on(c.INACTIVE_ANONYMOUS) if file else 0)
+                size += zone.pages_on(c.ACTIVE_ANONYMOUS) + (
+                    zone.pages_on(c.INACTIVE_ANONYMOUS) if file else 0
+                )
             if distance <= size:
                 self.zones[new.zone].activate(new.handle)
                 self._refaults[file] += 1
@@ -373,9 +375,7 @@ class Memory:
             for which in pair
         }
         freed = 0
-        while freed < wanted and (
-            left[c.INACTIVE_ANONYMOUS] or left[c.ACTIVE_FILE] or left[c.INACTIVE_FILE]
-        ):
+        while freed < wanted and (left[c.INACTIVE_ANONYMOUS] or left[c.ACTIVE_FILE] or left[c.INACTIVE_FILE]):
             for file, (inactive, active) in enumerate(reversed(_PRIORITY_LISTS)):
                 part = min(left[inactive], _SWAP_CLUSTER_MAX)
                 if part:

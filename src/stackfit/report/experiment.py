@@ -120,7 +120,13 @@ def _reclaim_row(row: Row) -> list[str]:
     forks = max(row.children, 1), max(row.predicted.counters.get("forks", 0), 1)
     pairs = [(row.predicted.counters.get(name, 0), row.counter(name)) for name in _RECLAIM]
     cells = [f"{said * 1000 / forks[1]:.0f} / {found * 1000 / forks[0]:.0f}" for said, found in pairs]
-    return [row.case.kernel, row.case.state, number_text(row.children), *cells, _microseconds(row.outcomes[0].p99)]
+    return [
+        row.case.kernel,
+        row.case.state,
+        number_text(row.children),
+        *cells,
+        _microseconds(row.outcomes[0].p99),
+    ]
 
 
 def _storm_row(row: StormRow) -> list[str]:
