@@ -31,7 +31,8 @@ CONDITIONS = {
 _FULL = {"anon": 20480, "leave": 3072, "rounds": 200, "pages": 64, "use": 64}
 RECLAIM = {"cycle": {**_FULL, "alive": 200, "forks": 2000}, "grow": {**_FULL, "alive": 1000, "forks": 1000}}
 CHURN = {"rounds": 400, "pages": 64}
-LEAVE = 1024  # kB free at which filling stops before holes are made
+# kB free at which filling stops before holes are made; page cache above the marks at which kswapd takes it back.
+LEAVE = {"anon": 1024, "ramfs": 1024, "cache": 2048}
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Case:
         if self.reclaim:
             words |= {"load": "cycle", **RECLAIM[self.state]}
         else:
-            words |= {"state": self.state, "leave": LEAVE}
+            words |= {"state": self.state, "leave": LEAVE.get(self.state, 0)}
             if self.state == "cache":
                 words |= CHURN
             if self.mode == "thread":

@@ -242,7 +242,7 @@ class Experiment:
     def _storm(self, storm: Storm) -> GuestLog:
         built = self.kernels[storm.kernel]
         words = {
-            "load": "storm", "seconds": self.plan.seconds, "swap": storm.memory * 1024 * 2 // 3,
+            "load": "storm", "seconds": self.plan.seconds, "swap": storm.memory * 1024,
             "stack": load_layout(built.layout).home("syscall").size,  # type: ignore[union-attr]
         }  # fmt: skip
         plain = ["ip=10.0.2.15::10.0.2.2:255.255.255.0::eth0:off", *(["stacktrace"] if storm.traced else [])]

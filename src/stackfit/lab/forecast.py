@@ -173,7 +173,7 @@ def _steps(case: Case, caches: Mapping[str, Slab]) -> list[dict[str, Any]]:
     if case.state == "fresh":
         return [children]
     kind = _FILLED[case.state]
-    fill: dict[str, Any] = {"do": "fill", "kind": kind, "until_free_kb": LEAVE}
+    fill: dict[str, Any] = {"do": "fill", "kind": kind, "until_free_kb": LEAVE[case.state]}
     punch, pin = {"do": "punch", "kind": kind}, {"do": "pin", "kind": kind}
     if kind == "anonymous":
         return [fill, punch, pin, children]

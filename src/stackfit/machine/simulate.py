@@ -116,7 +116,7 @@ class _Machine:
         memory, held = self._memory(), self.held[step.kind]
         number = None if step.kb is None else step.kb * 1024 // PAGE
         until = (step.until_free_kb or 0) * 1024 // PAGE
-        made = 0
+        made, most = 0, sum(zone.pages for zone in memory.zones)
         while made < number if number is not None else memory.free > until:
             for _ in range(sum(made % objects == 0 for objects in step.slabs)):
                 if step.kind == "ramfs":  # fs/ramfs pins inodes and dentries; a slab of them stays
@@ -125,6 +125,9 @@ class _Machine:
                     self.held["slab"].append(memory.allocate_page(*_KINDS["slab"]))
             if step.kind == "anonymous" and made % self._kids().cost.page_table_maps == 0:
                 memory.allocate(0, c.UNMOVABLE)  # the page table that maps it
+            if made == most:
+                cause = f"fill: reclaim keeps {memory.free * 4} kB free, until_free_kb is never reached"
+                raise InputError(self.scenario.name, cause)
             held.append(memory.allocate_page(*_KINDS[step.kind]))
             made += 1
 

@@ -45,9 +45,9 @@ enum {
 	SYS_exit = 1, SYS_read = 3, SYS_write = 4, SYS_open = 5, SYS_close = 6, SYS_unlink = 10, SYS_lseek = 19,
 	SYS_mount = 21, SYS_pause = 29, SYS_sync = 36, SYS_kill = 37, SYS_swapon = 87, SYS_reboot = 88,
 	SYS_munmap = 91, SYS_wait4 = 114, SYS_sysinfo = 116, SYS_fsync = 118, SYS_clone = 120, SYS_mlock = 150,
-	SYS_nanosleep = 162, SYS_pread64 = 180, SYS_mmap2 = 192, SYS_madvise = 219, SYS_fadvise64 = 250,
+	SYS_pread64 = 180, SYS_mmap2 = 192, SYS_madvise = 219, SYS_fadvise64 = 250,
 	SYS_finit_module = 350, SYS_socket = 359, SYS_bind = 361, SYS_connect = 362, SYS_sendto = 369,
-	SYS_recvfrom = 371,
+	SYS_recvfrom = 371, SYS_clock_nanosleep = 407,
 };
 
 enum { PAGE = 4096, BUFFER = 8 * PAGE, RDONLY = 0, WRONLY = 1, RDWR = 2, CREAT = 0100 };
@@ -107,6 +107,14 @@ static long child(ulong flags)
 		     : "0"(SYS_clone), "b"(flags | SIGCHLD), "c"(0), "d"(0), "S"(0), "i"(SYS_pause)
 		     : "memory", "cc");
 	return result;
+}
+
+/* By the monotonic clock, 64-bit time: these kernels have no system calls for another. */
+static void rest(ulong seconds, ulong nanoseconds)
+{
+	u64 time[2] = { seconds, nanoseconds };
+
+	call(SYS_clock_nanosleep, 1, 0, (long)time, 0, 0);
 }
 
 static ulong length(const char *s)
@@ -597,21 +605,15 @@ static void storm_device(char *buffer)
 		call3(SYS_write, socket, buffer, 64);
 		while (call(SYS_recvfrom, socket, (long)buffer, BUFFER, DONTWAIT, 0) > 0)
 			;
-		if (sequence % 16 == 0) {
-			long pause[2] = { 0, 1000000 };
-
-			call2(SYS_nanosleep, pause, 0);
-		}
+		if (sequence % 16 == 0)
+			rest(0, 1000000);
 	}
 }
 
 static void storm_timers(void)
 {
-	for (;;) {
-		long pause[2] = { 0, 200000 };
-
-		call2(SYS_nanosleep, pause, 0);
-	}
+	for (;;)
+		rest(0, 200000);
 }
 
 /* Files on ext4, some written through to the disk. */
@@ -736,7 +738,6 @@ static void come_and_go(ulong children)
 
 static void storm_load(char *buffer)
 {
-	long seconds[2] = { (long)number("seconds", 10), 0 };
 	ulong pages = number("swap", 0) * 1024 / PAGE;
 
 	call5(SYS_mount, "/dev/vda", "/mnt", "ext4", 0, 0);
@@ -755,7 +756,7 @@ static void storm_load(char *buffer)
 		storm_files_read();
 	if (pages && forked())
 		storm_memory(pages);
-	call2(SYS_nanosleep, seconds, 0);
+	rest(number("seconds", 10), 0);
 	call2(SYS_kill, -1, SIGKILL);
 	while (call(SYS_wait4, -1, 0, 0, 0, 0) > 0)
 		;
@@ -775,7 +776,7 @@ static void overflow_load(char *buffer)
 	char *words = buffer + PAGE, *end = words;
 	static const char *const names[] = { "context", "levels" };
 	long chain = call2(SYS_open, "/chain.ko", RDONLY), overflow = call2(SYS_open, "/overflow.ko", RDONLY);
-	long result, second[2] = { 1, 0 };
+	long result;
 
 	for (int i = 0; i < 2; i++) {
 		const char *value = parameter(names[i]);
@@ -794,7 +795,7 @@ static void overflow_load(char *buffer)
 	put_number(result < 0 ? -result : 0);
 	put("\n");
 	for (int i = 0; i < 3; i++) /* whoever looks at stacks now and then gets the time to */
-		call2(SYS_nanosleep, second, 0);
+		rest(1, 0);
 	stop("overflow");
 }
 
