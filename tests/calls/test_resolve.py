@@ -378,3 +378,95 @@ def test_a_union_without_a_name_may_hold_a_function_of_any_of_its_members_protot
     NOINLINE void release(struct buffer *b) { b->destructor(b); spend(b); }
     """
     assert only(resolve(tmp_path, source), "release")[1] == ["mine"]
+
+
+def test_a_union_of_callbacks_in_a_table_holds_what_code_stores_there(tmp_path: Path) -> None:
+    source = """
+    struct step { const char *name; union { int (*single)(unsigned); int (*multi)(unsigned, void *); }; };
+    struct step steps[4];
+    NOINLINE struct step *table(long state) { return steps + state; }
+    static NOINLINE int online(unsigned cpu) { return cpu; }
+    static NOINLINE int stray(unsigned cpu) { return cpu + 1; }
+    struct other { int (*read)(unsigned); };
+    NOINLINE void install(long state, int (*startup)(unsigned)) { table(state)->single = startup; spend(0); }
+    NOINLINE void setup(void) { install(3, online); spend(0); }
+    NOINLINE int invoke(struct step *s, unsigned cpu) { return s->single(cpu) + 1; }
+    NOINLINE int read(struct other *o, unsigned n) { return o->read(n) + 1; }
+    NOINLINE void hide(void *somewhere) { sink(somewhere, stray); spend(somewhere); }
+    """
+    answers = resolve(tmp_path, source)
+    assert only(answers, "invoke")[1] == ["online", "stray"]
+    # The union is where it goes: it is a candidate of no other field.
+    assert only(answers, "read")[1] == ["stray"]
+
+
+def test_a_function_in_a_member_that_is_no_function_pointer_is_in_no_other_field(tmp_path: Path) -> None:
+    source = """
+    struct point { const char *name; void *iterator; };
+    struct other { long (*read)(long); };
+    static NOINLINE long iterate(long n) { return n; }
+    struct point here = { "here", iterate };
+    NOINLINE void enable(struct point *p) { spend(p); }
+    NOINLINE void all(void) { enable(&here); spend(0); }
+    NOINLINE long read(struct other *o) { return o->read(1) + 1; }
+    NOINLINE void copy(struct other *o, struct point *p) { OPERATION; spend(o); }
+    """
+    assert only(resolve(tmp_path, source.replace("OPERATION", "o->read(2)")), "read")[1] == []
+    # Read from there and stored, it is something unknown: any function of the prototype.
+    answers = resolve(tmp_path, source.replace("OPERATION", "o->read = p->iterator"))
+    assert only(answers, "read")[:2] == (Rung.SIGNATURE, ["iterate"])
+
+
+def test_what_a_call_of_unknown_prototype_is_handed_is_in_its_parameters_alone(tmp_path: Path) -> None:
+    source = """
+    struct other { long (*read)(long); };
+    static NOINLINE long given(long n) { return n; }
+    NOINLINE long visit(long (*f)(long), long n) { return f(n) + 1; }
+    void *visitors[] = { visit };
+    NOINLINE long blind(long n) { return ((long (*)(void *, long))visitors[n])(given, n) + 1; }
+    NOINLINE long read(struct other *o) { return o->read(1) + 1; }
+    """
+    answers = resolve(tmp_path, source)
+    assert only(answers, "visit")[1] == ["given"]
+    assert only(answers, "read")[1] == []
+
+
+def test_what_is_left_in_the_result_register_of_a_function_without_result_goes_nowhere(
+    tmp_path: Path,
+) -> None:
+    source = """
+    struct hook { long (*call)(long); struct hook *next; };
+    struct other { long (*read)(long); };
+    static NOINLINE long hooked(long n) { return n; }
+    struct hook first = { hooked };
+    NOINLINE void walk(struct hook *h) { while (h) { if (h->call) h->call(1); h = h->next; } }
+    NOINLINE void all(void) { walk(&first); spend(0); }
+    NOINLINE long read(struct other *o) { return o->read(1) + 1; }
+    """
+    assert only(resolve(tmp_path, source), "read")[1] == []
+
+
+def test_a_conditional_move_chooses_one_of_two(tmp_path: Path) -> None:
+    source = """
+    struct other { long (*read)(long); };
+    static NOINLINE long one(long n) { return n; }
+    static NOINLINE long two(long n) { return n + 1; }
+    NOINLINE void choose(struct other *o, long which) { o->read = which ? one : two; spend(o); }
+    NOINLINE long read(struct other *o) { return o->read(1) + 1; }
+    """
+    assert only(resolve(tmp_path, source), "read") == (Rung.FIELD, ["one", "two"], "struct other.read")
+
+
+def test_an_object_on_the_stack_is_changed_through_its_own_type(tmp_path: Path) -> None:
+    source = """
+    struct port { long flags; long (*in)(struct port *); };
+    static NOINLINE long slow(struct port *p) { return p->flags; }
+    static NOINLINE long never(struct port *p) { return p->flags + 1; }
+    NOINLINE void prepare(struct port *p) { spend(p); }
+    NOINLINE long use(struct port *p) { return p->in(p) + 1; }
+    NOINLINE long probe(long n) { struct port p = { n, slow }; prepare(&p); return use(&p) + 1; }
+    struct other { void *data; } holder = { never };
+    NOINLINE void hold(struct other *o) { spend(o); }
+    NOINLINE void held(void) { hold(&holder); spend(0); }
+    """
+    assert only(resolve(tmp_path, source), "use") == (Rung.FIELD, ["slow"], "struct port.in")

@@ -164,6 +164,15 @@ def test_functions_have_their_prototypes_by_address(program: Path) -> None:
     assert prototypes[symbols["_start"]] == "void()"
 
 
+def test_functions_of_an_assembler_have_no_prototype(tmp_path: Path) -> None:
+    """GNU as writes DW_TAG_subprogram without parameters for every function symbol."""
+    source = tmp_path / "entry.S"
+    source.write_text(".globl enter\n.type enter, @function\nenter: ret\n.size enter, . - enter\n")
+    path = build(tmp_path, 64, "-gdwarf-5", str(source))
+    assert addresses(path)["enter"] not in read(path)[0].functions[:, 0]
+    assert addresses(path)["use"] in read(path)[0].functions[:, 0]
+
+
 def test_variables_have_their_types_by_address(program: Path) -> None:
     found, types = read(program)
     symbols = addresses(program)

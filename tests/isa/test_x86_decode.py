@@ -379,6 +379,11 @@ def test_branches_have_the_kind_and_the_target_that_iced_says(valid: Valid) -> N
     assert not problems, report(problems)
 
 
+CONDITIONAL_MOVES = {
+    value for name, value in vars(iced.Mnemonic).items() if name.startswith("CMOV") and isinstance(value, int)
+}
+
+
 def memory_operand(found: Instructions, index: int) -> tuple[int, int, int, int]:
     return (
         int(found.base[index]),
@@ -465,6 +470,12 @@ def test_the_operations_that_stack_tracking_follows_name_the_right_operands(vali
                     good &= in_memory
                     if case.lstrip(b"\x66\xf2\xf3\x48\x45\x41")[:1] not in (b"\xa0", b"\xa1"):
                         good &= memory_operand(found, index) == iced_memory(instruction, bits)
+            case Operation.MOVE_CONDITIONAL:
+                good = mnemonic in CONDITIONAL_MOVES and register == zero and in_memory == (one is None)
+                if one is not None:
+                    good &= base == one
+                elif 0x67 not in case[:3]:
+                    good &= memory_operand(found, index) == iced_memory(instruction, bits)
             case Operation.STORE:
                 good = mnemonic == iced.Mnemonic.MOV and register == one and width == full and in_memory
             case Operation.SHIFT_LEFT | Operation.SHIFT_RIGHT:

@@ -25,6 +25,7 @@ if not cython.compiled:
         BTF_PTR,
         BTF_STRUCT,
         BTF_UNION,
+        CHANGED,
         CONSTANT,
         EMBEDS,
         ESCAPED,
@@ -43,6 +44,7 @@ if not cython.compiled:
         NEXT_SLOT,
         OBJECT,
         ORIGIN,
+        OWN,
         PARAMETER,
         PASSED,
         PER_CPU,
@@ -53,6 +55,7 @@ if not cython.compiled:
         ROLE_INDIRECT,
         ROLE_NOP,
         ROLE_RETURN,
+        ROLE_TRAMPOLINE,
         SITE,
         SLOT_COUNT,
         SLOTS,
@@ -84,6 +87,7 @@ if not cython.compiled:
         LEA,
         LOAD,
         MOVE,
+        MOVE_CONDITIONAL,
         MOVE_IMMEDIATE,
         NONE,
         POP,
@@ -144,7 +148,8 @@ def _member(
     part_type: cython.const[cython.int][::1],
 ) -> cython.bint:
     """What lies at byte `offset` of an object of a type. `leaf`: its type (0: a union's members differ), the
-    innermost struct with a name around it, the byte in that, the byte in the leaf. False: nothing does."""
+    innermost struct with a name around it, the byte in that, the byte in the leaf; the last number: of a
+    union whose members are function pointers all, how many differ. False: nothing does."""
     _steps: cython.int
     rest: cython.longlong
     length: cython.longlong
@@ -153,9 +158,11 @@ def _member(
     chosen: cython.longlong
     pointers: cython.int
     aggregates: cython.int
+    others: cython.int
     member: cython.longlong
     leaf[1] = 0
     leaf[2] = 0
+    leaf[7] = 0
     for _steps in range(32):
         if kind[type_id] == BTF_ARRAY:
             length = size[link[type_id]]
@@ -190,12 +197,15 @@ def _member(
             else:
                 pointers = 0
                 aggregates = 0
+                others = 0
                 while part > begin:
                     part -= 1
                     member = part_type[part]
                     if part_at[part] < 0 or offset >= size[member]:
                         continue
                     if kind[member] == BTF_PTR:
+                        if kind[link[member]] != BTF_FUNC_PROTO:
+                            others += 1
                         if chosen < 0 or kind[part_type[chosen]] != BTF_PTR:
                             chosen = part
                             pointers += 1
@@ -208,6 +218,7 @@ def _member(
                 if pointers + aggregates != 1:
                     leaf[0] = 0
                     leaf[3] = 0
+                    leaf[7] = pointers if aggregates + others == 0 else 0
                     return pointers + aggregates > 1
             if chosen < 0:
                 return False
@@ -371,28 +382,32 @@ def _flow_into(
     at: cython.int,
     kind: cython.const[cython.uchar][::1],
     link: cython.const[cython.int][::1],
+    several: cython.longlong = 0,
 ) -> cython.int:
-    """Record the value at `state[at]` going where type `expected` stands (0: not known what stands there)."""
+    """Record the value at `state[at]` going where type `expected` stands (0: not known what stands there;
+    `several`: one of several function pointers of a union)."""
     value: cython.longlong = state[at]
     goal: cython.longlong = link[expected] if kind[expected] == BTF_PTR else 0
     if sink == FIELD and sink_a == 0:  # through a pointer to a pointer: in no struct that is known
         sink = LOOSE
-    if kind[goal] == BTF_FUNC_PROTO:
+    if kind[goal] == BTF_FUNC_PROTO or several:
         if value != CONSTANT or state[at + 1] < 0:
             return _record(records, count, row, sink, sink_a, sink_b, value, state[at + 1], state[at + 2])
     elif value == CONSTANT and state[at + 1] < 0:
         if kind[goal] == BTF_STRUCT or kind[goal] == BTF_UNION or kind[goal] == BTF_PTR:
             return _record(records, count, row, OBJECT, goal, 0, value, state[at + 1], 0)
-        return _record(records, count, row, LOOSE, 0, 0, value, state[at + 1], 0)
+        return _record(records, count, row, LOOSE, sink_a if sink == LOOSE else 0, 0, value, state[at + 1], 0)
     elif value == ORIGIN:
         if kind[goal] == BTF_STRUCT or kind[goal] == BTF_UNION:
             if state[at + 2] == 0:
                 return _record(records, count, row, TYPED, goal, 0, value, state[at + 1], 0)
             return _record(records, count, row, EMBEDS, state[at + 1], state[at + 2], POINTER, goal, 0)
-    elif value in (FIELD, GLOBAL, PARAMETER, RESULT, MERGED) and sink != FIELD:
-        # A copy in a member that is no function pointer (what is traced, say) is not called: whatever is read
-        # from there again is unknown.
-        return _record(records, count, row, LOOSE, 0, 0, value, state[at + 1], state[at + 2])
+    elif value in (FIELD, GLOBAL, PARAMETER, RESULT, MERGED) and expected == 0:
+        # A copy in a member or a parameter that is no function pointer (what is traced, say) is not called:
+        # whatever is read from there again is unknown.
+        return _record(
+            records, count, row, LOOSE, sink_a if sink == LOOSE else 0, 0, value, state[at + 1], state[at + 2]
+        )
     return count
 
 
@@ -511,7 +526,7 @@ def _after_call(
             count = _record(
                 records, count, row, MERGED, row, place, state[at + 1], state[at + 2], state[at + 3]
             )
-            count = _record(records, count, row, MERGED, row, place, UNKNOWN, 0, 0)
+            count = _record(records, count, row, MERGED, row, place, CHANGED, 0, 0)
         state[at + 1] = MERGED
         state[at + 2] = row
         state[at + 3] = place
@@ -640,6 +655,7 @@ def _stacked(
     fields."""
     slot: cython.int
     offset: cython.longlong
+    merged: cython.bint
     if kind[goal] != BTF_STRUCT and kind[goal] != BTF_UNION:
         for slot in range(SLOTS, SLOTS + 4 * SLOT_COUNT, 4):
             if state[slot] <= state[at + 1] and _may_be_code(state[slot + 1], state[slot + 2]):
@@ -652,9 +668,17 @@ def _stacked(
         if state[slot + 1] != UNKNOWN and 0 <= offset < size[goal]:
             if _member(leaf, goal, offset, kind, named, link, size, part_first, part_at, part_type):
                 if leaf[3] == 0:
-                    count = _flow_into(
-                        records, count, row, leaf[0], FIELD, leaf[1], leaf[2], state, slot + 1, kind, link
+                    merged = state[slot + 1] == MERGED and (
+                        leaf[7] or (kind[leaf[0]] == BTF_PTR and kind[link[leaf[0]]] == BTF_FUNC_PROTO)
                     )
+                    if merged:
+                        state[slot + 1] = OWN
+                    count = _flow_into(
+                        records, count, row, leaf[0], FIELD, leaf[1], leaf[2], state, slot + 1, kind, link,
+                        leaf[7],
+                    )  # fmt: skip
+                    if merged:
+                        state[slot + 1] = MERGED
     return count
 
 
@@ -702,9 +726,9 @@ def _told(
                     or kind[state[at + 1]] == BTF_FUNC_PROTO
                 ):
                     continue
-            elif state[at] == FIELD and (state[at + 2] < 0 or state[at + 2] >= size[state[at + 1]]):
-                # From a struct around the one at hand: it need not be a function's.
-                if new == PROTOTYPE:
+            elif state[at] == FIELD or state[at] == GLOBAL or state[at] == MERGED:
+                # From a union, a struct around the one at hand, several places: it need not be a function's.
+                if kind[goal] != BTF_STRUCT and kind[goal] != BTF_UNION:
                     continue
             elif state[at] != UNKNOWN:
                 continue
@@ -979,6 +1003,15 @@ def follow_functions(
                         address_kind = state[3 * b]
                         address_a = state[3 * b + 1]
                         address_b = state[3 * b + 2]
+                        if (
+                            index[row] < 16
+                            and state[3 * index[row]] == POINTER
+                            and (address_kind == UNKNOWN or address_kind == ORIGIN)
+                        ):
+                            # A number plus a pointer.
+                            address_kind = POINTER
+                            address_a = state[3 * index[row] + 1]
+                            address_b = state[3 * index[row] + 2]
                         if address_kind == POINTER or address_kind == ORIGIN:
                             address_b += displacement[row]
                         elif address_kind == STACK:
@@ -1053,6 +1086,43 @@ def follow_functions(
                             value_b = 0
                         elif value_kind != POINTER and value_kind != ORIGIN:
                             value_kind = UNKNOWN
+                    elif reg < 16 and reg != SP and b < 16 and w == word and state[3 * b] == POINTER:
+                        if state[3 * reg] == UNKNOWN or state[3 * reg] == ORIGIN:  # a number plus a pointer
+                            value_kind = POINTER
+                            value_a = state[3 * b + 1]
+                            value_b = state[3 * b + 2]
+                    elif reg < 16 and reg != SP and b < 16 and w == word and state[3 * reg] == POINTER:
+                        if state[3 * b] == UNKNOWN or state[3 * b] == ORIGIN:
+                            value_kind = POINTER
+                            value_a = state[3 * reg + 1]
+                            value_b = state[3 * reg + 2]
+                elif op == MOVE_CONDITIONAL and w == word and reg < 16 and reg != SP:
+                    if b < 16 and not (flags[row] & 1):
+                        for i in range(3):
+                            leaf[4 + i] = state[3 * b + i]
+                    else:
+                        _load(
+                            leaf, state, address_kind, address_a, address_b, kind, named, link, size,
+                            part_first, part_at, part_type, variable_at, variable_type, per_cpu_at,
+                            per_cpu_type,
+                        )  # fmt: skip
+                        if leaf[4] == UNKNOWN:
+                            _found(leaf, 4, row, origin_type)
+                    address_kind = state[3 * reg]
+                    address_a = state[3 * reg + 1]
+                    address_b = state[3 * reg + 2]
+                    _meet_value(state, 3 * reg, leaf[4], leaf[5], leaf[6], row, 3 * reg + 1)
+                    if emit and state[3 * reg] == MERGED and state[3 * reg + 1] == row:
+                        if state[3 * reg + 2] == 3 * reg + 1:
+                            count = _record(
+                                records, count, row, MERGED, row, 3 * reg + 1, address_kind, address_a,
+                                address_b,
+                            )  # fmt: skip
+                            count = _record(
+                                records, count, row, MERGED, row, 3 * reg + 1, leaf[4], leaf[5], leaf[6]
+                            )
+                    address_kind = UNKNOWN
+                    mask = 0
                 elif op == LOAD:
                     mask = 1 << reg if reg < 16 else mask
                     if w == word:
@@ -1151,7 +1221,7 @@ def follow_functions(
                                     if leaf[1] and leaf[3] == 0:
                                         count = _flow_into(
                                             records, count, row, leaf[0], FIELD, leaf[1], leaf[2], state, t,
-                                            kind, link,
+                                            kind, link, leaf[7],
                                         )  # fmt: skip
                                 count = _record(
                                     records, count, row, GLOBAL, address_a, address_b, state[t],
@@ -1162,8 +1232,9 @@ def follow_functions(
                             t = -1
                         if t >= 0 and found and leaf[3] == 0:
                             count = _flow_into(
-                                records, count, row, leaf[0], FIELD, leaf[1], leaf[2], state, t, kind, link
-                            )
+                                records, count, row, leaf[0], FIELD, leaf[1], leaf[2], state, t, kind, link,
+                                leaf[7],
+                            )  # fmt: skip
                         elif t >= 0:
                             count = _flow_into(records, count, row, 0, LOOSE, 0, 0, state, t, kind, link)
                             if address_kind == ORIGIN and (
@@ -1244,8 +1315,9 @@ def follow_functions(
                             records, count, row, RESULT, function, 0, RESULT if g >= 0 else UNKNOWN, g, 0
                         )
                 if call == 3:
-                    if emit:
-                        member = link[proto] if proto else 0
+                    member = link[proto] if proto else 0
+                    # Of a function that returns nothing, or less than a pointer, no one reads it.
+                    if emit and (not proto or (member and size[member] >= word)):
                         count = _flow_into(
                             records, count, row, member, RESULT, function, 0, state, 3 * AX, kind, link
                         )
@@ -1336,7 +1408,7 @@ def follow_functions(
                                     count = _flow_into(
                                         records, count, row, to, PARAMETER, g, j, state, t, kind, link
                                     )
-                                else:
+                                if state[t] != STACK and (g < 0 or role[g] == ROLE_TRAMPOLINE):
                                     count = _flow_into(
                                         records, count, row, to, PASSED, member, j, state, t, kind, link
                                     )
@@ -1366,8 +1438,9 @@ def follow_functions(
                                     )  # fmt: skip
                                 else:
                                     count = _flow_into(
-                                        records, count, row, 0, LOOSE, 0, 0, state, t, kind, link
-                                    )
+                                        records, count, row, 0, LOOSE, 1 if g < 0 and member == 0 else 0, 0,
+                                        state, t, kind, link,
+                                    )  # fmt: skip
                     if call == 1:
                         for j in range(registers):
                             if state[3 * order[j]] == STACK:

@@ -14,6 +14,8 @@ cdef enum:
     PER_CPU = 9
     MERGED = 20
     ORIGIN = 21
+    CHANGED = 22
+    OWN = 23
     REGISTERS = 16
     SLOTS = 48
     SLOT_COUNT = 16
@@ -43,6 +45,7 @@ cdef enum:
     ROLE_RETURN = 1
     ROLE_INDIRECT = 2
     ROLE_NOP = 3
+    ROLE_TRAMPOLINE = 4
     STACK_KNOWN = 1
 
 

@@ -22,6 +22,10 @@ PER_CPU = 9  # a per-CPU address: `a` bytes from the start of the per-CPU area
 MERGED = 20  # one of the values that meet at row `a` in place `b` (a register's, or a slot's depth and SLOTS)
 ORIGIN = 21  # `b` bytes behind what was found at row `a`, or in an argument (see ARGUMENTS): of unknown type
 
+# Values of records alone.
+CHANGED = 22  # what a call puts there that knows the address: into that field, through a pointer of its type
+OWN = 23  # as MERGED, in an object that goes to a call: what a call has changed is in that very field already
+
 # A state: REGISTERS registers, then SLOT_COUNT stack slots of four numbers: depth, kind, a, b.
 REGISTERS = 16
 SLOTS = 48
@@ -36,7 +40,7 @@ STATE_LIMIT = 16384  # places of one function where paths meet
 SITE = 0  # an indirect call: its target is the value
 PASSED = 10  # parameter `b` of the prototype `a`, in an indirect call
 OBJECT = 11  # a pointer to type `a` is what is expected where the value goes
-LOOSE = 12  # nothing is known of where the value goes
+LOOSE = 12  # nothing is known of where the value goes; `a` = 1: into a parameter, of an unknown prototype
 STACKED = 13  # a stack slot at depth `a`
 ARGUMENT = 14  # argument `b` of function `a`, of which no prototype is known
 HANDED = 15  # argument `a` of an indirect call to outside a struct
@@ -64,4 +68,5 @@ TOLD_SLOT = 1 << 20  # a place of a variable: a register, or this and the depth 
 ROLE_RETURN = 1
 ROLE_INDIRECT = 2
 ROLE_NOP = 3
+ROLE_TRAMPOLINE = 4  # of a static call: it may jump elsewhere too
 STACK_KNOWN = 1

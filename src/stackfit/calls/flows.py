@@ -28,12 +28,14 @@ from stackfit.calls.flow_constants import (
     ORIGIN,
     POINTER,
     RECORD_SIZE,
+    ROLE_TRAMPOLINE,
     SITE,
     STATE_LIMIT,
     STATE_SIZE,
     TYPED,
 )
 from stackfit.calls.registers import thunk_registers
+from stackfit.calls.static_calls import STATIC_CALL_PREFIX
 from stackfit.calls.told import told_places
 from stackfit.calls.types import Field, TypeLayout
 from stackfit.frames.analyse import function_roles, special_rows
@@ -41,6 +43,7 @@ from stackfit.frames.model import Frames
 from stackfit.image.btf import Kind
 from stackfit.image.tables import Tables
 from stackfit.isa.code import Code
+from stackfit.isa.effects import Operation
 
 __all__ = ["Flows", "Walk"]
 
@@ -92,10 +95,11 @@ class Walk:
             table.clobbers, table.displacement, table.immediate, code.machine.signed(code.address),
             table.length, code.target, code.function, frames.depth, frames.stack, marks,
         )  # fmt: skip
+        roles, prototype = _with_trampolines(code, types)
         self._functions = (
             code.first[:-1].astype(np.int32), functions.parent, functions.piece.view(np.uint8),
-            function_roles(functions), thunk_registers(functions), frames.no_return.view(np.uint8),
-            types.prototype, types.in_register,
+            roles, thunk_registers(functions), frames.no_return.view(np.uint8),
+            prototype, types.in_register,
         )  # fmt: skip
         self._tables = (
             special.extra_row, special.extra_to, special.next_row, special.next_to, types.kind, types.named,
@@ -149,6 +153,20 @@ class Walk:
             else:
                 room = count + 1
         return np.concatenate(parts) if parts else np.empty((0, RECORD_SIZE), np.int64)
+
+
+def _with_trampolines(code: Code, types: TypeLayout) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Roles and prototypes of functions, trampolines of static calls included: these have the prototype of
+    the function that they jump to at first, whatever they are set to later."""
+    roles, prototype = function_roles(code.functions).copy(), types.prototype.copy()
+    for index, name in enumerate(code.functions.names):
+        if name.startswith(STATIC_CALL_PREFIX):
+            row = int(code.first[index])
+            target = int(code.target[row]) if code.instructions.operation[row] == Operation.JUMP else -1
+            if target >= 0 and types.prototype[code.function[target]]:
+                roles[index] = ROLE_TRAMPOLINE
+                prototype[index] = types.prototype[code.function[target]]
+    return roles, prototype
 
 
 def _agreed(records: NDArray[np.int64], keys: tuple[int, ...]) -> NDArray[np.int64]:

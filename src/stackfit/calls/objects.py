@@ -56,12 +56,13 @@ class Data:
 class Placed:
     """What place_functions() made of Data.
 
-    `fields`: row of Data → function that stands there, for each field in initialised data; `loose`: rows of
-    Data that no type tells; `tables`: rows in tables of pointers and single pointers; `variables`: address →
-    type of what lies there.
+    `fields`: row of Data → function that stands there, for each field in initialised data; `kept`: rows of
+    Data in members that are no function pointers; `loose`: rows that no type tells; `tables`: rows in tables
+    of pointers and single pointers; `variables`: address → type of what lies there.
     """
 
     fields: dict[Field, dict[int, int]]
+    kept: list[int]
     loose: list[int]
     tables: list[int]
     variables: dict[int, int]
@@ -195,6 +196,7 @@ class _Placement:
         self._fields = defaultdict[Field, dict[int, int]](dict)
         self._typed: set[tuple[int, int]] = set()
         self._attributed: set[int] = set()
+        self._kept: set[int] = set()
         self._place, self._value = data.place.tolist(), data.value.tolist()
         self._function, self._start, self._end = (
             data.function.tolist(),
@@ -204,6 +206,9 @@ class _Placement:
         self._size, self._bounds = types.size.tolist(), data.bounds.tolist()
         self._aggregate = set(np.flatnonzero(np.isin(types.kind, (Kind.STRUCT, Kind.UNION))).tolist())
         self._code = set(np.flatnonzero(types.kind == Kind.FUNC_PROTO).tolist())
+        # An array whose length its declaration leaves open: as many elements as there is room for.
+        arrays = np.flatnonzero((types.kind == Kind.ARRAY) & (types.size == 0))
+        self._open_arrays = dict(zip(arrays.tolist(), types.link[arrays].tolist(), strict=True))
         pointers = np.flatnonzero(types.kind == Kind.PTR)
         self._pointer = dict(zip(pointers.tolist(), types.link[pointers].tolist(), strict=True))
         self._objects: dict[int, int] = {}
@@ -211,7 +216,7 @@ class _Placement:
 
     def run(self, objects: Iterable[tuple[int, int]]) -> Placed:
         data = self._data
-        self._spread(list(objects))
+        self._spread(list(objects), told=True)
         rows = np.flatnonzero(data.function >= 0)
         loose, tables = list[int](), list[int]()
         shapes = self._types.function_pointers
@@ -242,7 +247,7 @@ class _Placement:
                 tables.extend(members)
             else:
                 loose.extend(members)
-        return Placed(dict(self._fields), loose, tables, self._variables(), self)
+        return Placed(dict(self._fields), sorted(self._kept), loose, tables, self._variables(), self)
 
     def _variables(self) -> dict[int, int]:
         """Objects of one type, and single pointers to them."""
@@ -266,12 +271,18 @@ class _Placement:
 
     # ------------------------------------------------------------ types that are told
 
-    def _spread(self, work: list[tuple[int, int]]) -> None:
-        """Types of objects at addresses, and of what they point to."""
+    def _spread(self, work: list[tuple[int, int]], told: bool = False) -> None:
+        """Types of objects at addresses, and of what they point to.
+
+        `told`: not by their shape. A function in a member that is no function pointer is where it is known
+        to be then: what is read from there is unknown.
+        """
         place, start, end = self._place, self._start, self._end
         aggregate, code, pointer = self._aggregate, self._code, self._pointer
         while work:
             address, type_id = work.pop()
+            if type_id in self._open_arrays:
+                type_id = self._open_arrays[type_id]
             size = self._size[type_id]
             if size <= 0 or (address, type_id) in self._typed:
                 continue
@@ -293,6 +304,9 @@ class _Placement:
                         if goal in code or leaf[0] == 0:
                             self._fields[leaf[1]][row] = self._function[row]
                             self._attributed.add(row)
+                        elif told:
+                            self._attributed.add(row)
+                            self._kept.add(row)
                     elif goal in aggregate or goal in pointer:
                         work.append((self._value[row], goal))
                 row += 1

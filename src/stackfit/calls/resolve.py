@@ -174,16 +174,20 @@ class _Resolver:
         self._bounds = data.bounds.tolist()
         self._from = defaultdict[_Place, set[_Place]](set)  # places whose contents are copied there
         self._in_object = defaultdict[int, set[_Place]](set)  # global places by the object that they lie in
+        self._own = defaultdict[_Place, set[_Place]](set)  # … but for what a call may have changed there
         self._unknown: set[_Place] = set()  # places that are also filled with something unknown
+        self._changed: set[_Place] = set()  # places that a call may fill which knows their address
         self._loose = set[int]()
+        self._handed = set[int]()  # to calls of which nothing is known: in parameters, nowhere else
         self._settled = False  # whether all that is loose is known
         self._known: dict[_Place, tuple[set[int], bool]] = {}
-        in_data = {int(data.function[row]) for row in (*placed.loose, *placed.tables)}
+        in_data = {int(data.function[row]) for row in (*placed.kept, *placed.loose, *placed.tables)}
         in_data.update(function for members in placed.fields.values() for function in members.values())
         self._taken = in_data | taken
         self._by_prototype = _by_prototype(types, self._taken)
         self._collect(taken)
         self._loose_by_prototype = _by_prototype(types, self._loose)
+        self._handed_by_prototype = _by_prototype(types, self._handed - self._loose)
         # Loose functions of unknown prototype, by their byte in the object; in objects that may be arrays
         # apart.
         self._loose_at = defaultdict[int, list[int]](list)
@@ -285,6 +289,7 @@ class _Resolver:
         matched = defaultdict[tuple[int, int], set[int]](set)
         typed = set(self._records[self._records[:, _SINK] == flow.FIELD, _ROW].tolist())
         escaped = set[_Place]()  # places whose contents go where nothing is known
+        handed = set[_Place]()  # … to calls of which nothing is known
         gone = set[int]()  # functions that some record tells of
         mask = self._mask
         flows = self._records[~np.isin(self._records[:, _SINK], _NO_FLOW)]
@@ -298,9 +303,9 @@ class _Resolver:
                 gone.add(function)
             if sink == flow.LOOSE:
                 if function >= 0:
-                    self._loose.add(function)
+                    (self._handed if sink_a else self._loose).add(function)
                 elif kind in _PLACES:
-                    escaped.add((kind, a, b))
+                    (handed if sink_a else escaped).add((kind, a, b))
                 continue
             if sink == flow.PASSED:
                 passed.append((sink_a, sink_b, (kind, a, b)))
@@ -327,8 +332,13 @@ class _Resolver:
         for place in (*self._holds, *self._from, *self._unknown):
             if place[0] == flow.GLOBAL and (index := self._object_at(place[1])):
                 self._in_object[index].add(place)
+        for place in handed:
+            self._handed |= self._reach(place)[0]
+        handed_by_prototype = _by_prototype(self._types, self._handed)
         for place in escaped:
             self._loose |= self._reach(place)[0]
+            if place[0] == flow.PARAMETER and place[1] in self._taken:
+                self._loose |= handed_by_prototype.get(self._prototype_of(place), set())
 
     def _object_at(self, address: int) -> int:
         """The object that an address lies in: from `_bounds[n - 1]` to `_bounds[n]`; 0 in none."""
@@ -345,6 +355,10 @@ class _Resolver:
             self._holds[place].add(function)
         elif value[0] in _PLACES:
             self._from[place].add(value)
+        elif value[0] == flow.OWN:
+            self._own[place].add((flow.MERGED, value[1], value[2]))
+        elif value[0] == flow.CHANGED:
+            self._changed.add(place)
         elif value[0] != flow.CONSTANT:
             self._unknown.add(place)
 
@@ -387,8 +401,7 @@ class _Resolver:
                 return None
             whole = set(self._of_prototype(prototype)) | members
             return Resolved(Rung.SIGNATURE, tuple(sorted(whole)), name)
-        # Every store into a field need not be seen, nor every call of a function whose address is taken.
-        if kind == flow.FIELD or (kind == flow.PARAMETER and a in self._taken):
+        if self._takes_strays(place):
             members = members | self._strays(place, prototype)
         return Resolved(rung, tuple(sorted(members)), name)
 
@@ -402,10 +415,16 @@ class _Resolver:
     def _of_prototype(self, prototype: int) -> tuple[int, ...]:
         return tuple(sorted(self._by_prototype.get(prototype, ())))
 
+    def _takes_strays(self, place: _Place) -> bool:
+        """Every store into a field need not be seen, nor every call of a function whose address is taken."""
+        return place[0] == flow.FIELD or (place[0] == flow.PARAMETER and place[1] in self._taken)
+
     def _strays(self, place: _Place, prototype: int) -> set[int]:
         """Functions that may be in a place because it is not known where they go."""
         found = set(self._loose_by_prototype.get(prototype, ())) if prototype else set[int]()
         kind, struct, offset = place
+        if kind == flow.PARAMETER:
+            found |= self._handed_by_prototype.get(prototype, set())
         if not prototype and kind == flow.FIELD:  # a union
             for one in self._types.pointers_at(struct, offset):
                 found |= self._loose_by_prototype.get(one, set())
@@ -419,25 +438,26 @@ class _Resolver:
         """Functions that get into a place by way of others too; whether something unknown does."""
         if place in self._known:
             return self._known[place]
-        seen, work, found, unknown = {place}, [place], set[int](), False
+        seen, work, found, unknown = {(place, False)}, [(place, False)], set[int](), False
         while work:
-            one = work.pop()
+            one, own = work.pop()
             found |= self._holds.get(one, set())
-            unknown |= one in self._unknown
+            unknown |= one in self._unknown or (not own and one in self._changed)
+            onward = [(other, own and other[0] == flow.MERGED) for other in self._from.get(one, ())]
+            onward += [(other, True) for other in self._own.get(one, ())]
             if one[0] == flow.GLOBAL:
                 found |= self._contents(one[1], bool(one[2]))[0]
                 for other in self._in_object.get(self._object_at(one[1]), ()):
-                    if (one[2] or other[2]) and other not in seen:  # an element, and any element
-                        seen.add(other)
-                        work.append(other)
+                    if one[2] or other[2]:  # an element, and any element
+                        onward.append((other, False))
             elif one[0] == flow.FIELD and not 0 <= one[2] < self._types.size[one[1]]:
                 unknown = True
-            elif one[0] == flow.FIELD and one != place and self._settled:
+            elif one != place and self._settled and self._takes_strays(one):
                 found |= self._strays(one, self._prototype_of(one))
-            for other in self._from.get(one, ()):
-                if other not in seen:
-                    seen.add(other)
-                    work.append(other)
+            for step in onward:
+                if step not in seen:
+                    seen.add(step)
+                    work.append(step)
         self._known[place] = found, unknown
         return found, unknown
 

@@ -37,6 +37,7 @@ AT_BIT_OFFSET = 0xC
 AT_BIT_SIZE = 0xD
 AT_LOW_PC = 0x11
 AT_HIGH_PC = 0x12
+AT_LANGUAGE = 0x13
 AT_UPPER_BOUND = 0x2F
 AT_ABSTRACT_ORIGIN = 0x31
 AT_COUNT = 0x37
@@ -170,3 +171,5 @@ IN_SLOT = 128
 
 # Entries within entries; more than blocks and inlined calls nest, it bounds what a damaged file takes.
 DEEPEST = 512
+
+LANG_ASSEMBLER = 0x8001  # DW_LANG_Mips_Assembler: what GNU as says of its units

@@ -31,6 +31,7 @@ if not cython.compiled:
         AT_DECLARATION,
         AT_ENCODING,
         AT_FRAME_BASE,
+        AT_LANGUAGE,
         AT_LOCATION,
         AT_LOCLISTS_BASE,
         AT_LOW_PC,
@@ -110,6 +111,7 @@ if not cython.compiled:
         IN_LINES,
         IN_SLOT,
         IN_STRINGS,
+        LANG_ASSEMBLER,
         LAST,
         LINK,
         LLE_BASE_ADDRESS,
@@ -257,6 +259,7 @@ class DwarfUnits:
     _addresses_base: cython.longlong
     _lists_base: cython.longlong
     _unit_base: cython.longlong
+    _assembly: cython.bint  # its functions have no prototypes
     _base: cython.longlong  # of the location list
     # its abbreviations
     _table: cython.longlong
@@ -645,6 +648,7 @@ class DwarfUnits:
             self._addresses_base = 8
             self._lists_base = 12
             self._unit_base = 0
+            self._assembly = False
             try:
                 self._read_abbreviations(table)
             except DwarfError as error:
@@ -741,7 +745,8 @@ class DwarfUnits:
                             self._entry[entry, FLAGS] |= FLOATING
                     elif attribute == AT_LOW_PC:
                         self._entry[entry, VALUE] = self._address(form)
-                        self._entry[entry, FLAGS] |= HAS_VALUE
+                        if tag != TAG_SUBPROGRAM or not self._assembly:
+                            self._entry[entry, FLAGS] |= HAS_VALUE
                         if tag == TAG_COMPILE_UNIT:
                             self._unit_base = self._entry[entry, VALUE]
                     elif attribute == AT_DATA_MEMBER_LOCATION:
@@ -757,6 +762,9 @@ class DwarfUnits:
                     elif attribute == AT_COUNT:
                         if self._size == 0:
                             self._entry[entry, SIZE] = self._value
+                    elif attribute == AT_LANGUAGE:
+                        if tag == TAG_COMPILE_UNIT:
+                            self._assembly = self._value == LANG_ASSEMBLER
                     elif attribute == AT_UPPER_BOUND:
                         if self._size == 0 and form not in (FORM_REF4, FORM_REF_UDATA, FORM_REF1, FORM_REF2):
                             self._entry[entry, SIZE] = self._value + 1

@@ -44,6 +44,7 @@ cdef enum:
     NOP = 39
     BAD = 40
     COMPARE = 41
+    MOVE_CONDITIONAL = 47
 
 cdef enum:
     HAS_MODRM = 1

@@ -52,6 +52,7 @@ from stackfit.isa.effects import RIP as RIP_BASE
     NOP,
     BAD,
     COMPARE,
+    MOVE_CONDITIONAL,
 ) = map(int, Operation)
 
 # Attribute bits of an opcode in x86_decode.MAPS.

@@ -76,6 +76,7 @@ class Operation(enum.IntEnum):
     NOP = 39
     BAD = 40  # not an instruction
     COMPARE = 41
+    MOVE_CONDITIONAL = 47  # register = base, or memory, or what it was
 
 
 @dataclass(frozen=True, eq=False)

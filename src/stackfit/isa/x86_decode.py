@@ -41,6 +41,7 @@ if not cython.compiled:
         LOAD,
         LOAD_NARROW,
         MOVE,
+        MOVE_CONDITIONAL,
         MOVE_IMMEDIATE,
         NONE,
         NOP,
@@ -974,6 +975,11 @@ def decode_into(
                     clobbers |= 1 << rm
                 elif b == 0x78 and (operand16 or repeat == 0xF2):
                     clobbers = 0  # extrq, insertq
+                elif 0x40 <= b <= 0x4F:
+                    operation = MOVE_CONDITIONAL
+                    register = reg
+                    if mod == 3:
+                        base = rm
                 elif 0x80 <= b <= 0x8F:
                     operation = JUMP_CONDITIONAL
                     register = b & 15
