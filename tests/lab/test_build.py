@@ -73,7 +73,7 @@ def test_missing_tools_are_named_with_their_packages(tmp_path: Path, monkeypatch
 
 
 def test_an_unknown_configuration(tmp_path: Path, tools: None) -> None:
-    with pytest.raises(InputError, match="nosuch.*ours: compaction"):
+    with pytest.raises(InputError, match=r"nosuch.*ours: compaction"):
         build_kernel(BuildOptions("8k", tmp_path, configs=("nosuch",)))
 
 
