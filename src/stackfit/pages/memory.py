@@ -449,6 +449,8 @@ class Memory:
         counters = np.zeros(c.COUNTERS, np.int64)
         self.events.kswapd_runs += 1
         priority, total = _DEF_PRIORITY, 0
+        for zone in zones:
+            zone.reclaim_active = True
         while priority > 0 and not self._balanced(order, highest):
             freed = goal = 0
             seen = int(counters[c.SCANNED])
@@ -464,6 +466,8 @@ class Memory:
             if not freed or (self.era.working_set and counters[c.SCANNED] - seen < goal):
                 priority -= 1
         self._seen = list(self._refaults)
+        for zone in zones:
+            zone.reclaim_active = False
         self._kswapd_failures = 0 if total else self._kswapd_failures + 1
         for zone, boost in zip(zones, boosted, strict=True):
             zone.boost -= min(zone.boost, boost)

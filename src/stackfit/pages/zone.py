@@ -77,6 +77,7 @@ class Zone(Buddy):
         self.per_cpu_scaled = False
         self.per_cpu_count = 0
         self.working_set = False
+        self.reclaim_active = False
         self.age = 0
         self.evicted_at = np.zeros(pages, np.int64).data
         self.free_factor = 0
@@ -235,17 +236,24 @@ class Zone(Buddy):
         which: cython.int = order * PER_CPU_TYPES + kind
         self.link_first(page, PER_CPU_LISTS + which)
         self.per_cpu_count += 1 << order
-        if self.per_cpu_count >= self.per_cpu_high:
-            self._free_bulk(self._number_to_free(), which)
+        high: cython.int = self._per_cpu_limit()
+        if self.per_cpu_count >= high:
+            self._free_bulk(self._number_to_free(high), which)
 
-    def _number_to_free(self) -> cython.int:
+    def _per_cpu_limit(self) -> cython.int:
+        """nr_pcp_high: while kswapd is at work, what is freed goes back almost at once (5.14 and later)."""
+        if self.reclaim_active and self.per_cpu_scaled:
+            return min(self.per_cpu_high, self.per_cpu_batch << 2)
+        return self.per_cpu_high
+
+    def _number_to_free(self, high: cython.int) -> cython.int:
         """nr_pcp_free: at least a batch; more for as long as pages are only freed (5.14 and later)."""
         batch: cython.int = self.per_cpu_batch
         if not self.per_cpu_scaled:
             return batch
-        if self.per_cpu_high < batch:
+        if high < batch:
             return 1
-        most: cython.int = self.per_cpu_high - batch
+        most: cython.int = high - batch
         number: cython.int = batch << self.free_factor
         if number < most:
             self.free_factor += 1
