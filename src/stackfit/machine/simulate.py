@@ -150,6 +150,12 @@ class _Machine:
         self.held[step.kind] = kept
         if until is not None:
             self._settle(until, half, step.kind)
+        else:
+            # How far the per-CPU lists have filled up again when the next step begins is chance.
+            zone = memory.zones[-1]
+            zone.drain()
+            there = int(self.random.integers(max(zone.per_cpu_high, 1)))
+            self._settle(memory.free - there, there, step.kind)
 
     def _settle(self, free: int, per_cpu: int, kind: str) -> None:
         """Move pages between free and per-CPU lists, as programs do that take and give pages, until so many
