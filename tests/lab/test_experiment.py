@@ -1,6 +1,8 @@
-"""The experiment in its reduced form: a pair of kernels that was built before, one fragmented state, one overflow.
+"""The experiment in its reduced form: a pair of kernels that was built before, one fragmented state, one
+overflow.
 
-Where no such kernels are (stackfit lab build --variant 8k, --variant 4k; STACKFIT_LAB_BUILDS names the directory)
+Where no such kernels are (stackfit lab build --variant 8k, --variant 4k; STACKFIT_LAB_BUILDS names the
+directory)
 the boots are skipped. What does not need them runs everywhere.
 """
 

@@ -46,7 +46,7 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 def add_build_arguments(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
-    option("--variant", choices=list(VARIANTS), required=True, help="8k and 4k: stacks of two pages and of one,"
+    option("--variant", choices=list(VARIANTS), required=True, help="8k, 4k: stacks of two pages, of one,"
            " interrupts on their own; 8k-shared: two pages, interrupts on them")  # fmt: skip
     option(
         "--config", action="append", default=[], metavar="NAME|FILE",

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stack-usage",
         type=Path,
         metavar="FILE",
-        help="what gcc said of this build's frames (stack-usage.csv.xz of lab build): held against them instead",
+        help="what gcc said of these frames (stack-usage.csv.xz of lab build): held against them instead",
     )
 
 

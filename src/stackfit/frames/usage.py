@@ -33,7 +33,8 @@ _MOST_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class UsageRow:
-    """One function as gcc emitted it. `unit`: the source that was compiled; `bytes`: with the return address."""
+    """One function as gcc emitted it. `unit`: the source that was compiled; `bytes`: with the return
+    address."""
 
     unit: str
     function: str

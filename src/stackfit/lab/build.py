@@ -62,7 +62,8 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class Built:
-    """A kernel that was built. `seconds`: of make alone, `cpu_seconds`: of the processor (None: not counted). `objects`: compiled. `cache`: by way of ccache.
+    """A kernel that was built. `seconds`: of make alone, `cpu_seconds`: of the processor (None: not
+    counted). `objects`: compiled. `cache`: by way of ccache.
     `patches`: of each file that was applied, its digest."""
 
     name: str

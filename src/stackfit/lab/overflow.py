@@ -50,7 +50,8 @@ _WAYS = {
     "process": ("kthread", "thread_process", "stackfit_step"),
     _INTERRUPTED: ("kthread", "thread_interrupt", "raise_interrupt"),
     "hardirq": (
-        "handle_level_irq", "handle_irq_event", "handle_irq_event_percpu", "__handle_irq_event_percpu", "handle_here",
+        "handle_level_irq", "handle_irq_event", "handle_irq_event_percpu", "__handle_irq_event_percpu",
+        "handle_here",
         "stackfit_step",
     ),
     "softirq": (
@@ -89,7 +90,8 @@ class OverflowPrediction:
 
 @dataclass(frozen=True)
 class OverflowRow:
-    """`predicted`, `measured`: room for the chain, bytes; `least`: predicted for the deepest way there is. `fits`, `overflows`: levels at which the machine
+    """`predicted`, `measured`: room for the chain, bytes; `least`: predicted for the deepest way there is.
+    `fits`, `overflows`: levels at which the machine
     found the
     stack's end intact, and overwritten (None: it was in neither). `noticed`: what the kernel said when one
     level
@@ -147,7 +149,8 @@ class _Ways:
         return Registered(self._function(function), kind, kind.kinds, False)
 
     def depth(self, context: str, nests: bool) -> int:
-        """From the stack's top (reserves aside) to the call of the chain; for _INTERRUPTED, to the instruction
+        """From the stack's top (reserves aside) to the call of the chain; for _INTERRUPTED, to the
+        instruction
         that raises the interrupt. `nests`: the interrupt stays on the thread's stack."""
         if context in ("process", _INTERRUPTED):
             way = _WAYS[context]
@@ -167,7 +170,8 @@ class _Ways:
         return self._named[name]
 
     def _sum(self, way: Sequence[str]) -> int:
-        """Bytes from the entry of the first function to the call of the last; what the compiler has put into its
+        """Bytes from the entry of the first function to the call of the last; what the compiler has put
+        into its
         caller is left out."""
         there = [self._named[name] for name in way if name in self._named]
         return sum(self._call(caller, callee) for caller, callee in pairwise(there))
@@ -206,7 +210,8 @@ def overflow_row(prediction: OverflowPrediction, logs: dict[int, GuestLog]) -> O
     edge = min(broken, default=None)
     deepest = max(broken, default=None)
     return OverflowRow(
-        prediction.kernel, prediction.context, prediction.stack, frame, prediction.room, prediction.least, measured,
+        prediction.kernel, prediction.context, prediction.stack, frame, prediction.room, prediction.least,
+        measured,
         max(fits, default=None), edge,
         _noticed(logs[edge]) if edge is not None else (),
         _noticed(logs[deepest]) if deepest is not None else (),

@@ -18,7 +18,8 @@
     highatomic = true               pageblocks kept for atomic requests
     compaction = true
     lumpy = false                   lumpy reclaim
-    working_set = true              pages are kept that are used twice, or come back soon after they were taken
+    working_set = true              pages are kept that are used twice, or come back soon after they were
+    taken
                                     (3.15 and later; for anonymous memory 5.9); false: every page used once
     kswapd_order = true             kswapd is woken for an order; false: it only sees to free pages
     retry = "reclaimable"           what makes a request reclaim again: "reclaimable" memory that would help

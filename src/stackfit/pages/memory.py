@@ -110,7 +110,8 @@ class Memory:
         self.events = Events()
         self.swap_used = 0
         self._kswapd_failures = 0
-        # Of anonymous and file pages: what bringing them back has cost lately; refaults into the working set, and
+        # Of anonymous and file pages: what bringing them back has cost lately; refaults into the working
+        # set, and
         # how many of these the last reclaim had seen.
         self._cost = [0, 0]
         self._refaults, self._seen = [0, 0], [0, 0]
@@ -233,7 +234,8 @@ class Memory:
         zone.release_handle(handle.handle)
 
     def refault(self, handle: Handle, state: int, migratetype: int) -> Handle:
-        """A page that reclaim took is used again: read back, and into the active list when it would have stayed
+        """A page that reclaim took is used again: read back, and into the active list when it would have
+        stayed
         there (mm/workingset.c:workingset_refault). OutOfMemory as above."""
         zone = self.zones[handle.zone]
         distance = zone.distance(handle.handle)
@@ -361,7 +363,8 @@ class Memory:
     def _shrink_balanced(
         self, zone: Zone, priority: int, wanted: int, order: int, swap: int, counters: np.ndarray[Any, Any]
     ) -> tuple[int, int]:
-        """The lists by what reclaiming each has cost (prepare_scan_count, get_scan_count, shrink_lruvec); pages
+        """The lists by what reclaiming each has cost (prepare_scan_count, get_scan_count, shrink_lruvec);
+        pages
         freed, and swap space left."""
         size = {which: zone.pages_on(which) for pair in _PRIORITY_LISTS for which in pair}
         low = [

@@ -101,8 +101,10 @@ def fill_per_cpu_lists(zone: Zone, number: int) -> None:
     """Put so many pages, until now in use, on the per-CPU lists, as movable ones (user space ran last) where
     there are any.
 
-    They are what a refill (mm/page_alloc.c:rmqueue_bulk) has left, so they lie side by side, and merge when they
-    are drained; with free blocks they do not. Neither buddyinfo nor MemFree counts them. ValueError: the zone has
+    They are what a refill (mm/page_alloc.c:rmqueue_bulk) has left, so they lie side by side, and merge when
+    they
+    are drained; with free blocks they do not. Neither buddyinfo nor MemFree counts them. ValueError: the
+    zone has
     no room for them.
     """
     states, kinds = zone.states(), zone.block_types()

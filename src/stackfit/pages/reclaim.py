@@ -91,7 +91,8 @@ def shrink(
 ) -> cython.longlong:
     """Look at up to `scan` pages at the cold end of an inactive list (or of the slabs); free up to `wanted`.
 
-    Pages used since the last look go to the active list; of a working set, anonymous ones at the second time. `swap`: anonymous pages that swap space takes in
+    Pages used since the last look go to the active list; of a working set, anonymous ones at the second
+    time. `swap`: anonymous pages that swap space takes in
     all (counters[SWAPPED] counts up to it). Answer: pages freed.
     """
     end: cython.int = zone.pages + which
@@ -134,7 +135,8 @@ def shrink(
 
 
 def deactivate(zone: Zone, which: cython.int, scan: cython.longlong) -> None:
-    """Move up to `scan` pages from the cold end of an active list to its inactive list. (Not scanned in the sense
+    """Move up to `scan` pages from the cold end of an active list to its inactive list. (Not scanned in the
+    sense
     of /proc/vmstat, which counts them as pgrefill.)"""
     inactive: cython.int = INACTIVE_ANONYMOUS if which == ACTIVE_ANONYMOUS else INACTIVE_FILE
     end: cython.int = zone.pages + which

@@ -24,7 +24,8 @@ def print_built(console: Console, built: Built) -> None:
     line(
         console,
         f"{built.name}: Linux {clean(built.release)}, {number_text(built.objects)} files compiled"
-        f" in {built.seconds:.0f} s by {clean(built.compiler)} (-j{built.jobs}{', ccache' if built.cache else ''})",
+        f" in {built.seconds:.0f} s by {clean(built.compiler)}"
+        f" (-j{built.jobs}{', ccache' if built.cache else ''})",
     )
     line(console, f"{built.directory}")
 
@@ -42,7 +43,8 @@ def print_experiment(
             console,
             "children until memory gives out: prediction and outcome",
             [("kernel", "left"), ("MB", "right"), ("state", "left"), ("children", "left"),
-             ("free kB", "right"), ("predicted", "right"), ("counted", "right"), ("off", "right"), ("stopped by", "left"),
+             ("free kB", "right"), ("predicted", "right"), ("counted", "right"), ("off", "right"),
+             ("stopped by", "left"),
              ("fork p50", "right"), ("p99", "right")],
             [_fork_row(row) for row in forks],
         )  # fmt: skip

@@ -168,7 +168,8 @@ class RegisteredFinder:
         self, stack: Stack, nests: bool, item: Item, steps: tuple[Step, ...], goals: list[dict[int, int]]
     ) -> Above | None:
         """The deepest way of one item's starts through all steps."""
-        # Behind a switch to this stack whose callee is not told, the step's call is the switch, on an empty stack.
+        # Behind a switch to this stack whose callee is not told, the step's call is the switch, on an empty
+        # stack.
         firsts: list[tuple[int, tuple[tuple[int, int], ...]]] = [] if item.starts else [(0, ())]
         for start in item.starts:
             on_way = [number for number, (function, _) in enumerate(start.through) if function in goals[0]]
