@@ -26,7 +26,7 @@ CONDITIONS = {
     "aslr": "address-space layout random",
     "threads": "kernel.threads-max as the kernel chose it",
 }
-# Reclaim loads: memory full of page cache and swappable pages. cycle: one child ends for each that comes; grow:
+# Reclaim loads: memory full of page cache and swappable pages. cycle: a child ends for each that comes; grow:
 # none ends, so that every stack has to be made room for. guest/experiment.c has the meanings.
 _FULL = {"anon": 20480, "leave": 3072, "rounds": 200, "pages": 64, "use": 64}
 RECLAIM = {"cycle": {**_FULL, "alive": 200, "forks": 2000}, "grow": {**_FULL, "alive": 1000, "forks": 1000}}
