@@ -120,7 +120,7 @@ def shrink(
             zone.requeue(page, active)
             counters[ACTIVATED] += 1
             continue
-        elif zone.referenced[page] and not zone.working_set or zone.referenced[page] & YOUNG:
+        elif (zone.referenced[page] and not zone.working_set) or zone.referenced[page] & YOUNG:
             zone.referenced[page] = 0
             zone.requeue(page, active)
             counters[ACTIVATED] += 1
