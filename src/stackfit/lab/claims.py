@@ -38,7 +38,7 @@ def claims(
     fresh = [pair for pair in pairs if pair[0].case.state == "fresh"]
     return (
         _limit(holes), _no_pairs(holes), _thrash(_pairs([row for row in rows if row.case.state == "grow"])),
-        _more(holes, fresh), _own_stacks(overflows), _safer(storms, overflows),
+        _more(holes, fresh), _own_stacks(storms, overflows), _safer(storms, overflows),
     )  # fmt: skip
 
 
@@ -133,24 +133,27 @@ def _more(holes: Sequence[tuple[Row, Row]], fresh: Sequence[tuple[Row, Row]]) ->
     return Claim(text, _share(sum(gain >= _FAR_MORE for gain in gains), len(gains)), why, rule)
 
 
-def _own_stacks(overflows: Sequence[OverflowRow]) -> Claim:
+def _own_stacks(storms: Sequence[StormRow], overflows: Sequence[OverflowRow]) -> Claim:
     text = (
-        "interrupt handling moves onto a separate, dedicated stack; the space for interrupts has"
-        " been increased"
+        "interrupt handling moves onto a separate, dedicated stack; the space for interrupts has been"
+        " increased"
     )
-    rule = "holds when a handler has more room with one page of its own than on the two that it shares"
+    rule = (
+        "holds when hard and soft interrupts together have more room on one page each than the deepest"
+        " process, as measured with interrupts apart, leaves them of two pages that all share"
+    )
     rooms = {(row.kernel, row.context): row.measured for row in overflows if row.measured is not None}
-    pairs = [(rooms.get((_SHARED, kind)), rooms.get((AFTER, kind)), kind) for kind in ("hardirq", "softirq")]
-    known = [(shared, own, kind) for shared, own, kind in pairs if shared is not None and own is not None]
-    if not known:
+    own = [rooms.get((AFTER, kind)) for kind in ("hardirq", "softirq")]
+    shared = rooms.get((_SHARED, "hardirq"))
+    deepest = max((row.deepest or 0 for row in storms if row.storm.kernel == BEFORE), default=0)
+    if shared is None or not deepest or None in own:
         return Claim(text, "open", "not run", rule)
-    why = "; ".join(
-        f"a {kind} that hits a thread {bytes_text(own)} of its own, {bytes_text(shared)} shared with"
-        " an almost empty stack"
-        for shared, own, kind in known
+    together, left = sum(room or 0 for room in own), shared - deepest
+    why = (
+        f"{bytes_text(together)} of their own; above an almost empty process {bytes_text(shared)}, above the"
+        f" deepest that was measured ({bytes_text(deepest)}) {bytes_text(left)} of the shared stack"
     )
-    held = sum(own > shared for shared, own, _ in known)
-    return Claim(text, _share(held, len(known)), why, rule)
+    return Claim(text, "holds" if together > left else "does not hold", why, rule)
 
 
 def _safer(storms: Sequence[StormRow], overflows: Sequence[OverflowRow]) -> Claim:
