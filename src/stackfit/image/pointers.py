@@ -1,9 +1,9 @@
 """Code addresses that stand in a program's data.
 
 From relocations where the image keeps them, from the KASLR table of a packed kernel where not: both list
-every absolute pointer. An image that has neither was linked for one address: there every word of its data that is a
-code address counts as one. Tables that describe code (ORC, bug, mcount …) use self-relative offsets on x86-64;
-those that hold pointers point to where instructions start all the same.
+every absolute pointer. An image that has neither was linked for one address: there every word of its data
+that is a code address counts as one. Tables that describe code (ORC, bug, mcount …) use self-relative offsets
+on x86-64; those that hold pointers point to where instructions start all the same.
 """
 
 from __future__ import annotations

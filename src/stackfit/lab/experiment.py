@@ -9,11 +9,13 @@ is stored, unless it is asked for: then the first stays beside it.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import lzma
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -156,6 +158,10 @@ class Experiment:
     def predict(self, again: bool = False) -> None:
         """Store what the model says of every case of which nothing is stored yet; `again`: of all, the first
         prediction kept."""
+        with self._alone():
+            self._predict(again)
+
+    def _predict(self, again: bool) -> None:
         stored = self._stored()
         for case in self.cases():
             kept = stored.get(case.name)
@@ -179,6 +185,18 @@ class Experiment:
                     first = None if kept is None else kept["first"] or kept["predicted"]
                     stored[key] = {"predicted": made_now, "first": first}
                     self._write("predictions.json", stored)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While predictions are stored nobody else stores any: each would undo the other's."""
+        with (self.plan.output / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise InputError(
+                    str(self.plan.output), "another lab experiment is predicting there"
+                ) from None
+            yield
 
     def _overflows(self) -> list[OverflowPrediction]:
         if "overflow" not in self.plan.parts:
