@@ -123,7 +123,7 @@ def predict_overflow(built: Built) -> list[OverflowPrediction]:
         if entry is None:
             raise InputError(str(built.directory), f"no known way leads to {_FUNCTIONS[context][0]}")
         depth = ways.depth(context, entry.nests)
-        worst = entry.call + (ways.depth(_INTERRUPTED, False) if entry.nests else 0)
+        worst = max(entry.call + (ways.depth(_INTERRUPTED, False) if entry.nests else 0), depth)
         found.append(
             OverflowPrediction(
                 built.name, context, entry.stack.name, entry.stack.size, entry.stack.usable - depth,

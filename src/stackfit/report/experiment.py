@@ -107,7 +107,7 @@ def _fork_row(row: Row) -> list[str]:
 
 def _span(counts: Sequence[int]) -> str:
     middle = number_text(counts[len(counts) // 2])
-    return middle if counts[0] == counts[-1] else f"{middle} [{counts[0]}–{counts[-1]}]"
+    return middle if counts[0] == counts[-1] else f"{middle} ({counts[0]} to {counts[-1]})"
 
 
 def _order(order: int | None) -> str:
