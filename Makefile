@@ -2,7 +2,9 @@
 # test             lint, every test on the compiled hot modules, the core tests again on the uncompiled ones
 # lint             ruff, mypy --strict, the layer contract
 # uncompiled-test  the core tests (no kernel needed, no long runs) on plain Python modules
-# bench            page operations a second next to random reads; CPU time and memory next to checkstack.pl
+# bench            page operations a second next to random reads; CPU time and memory next to checkstack.pl; the
+#                  largest HTML report in a browser (needs chromium, chromium-driver)
+# docs             the site (build/site), manual page and shell completions (build/share, as below /usr/share)
 # clean            everything built here; fetched kernels stay in .cache/kernels
 #
 # Needs make, gcc, python3-venv and python3-dev. PYTHON names another interpreter (3.11 or newer).
@@ -21,7 +23,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # With a compiler at hand an uncompiled module is a broken build; without one it is the supported slow way.
 COMPILED := $(if $(shell command -v gcc),compiled)
 
-.PHONY: demo test lint uncompiled-test bench clean
+.PHONY: demo test lint uncompiled-test bench docs clean
 
 demo: .venv/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh
@@ -47,6 +49,11 @@ uncompiled-test: .venv/installed-dev
 bench: .venv/installed
 	$(BIN)/python benchmarks/allocator.py
 	$(BIN)/python benchmarks/checkstack.py
+	$(BIN)/python benchmarks/html_report.py
+
+docs: .venv/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	$(BIN)/python -m stackfit.cli.manual build/share
 
 clean:
 	rm -rf .venv build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -20,14 +20,16 @@ from stackfit.calls.graph import build_calls, build_edges
 from stackfit.calls.held import Held
 from stackfit.calls.model import Calls, EdgeKind, Edges
 from stackfit.calls.paravirt import Hypervisor
-from stackfit.calls.resolve import Indirect, resolve_indirect
+from stackfit.calls.resolve import Indirect, Resolution, resolve_indirect
 from stackfit.calls.vectors import Vector, find_vectors
 from stackfit.contexts.linux import linux_contexts
 from stackfit.contexts.model import Context
 from stackfit.contexts.registered import PLACES, Registrations, find_registered
 from stackfit.frames.analyse import analyse_frames
+from stackfit.frames.anatomy import Anatomy, frame_anatomy
 from stackfit.frames.model import Frames
 from stackfit.frames.witness import Witness, cfi_witness, orc_witness
+from stackfit.image.companions import Companions
 from stackfit.image.load import check_same_build, load_image, load_program
 from stackfit.image.model import Image, InputError, Program
 from stackfit.image.pointers import code_pointers
@@ -83,6 +85,7 @@ class Analysis:
     debug: Image | None = None  # ELF with DWARF of the same build
     held: Mapping[str, Held] = field(default_factory=dict)  # what the places of registered functions hold
     recordings: tuple[Recording, ...] = ()  # of the same kernel, running
+    debug_modules: tuple[str | Path, ...] = ()  # files or directories with DWARF of modules
 
     @cached_property
     def witnesses(self) -> list[Witness]:
@@ -198,6 +201,17 @@ class Analysis:
             found += ladder_defects(layout.stacks, titles)
         return found
 
+    @cached_property
+    def companions(self) -> Companions:
+        """Debug information of the images, for anatomies and source lines."""
+        return Companions(self.program, self.debug, self.debug_modules)
+
+    def anatomy(self, function: int) -> Anatomy:
+        """What the bytes of a function's frame are for. InputError: its debug information is damaged."""
+        functions = self.code.functions
+        found = self.companions.locals(int(functions.image[function]), int(functions.address[function]))
+        return frame_anatomy(self.code, self.frames, function, found, self.program.undefined)
+
     def through(self, subject: str) -> Through:
         """The worst chain through a module or a function, what it leaves. InputError: neither is there."""
         return find_through(self.program, self.composer, self.layouts, subject, self.registrations.functions)
@@ -215,6 +229,8 @@ def analyse(
     without: Iterable[str] = (),
     hypervisor: Hypervisor = Hypervisor.NONE,
     traces: Sequence[str | Path] = (),
+    resolve: Callable[[Code], bool] | None = None,
+    debug_modules: Sequence[str | Path] = (),
 ) -> Analysis:
     """Load and analyse images; layouts and assumptions by name or file.
 
@@ -223,8 +239,10 @@ def analyse(
     greatest number of indirect calls on a chain (default: as the assumptions say, else UNLIMITED). `debug`:
     an ELF file of the same build with DWARF: types for indirect calls, and a witness of depths. `indirect`:
     what candidates of indirect calls may rest on. `without`: names of assumptions to leave out. `hypervisor`:
-    what pv_ops hold. `traces`: recordings of that kernel running, for `measured` and `composed`. Raises
-    InputError.
+    what pv_ops hold. `traces`: recordings of that kernel running, for `measured` and `composed`.
+    `resolve`: asked, once functions are known, whether indirect calls are to be resolved (default: they are);
+    all that are not certain stay open otherwise. `debug_modules`: files or directories with debug information
+    of modules, for anatomies and source lines. Raises InputError.
     """
     named = tuple(load_layout(str(name)) for name in layouts)
     for layout in named:
@@ -244,13 +262,15 @@ def analyse(
     progress("tracking stack depth", 0.5)
     tables = read_tables(program)
     pointers = code_pointers(program)
-    frames = analyse_frames(code, tables, pointers)
-    progress("resolving indirect calls", 0.6)
+    frames = analyse_frames(code, tables, pointers, frame_pointers=True)
     selected = sets.select(program.images[0].release, program.machine)
     places = (*PLACES, *(place for entry in selected.candidates for place in entry.places))
-    resolution = resolve_indirect(
-        program, code, tables, frames, pointers, indirect, places, companion, hypervisor is Hypervisor.ANY
-    )
+    resolution = Resolution({}, {}, {})
+    if resolve is None or resolve(code):
+        progress("resolving indirect calls", 0.6)
+        resolution = resolve_indirect(
+            program, code, tables, frames, pointers, indirect, places, companion, hypervisor is Hypervisor.ANY
+        )
     progress("building the call graph", 0.7)
     vectors = find_vectors(code)
     chosen = _for_machine(program, named or (load_layout(default_layout(program.machine)),))
@@ -262,7 +282,7 @@ def analyse(
     has_hops = bool((edges.kind == EdgeKind.HOP).any())
     return Analysis(
         program, code, tables, frames, vectors, calls, edges, selected, chosen, curve if has_hops else 0,
-        limit, program.warnings, companion, resolution.held, recordings,
+        limit, program.warnings, companion, resolution.held, recordings, tuple(debug_modules),
     )  # fmt: skip
 
 

@@ -255,3 +255,40 @@ def test_same_program_gives_the_same_bounds() -> None:
     edges = [(a, b, 8 + 3 * a + b, PLAIN) for a in range(7) for b in range(7) if (a + b) % 3]
     graph = graph_of(7, edges, times=[1, 2, 1, 3, 1, 2, 1])
     assert graph.solver(1, 0).bound(0) == graph.solver(1, 0).bound(0)
+
+
+@given(graphs(), st.integers(0, 1), st.integers(0, 2), st.data())
+@settings(max_examples=EXAMPLES)
+def test_a_changed_program_is_bounded_by_what_was_found_for_it_before(
+    graph: Graph, exceptions: int, hops: int, data: st.DataObject
+) -> None:
+    """Other bytes, or a function at most once on a chain: still no chain is deeper, and the chain is real."""
+    solver = graph.solver(exceptions, hops)
+    solver.bound(0, hops)
+    function = data.draw(st.integers(0, len(graph.frame) - 1))
+    limit = [1 if solver.unlisted[node] else times for node, times in enumerate(graph.times)]
+    if data.draw(st.booleans()):
+        less = data.draw(st.integers(-30, 30))
+        ordered = sorted(range(len(graph.edges)), key=lambda one: (graph.edges[one][0], one))
+        weight = np.array([less if graph.edges[one][0] == function else 0 for one in ordered], np.int32)
+        weight = np.maximum(weight, -solver.weight)
+        frame = np.zeros(len(graph.frame), np.int32)
+        frame[function] = max(less, -graph.frame[function])
+        changed = solver.resized(weight, frame, function, 0)
+        edges = list(graph.edges)
+        for place, one in enumerate(ordered):
+            caller, callee, size, kind = edges[one]
+            edges[one] = (caller, callee, size + int(weight[place]), kind)
+        sizes = [size + int(extra) for size, extra in zip(graph.frame, frame, strict=True)]
+        graph = Graph(sizes, edges, graph.times, graph.cut, graph.first_only)
+    else:
+        changed = solver.once(function, 0)
+        limit[function] = 1
+    true = deepest(graph, 0, limit, exceptions, hops)
+    bound = changed.bound(0, hops)
+    if true is not None:
+        assert bound.found <= true <= bound.upper
+        assert true <= changed.upper(0, hops)
+    used = [link.function for link in bound.chain]
+    assert all(not limit[node] or used.count(node) <= limit[node] for node in used)
+    assert bound.found == sum(link.depth for link in bound.chain)

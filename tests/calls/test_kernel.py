@@ -65,13 +65,13 @@ def test_most_sites_have_a_type_and_few_candidates_without_debug_information(ker
     sets = kernel.calls.candidates[sites[np.isin(rung, (Rung.FIELD, Rung.GLOBAL, Rung.PARAMETER, Rung.LIST))]]
     sizes = [len(kernel.calls.candidate_sets[index]) for index in sets[sets >= 0].tolist()]
     assert np.median(sizes) <= 4
-    assert np.mean(sizes) <= 12  # 10 is the aim; functions that go where nothing is known add to it
+    assert np.mean(sizes) <= 11  # functions that go where nothing is known add to it
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize(("arch", "most"), [("amd64", 20), ("i386", 22)])
+@pytest.mark.parametrize(("arch", "share", "most"), [("amd64", 0.86, 10), ("i386", 0.78, 15)])
 def test_nearly_all_sites_have_a_place_with_debug_information(
-    arch: str, most: int, request: pytest.FixtureRequest
+    arch: str, share: float, most: int, request: pytest.FixtureRequest
 ) -> None:
     files = request.getfixturevalue(f"{arch}_kernel")
     analysis = analyse([files.vmlinuz], debug=request.getfixturevalue(f"{arch}_vmlinux"))
@@ -79,7 +79,7 @@ def test_nearly_all_sites_have_a_place_with_debug_information(
     rung = analysis.calls.rung[sites]
     named = (Rung.CONSTANT, Rung.GLOBAL, Rung.FIELD, Rung.PARAMETER, Rung.LIST)
     assert np.isin(rung, TYPED).mean() >= 0.90
-    assert np.isin(rung, named).mean() >= 0.75
+    assert np.isin(rung, named).mean() >= share
     sets = analysis.calls.candidates[sites[np.isin(rung, named)]]
     sizes = [len(analysis.calls.candidate_sets[index]) for index in sets[sets >= 0].tolist()]
     assert np.median(sizes) <= 5 and np.mean(sizes) <= most
@@ -194,7 +194,7 @@ def test_a_running_kernel_called_nothing_else(recorded: Analysis, workload: str)
     for kind, share in (("direct", 0.995), ("indirect", 0.999)):
         assert hit[kind] / (hit[kind] + len(missed[kind])) >= share, missed[kind][:20]
     # Not known without debug information: no more than measured.
-    most = 0.28 if recorded.debug is None else 0.10
+    most = 0.29 if recorded.debug is None else 0.10
     assert opened["indirect"] / (hit["indirect"] + opened["indirect"]) <= most
 
 

@@ -21,8 +21,8 @@ RECORDED = REPOSITORY / "fixtures" / "recordings" / "experiment"
 LAYOUTS = {"8k": "linux-i386", "4k": "linux-i386-4k", "8k-shared": "linux-i386-shared"}
 # Those that the model once failed, and one of each other kind.
 FORKS = (
-    "8k-32-ramfs-process", "8k-64-anon-process", "8k-32-anon-thread", "4k-32-anon-process", "8k-32-cache-process",
-    "4k-48-fresh-process", "8k-32-fresh-process-threads", "8k-shared-32-ramfs-thread",
+    "8k-32-ramfs-process", "8k-64-anon-process", "8k-32-anon-thread", "4k-32-anon-process",
+    "8k-32-cache-process", "4k-48-fresh-process", "8k-32-fresh-process-threads", "8k-shared-32-ramfs-thread",
 )  # fmt: skip
 
 

@@ -20,7 +20,9 @@ everything above it is a lower limit.
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,7 +107,7 @@ class Solver:
         self.exceptions = exceptions
         self.hops = hops
         self.count = len(limits.frame)
-        self._first_only = np.zeros(self.count, np.bool_) if first_only is None else first_only
+        self.first_only = np.zeros(self.count, np.bool_) if first_only is None else first_only
         owner = np.repeat(np.arange(self.count), np.diff(edges.first))
         self._owner = owner
         self.weight = (edges.weight + limits.shift[owner]).astype(np.int32)
@@ -160,6 +162,47 @@ class Solver:
             self._price = priced
             self._values = self._solve()
             self._find_prices(hubs, _ROUNDS)
+
+    def resized(
+        self, weight: NDArray[np.int32], frame: NDArray[np.int32], function: int, like: int
+    ) -> Solver:
+        """The same program with other bytes: `weight` is added to that of each edge, `frame` to that of each
+        function that is not cut; only `function` and its edges have any. `like`: bounds are to be good for
+        chains from this function. What is tracked and priced stays: it gives valid bounds for any bytes."""
+        other = copy.copy(self)
+        other.weight = self.weight + weight
+        other.frame = np.where(self.limits.cut >= 0, self.frame, self.frame + frame).astype(np.int32)
+        other._solve_again(self, like, int(self._group[function]))
+        return other
+
+    def once(self, function: int, like: int) -> Solver:
+        """The same program, with a function that is at most once on a chain; else as `resized`."""
+        other = copy.copy(self)
+        other._limit, other._times = self._limit.copy(), self._times.copy()
+        other._limit[function] = 1
+        other._times[function] = min(int(self._times[function]), 1) or int(
+            self._in_cycle[self._group[function]]
+        )
+        other._layout = other._arrange(self._tracked)
+        other._solve_again(self, like, 0)
+        return other
+
+    def _solve_again(self, old: Solver, like: int, group: int) -> None:
+        """Values, afresh from a group on, under the old prices or none, whichever bound `like` better."""
+        self._known = {}
+        free = int(old._free[-1, like])
+        if not old._price.any() or free <= old.upper(like, self.hops):
+            self._price = np.zeros(self.count, np.int32)
+            self._settled = np.flatnonzero(self._price)
+            self._values = self._solve()
+            self._free = self._fresh()
+            return
+        self._free = np.full_like(old._free, np.iinfo(np.int32).max)
+        if self._layout.size != old._layout.size:
+            self._values = self._solve()
+            return
+        self._values = old._values.copy()
+        self._fill(self._values, group, len(self._layout.combinations))
 
     # ------------------------------------------------------------ components and budgets
 
@@ -221,7 +264,7 @@ class Solver:
         info[:, _SIZE] = sizes[number]
         info[:, _STATES] = 1
         info[:, _TIMES] = self._times
-        info[:, _BLOCKED] = self._first_only
+        info[:, _BLOCKED] = self.first_only
         combinations = np.ones(self._group.max(initial=-1) + 1, np.int64)
         for function in tracked:
             info[function, _ROLE] = _TRACKED
@@ -455,14 +498,23 @@ class Solver:
         known = self._reached.get((function, hops))
         if known is not None:
             return known
-        if hops not in self._followed:
-            self._followed[hops] = ((self._kind > 0) & (hops | (self._kind != 3))).astype(np.uint8)
-        found = self._ways(function, self._followed[hops]) >= 0
-        found[function] = True
+        found = self.reachable_from([function], hops)
         if (len(self._reached) + 1) * self.count > _MOST_REACHED and self._reached:
             del self._reached[next(iter(self._reached))]  # the oldest
         self._reached[function, hops] = found
         return found
+
+    def reachable_from(self, functions: Iterable[int], hops: bool = False) -> NDArray[np.bool_]:
+        """Which functions chains from any of these can reach, these included: bool by function."""
+        if hops not in self._followed:
+            self._followed[hops] = ((self._kind > 0) & (hops | (self._kind != 3))).astype(np.uint8)
+        via, queue = np.full(self.count, -1, np.int32), np.empty(self.count, np.int32)
+        begun = np.zeros(self.count, np.bool_)
+        for function in functions:
+            if via[function] < 0 and not begun[function]:
+                begun[function] = True
+                reach(self.edges.first, self.edges.callee, self._followed[hops], function, via, queue)
+        return np.asarray((via >= 0) | begun, np.bool_)
 
     def _ways(self, start: int, use: NDArray[np.uint8]) -> NDArray[np.int32]:
         """The last edge of a shortest way from `start` to each function, -1 where none leads."""

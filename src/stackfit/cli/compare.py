@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 
 from stackfit.cli.options import (
+    add_html_option,
     add_image_options,
     add_scenario_options,
     output,
     progress,
     run_analysis,
     scenarios,
+    write_html,
 )
 from stackfit.decision.claims import claims
 from stackfit.decision.compare import check_layouts, compare, default_scenarios
@@ -18,6 +20,7 @@ from stackfit.image.model import InputError
 from stackfit.layouts import load_layout
 from stackfit.machine.scenario import SCENARIOS
 from stackfit.report.compare import compare_json, print_comparison
+from stackfit.report.html_compare import comparison_page
 from stackfit.report.json import dumps
 from stackfit.report.terminal import make_console
 
@@ -33,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " default: those of the layouts' machine",
     )
     add_scenario_options(parser)
+    add_html_option(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -55,6 +59,8 @@ def run(options: argparse.Namespace) -> int:
     answers = claims(comparison)
     if options.json:
         output(options.json, dumps(compare_json(comparison, answers)))
+    if options.html:
+        write_html(options.html, comparison_page(comparison, answers))
     if options.json != "-":
         print_comparison(make_console(), comparison, answers)
     return 0

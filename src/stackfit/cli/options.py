@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,17 +21,23 @@ from stackfit.calls.resolve import Indirect
 from stackfit.image.model import InputError
 from stackfit.machine.scenario import Scenario, load_scenario
 from stackfit.pages.era import ERAS, load_era
+from stackfit.report.html import plotly_source, render
+from stackfit.report.html_model import Page
 
 __all__ = [
+    "add_analysis_options",
+    "add_html_option",
     "add_image_options",
     "add_scenario_options",
     "add_suggest_option",
     "add_traces_option",
     "output",
     "output_bytes",
+    "output_file",
     "progress",
     "run_analysis",
     "scenarios",
+    "write_html",
 ]
 
 _MOST_SEEDS = 10_000
@@ -53,13 +59,21 @@ def add_image_options(parser: argparse.ArgumentParser, images: str | None = "+")
         help="modules of the kernel: a directory or a file (repeatable)",
         **more,
     )
+    add_analysis_options(parser)
+    option(
+        "--debug", metavar="FILE", help="ELF with DWARF of the same build: its CFI is held against the depths"
+    )
+    option("--json", metavar="FILE", help="write JSON there; - is standard output")
+
+
+def add_analysis_options(parser: argparse.ArgumentParser) -> None:
+    """Options of every analysis, whatever it is of."""
+    more: dict[str, Any] = {"action": "append", "default": []}
+    option = parser.add_argument
     option("--layout", metavar="NAME|FILE", help="stack layout: a preset or a TOML file (repeatable)", **more)
     option("--assume", metavar="FILE", help="assumptions, over the shipped ones (repeatable)", **more)
     option("--without", metavar="NAME", help="leave the assumptions of that name out (repeatable)", **more)
     option("--hops", type=_hops, metavar="N|unlimited", help="greatest number of indirect calls on a chain")
-    option(
-        "--debug", metavar="FILE", help="ELF with DWARF of the same build: its CFI is held against the depths"
-    )
     option(
         "--indirect",
         choices=[mode.value for mode in Indirect],
@@ -70,7 +84,29 @@ def add_image_options(parser: argparse.ArgumentParser, images: str | None = "+")
         choices=[one.value for one in Hypervisor],
         help="what paravirt operations reach: native functions (none, the default), or those of guests too",
     )
-    option("--json", metavar="FILE", help="write JSON there; - is standard output")
+
+
+def add_html_option(parser: argparse.ArgumentParser) -> None:
+    """A report to look at in a browser; its page is written by `write_html`."""
+    parser.add_argument(
+        "--html", type=_html_target, metavar="FILE", help="write a report there, one file, for a browser"
+    )
+
+
+def _html_target(path: str) -> str:
+    """A file; and Plotly is there, so that a long analysis does not end in an error."""
+    if path == "-":
+        raise argparse.ArgumentTypeError("a file, not standard output, which has the table")
+    try:
+        plotly_source()
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return path
+
+
+def write_html(path: str, page: Page) -> None:
+    """The report, whole or not at all."""
+    output(path, render(page))
 
 
 def add_suggest_option(parser: argparse.ArgumentParser) -> None:
@@ -153,6 +189,8 @@ def run_analysis(options: argparse.Namespace, images: list[str] | None = None) -
             options.without,
             Hypervisor(options.hypervisor or Hypervisor.NONE.value),
             getattr(options, "traces", None) or (),
+            getattr(options, "resolve", None),
+            getattr(options, "debug_modules", None) or (),
         )
 
 
@@ -187,16 +225,31 @@ def output_bytes(path: str, data: bytes) -> None:
             with target.open("wb") as device:
                 device.write(data)
         else:
-            _replace(target, data)
+            _put(target, lambda temporary: _fill(temporary, data))
     except (OSError, ValueError) as error:
         raise InputError(path, getattr(error, "strerror", None) or str(error)) from None
 
 
-def _replace(target: Path, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
+def output_file(path: str, write: Callable[[Path], None]) -> None:
+    """A whole file or nothing, by what writes into the empty file that it is given."""
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise InputError(path, "not a regular file")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        _put(target, write)
+    except (OSError, ValueError) as error:
+        raise InputError(path, getattr(error, "strerror", None) or str(error)) from None
+
+
+def _fill(file: Path, data: bytes) -> None:
+    file.write_bytes(data)
+
+
+def _put(target: Path, write: Callable[[Path], None]) -> None:
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
+    os.close(handle)
+    try:
+        write(Path(temporary))
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)

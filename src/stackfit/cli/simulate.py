@@ -5,13 +5,21 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stackfit.cli.options import add_scenario_options, output, progress, scenarios
+from stackfit.cli.options import (
+    add_html_option,
+    add_scenario_options,
+    output,
+    progress,
+    scenarios,
+    write_html,
+)
 from stackfit.image.model import InputError
 from stackfit.layouts import load_layout
 from stackfit.machine.scenario import SCENARIOS
 from stackfit.machine.simulate import simulate_all
 from stackfit.pages.replay import read_recording, replay
 from stackfit.pages.trace import read_trace, write_csv
+from stackfit.report.html_simulate import simulation_page
 from stackfit.report.json import dumps
 from stackfit.report.machine import print_simulation, simulation_json
 from stackfit.report.pages import print_replay, replay_json
@@ -43,12 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stack layout: a preset or a TOML file (repeatable); default: the scenario's own",
     )
     add_scenario_options(parser)
+    add_html_option(parser)
     parser.add_argument("--json", metavar="FILE", help="write JSON there; - is standard output")
 
 
 def run(options: argparse.Namespace) -> int:
     if options.scenario is None and (options.layout or options.seeds or options.era):
         raise InputError("--layout, --seeds, --era", "go with a scenario")
+    if options.scenario is None and options.html:
+        raise InputError("--html", "goes with a scenario")
     if options.convert is not None:
         if options.json:
             raise InputError("--json", "does not go with --convert, which writes CSV")
@@ -68,6 +79,8 @@ def run(options: argparse.Namespace) -> int:
         runs = simulate_all(scenario, layouts, options.seeds or 1, report)
     if options.json:
         output(options.json, dumps(simulation_json(scenario, runs)))
+    if options.html:
+        write_html(options.html, simulation_page(scenario, runs))
     if options.json != "-":
         print_simulation(make_console(), scenario, runs)
     return 0

@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from stackfit.image.model import Bytes, Image, ImageKind, InputError, Machine, Section
+from stackfit.image.debug import relocated
+from stackfit.image.model import Image, InputError, Machine
 
 __all__ = ["CFA_UNDEFINED", "MAXIMUM_CIES", "MAXIMUM_SECTION", "MAXIMUM_STATES", "CfiTable", "read_cfi"]
 
@@ -30,9 +31,6 @@ MAXIMUM_CIES = 1 << 17
 MAXIMUM_STATES = 256
 _STACK_POINTER = {Machine.I386: 4, Machine.X86_64: 7}
 _FRAME_POINTER = {Machine.I386: 5, Machine.X86_64: 6}
-# R_386_32; R_X86_64_64 and R_X86_64_32: relocation types that store S + A, and their bytes
-_ABSOLUTE = {Machine.I386: {1: 4}, Machine.X86_64: {1: 8, 10: 4}}
-_SHT_RELA, _SHT_REL = 4, 9
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +144,7 @@ class _Reader:
             raise InputError(image.path, cause, section.offset)
         self.path, self.section = image.path, section
         self.eh = section.name == ".eh_frame"
-        self.data = _relocated(image, index).tobytes()
+        self.data = relocated(image, index).tobytes()
         self.word = image.machine.word
         self.limit = 1 << 8 * self.word
         self.functions, self.skipped = functions, skipped
@@ -464,52 +462,6 @@ def _encoded(code: bytes, at: int, encoding: int, word: int) -> tuple[int, int]:
     if size is None:
         raise _BadEntryError("unsupported pointer encoding")
     return _fixed(code, at, size, signed=kind >= 8)
-
-
-def _relocated(image: Image, index: int) -> Bytes:
-    """A CFI section's bytes with the relocations of a module's debug section applied.
-
-    Linking relocates what is loaded, and the linker has done so in an executable; only `.debug_frame` of
-    a relocatable file is left: absolute words, against code or against the section itself (CIE pointers).
-    """
-    section = image.sections[index]
-    if image.kind is not ImageKind.MODULE or section.allocated:
-        return section.data
-    data = section.data.copy()
-    for table in image.sections:
-        if table.type in (_SHT_RELA, _SHT_REL) and table.info == index:
-            _relocate(image, table, data)
-    return data
-
-
-def _relocate(image: Image, table: Section, data: Bytes) -> None:
-    integer = f"<i{image.machine.word}"
-    names = ["offset", "info", "addend"] if table.type == _SHT_RELA else ["offset", "info"]
-    dtype = np.dtype([(name, integer) for name in names])
-    if table.data.size % dtype.itemsize:
-        cause = f"section {table.name} does not hold whole {dtype.itemsize}-byte relocations"
-        raise InputError(image.path, cause, table.offset)
-    raw = np.frombuffer(table.data, dtype)
-    offset, info = raw["offset"].astype(np.int64), raw["info"].astype(np.int64)
-    bits = 32 if image.machine.word == 8 else 8
-    symbol, kind = info >> bits, info & (1 << bits) - 1  # a negative symbol is refused below
-    records = image.symbols.records
-    for number, size in _ABSOLUTE[image.machine].items():
-        chosen = kind == number
-        place, target = offset[chosen], symbol[chosen]
-        if place.size == 0:
-            continue
-        if int(place.min()) < 0 or int(place.max()) > data.size - size:
-            raise InputError(image.path, f"a relocation in {table.name} lies outside", table.offset)
-        if int(target.min()) < 0 or int(target.max()) >= len(records):
-            raise InputError(image.path, f"a relocation in {table.name} names no symbol", table.offset)
-        value = records["address"][target]  # of the section itself 0: it is not loaded, its offsets stay
-        octets = place[:, np.newaxis] + np.arange(size)
-        if table.type == _SHT_RELA:
-            value = value + raw["addend"][chosen].astype(np.int64).view(np.uint64)
-        else:
-            value = value + data[octets].view(f"<u{size}").ravel()
-        data[octets] = value.astype("<u8").view(np.uint8).reshape(-1, 8)[:, :size]
 
 
 def _table(image: Image, functions: _Functions, skipped: Counter[str]) -> CfiTable:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from stackfit.machine.interrupts import StormResult
 from stackfit.machine.overflow import Chance
 
-__all__ = ["Compaction", "Contiguous", "Latency", "Reclaim", "Run"]
+__all__ = ["Compaction", "Contiguous", "Latency", "Reclaim", "Run", "Sample"]
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,28 @@ class Contiguous:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """The machine after so many `forks`: pages free, free blocks by order, what reclaim and compaction have
+    done since the first child: `scanned` by requests themselves, `kswapd_scanned`, `migrated`; pages."""
+
+    forks: int
+    processes: int
+    free_pages: int
+    buddyinfo: tuple[int, ...]
+    scanned: int
+    kswapd_scanned: int
+    migrated: int
+
+
+@dataclass(frozen=True)
 class Run:
     """One layout, one seed.
 
     `processes`: children alive at the end. `stopped_by`: "oom" (the OOM killer was called), "threads-max",
     "limit" (the scenario wanted no more), "end" (of the scenario). `failed_order`, `failed_what`: the
     allocation that could not be met. `buddyinfo`: free blocks by order at the end, all zones. `before`: the
-    same, and MemFree, when the first child was made. `stack_bytes`: of the children's stacks. `storm`: what
+    same, and MemFree, when the first child was made. `samples`: the machine from then on to the end, some
+    tens of times, evenly over the forks. `stack_bytes`: of the children's stacks. `storm`: what
     interrupts did to the layout's stacks, `chance`: of an overflow per hour; None: the scenario has none.
     """
 
@@ -89,3 +104,4 @@ class Run:
     chance: Chance | None
     evidence: str
     assumptions: tuple[str, ...]
+    samples: tuple[Sample, ...] = ()

@@ -12,7 +12,7 @@ from stackfit.image.model import InputError
 from stackfit.layouts.model import PAGE, Layout
 from stackfit.machine.children import Child, Children, Failure
 from stackfit.machine.costs import PROCESS
-from stackfit.machine.model import Compaction, Contiguous, Latency, Reclaim, Run
+from stackfit.machine.model import Compaction, Contiguous, Latency, Reclaim, Run, Sample
 from stackfit.machine.overflow import Chance, chance_of_overflow
 from stackfit.machine.scenario import Memory as MemoryState
 from stackfit.machine.scenario import Scenario, Step
@@ -24,6 +24,7 @@ from stackfit.pages.placement import fill_per_cpu_lists, place_blocks
 __all__ = ["Progress", "simulate", "simulate_all", "start_memory"]
 
 Progress = Callable[[float], None]  # share of the run that is done
+_MOST_SAMPLES = 96  # of one run; then every second is left out
 _KINDS = {  # state, migratetype of the request
     "anonymous": (c.ANONYMOUS, c.MOVABLE),
     "file": (c.FILE, c.MOVABLE),
@@ -92,6 +93,9 @@ class _Machine:
     failure: Failure | None = None
     memory: Memory | None = None
     children: Children | None = None
+    samples: list[Sample] = field(default_factory=list)
+    stride: int = 1  # forks from one sample to the next
+    start: tuple[int, int, int] = (0, 0, 0)  # of `_work`, when the first child was made
 
     def go(self) -> None:
         scenario = self.scenario
@@ -242,6 +246,8 @@ class _Machine:
         if self.before is None:
             memory = self._memory()
             self.before = memory.free, tuple(memory.counts())
+            self.start = self._work()
+            self._sample()
 
     def _fork(self) -> bool:
         """One more child; False: it stops here."""
@@ -256,7 +262,24 @@ class _Machine:
             self._stop(failure)
             return False
         self.latencies.append(self.scenario.time.fork + self._time(memory) - start)
+        if len(self.latencies) % self.stride == 0:
+            self._sample()
         return True
+
+    def _sample(self) -> None:
+        memory = self._memory()
+        done = (now - then for now, then in zip(self._work(), self.start, strict=True))
+        sample = Sample(len(self.latencies), len(self.living), memory.free, tuple(memory.counts()), *done)
+        if sample not in self.samples[-1:]:
+            self.samples.append(sample)
+        if len(self.samples) == _MOST_SAMPLES:
+            del self.samples[1::2]
+            self.stride *= 2
+
+    def _work(self) -> tuple[int, int, int]:
+        """Pages scanned by requests and by kswapd, and migrated, so far."""
+        events = self._memory().events
+        return events.direct[c.SCANNED], events.kswapd[c.SCANNED], events.direct[c.MIGRATED]
 
     def _stop(self, failure: Failure) -> None:
         self.failure = failure
@@ -288,6 +311,8 @@ class _Machine:
 
     def result(self, storm: StormResult | None = None, chance: Chance | None = None) -> Run:
         memory, children, events = self.memory, self.children, self.memory.events if self.memory else None
+        if self.samples:
+            self._sample()  # the end, whatever the stride
         direct = events.direct if events else [0] * c.COUNTERS
         kswapd = events.kswapd if events else [0] * c.COUNTERS
         before = self.before or (0, ())
@@ -319,6 +344,7 @@ class _Machine:
             chance=chance,
             evidence="assumed",
             assumptions=self._assumptions(storm, chance),
+            samples=tuple(self.samples),
         )  # fmt: skip
 
     def _contiguous(self) -> tuple[Contiguous, ...]:

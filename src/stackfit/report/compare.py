@@ -17,7 +17,7 @@ from stackfit.report.terminal import direct_text, line, print_table
 from stackfit.text import bytes_text, clean, number_text, size_text
 from stackfit.verdict.model import StackNeed, Verdict
 
-__all__ = ["compare_json", "print_comparison"]
+__all__ = ["compare_json", "decision_rows", "print_comparison"]
 
 Json = dict[str, Any]
 Row = tuple[str, list[str], str]  # question, answer by layout, evidence
@@ -141,21 +141,24 @@ def _by_scenario(comparison: Comparison) -> list[list[Outcome]]:
 # terminal
 
 
-def print_comparison(console: Console, comparison: Comparison, claims: Sequence[Claim]) -> None:
-    """The decision table: does it fit, what was used, what does it buy, what to fix; then the claims."""
-    _print_head(console, comparison)
+def decision_rows(comparison: Comparison) -> tuple[tuple[str, list[Row]], ...]:
+    """The decision table: (section, rows), a section without any left out."""
     sections = (
         ("Does it fit?", _fit_rows(comparison)),
         ("What was really used?", _use_rows(comparison)),
         ("What does it buy?", _buy_rows(comparison)),
         ("What to fix?", _fix_rows(comparison)),
     )
+    return tuple(section for section in sections if section[1])
+
+
+def print_comparison(console: Console, comparison: Comparison, claims: Sequence[Claim]) -> None:
+    """The decision table: does it fit, what was used, what does it buy, what to fix; then the claims."""
+    _print_head(console, comparison)
     columns = [("", "left"), *((layout.name, "left") for layout in comparison.layouts), ("evidence", "left")]
     rows: list[list[str]] = []
     styles: list[str] = []
-    for title, found in sections:
-        if not found:
-            continue
+    for title, found in decision_rows(comparison):
         rows.append([title, *("" for _ in comparison.layouts), ""])
         styles.append("bold")
         for question, answers, evidence in found:

@@ -346,9 +346,11 @@ def _suggestions(analysis: Analysis) -> list[Json]:
     ]
 
 
-def check_json(analysis: Analysis, through: Through | None = None, suggest: bool = False) -> Json:
+def check_json(
+    analysis: Analysis, through: Through | None = None, suggest: bool = False, gate: Json | None = None
+) -> Json:
     """Verdicts of every layout, the ladder of every context in the first one, `through` and suggestions if
-    asked for."""
+    asked for, and what a gate found."""
     needs = analysis.composer.context_needs(analysis.layouts[0], chains=True)
     return {
         "schema": "stackfit.check/1",
@@ -371,6 +373,7 @@ def check_json(analysis: Analysis, through: Through | None = None, suggest: bool
         "contexts": [_context(analysis, need) for need in needs],
         "through": None if through is None else through_json(analysis, through),
         "suggestions": _suggestions(analysis) if suggest else None,
+        "gate": gate,
     }
 
 

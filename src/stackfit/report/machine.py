@@ -63,6 +63,18 @@ def run_json(run: Run, has_memory: bool) -> Json:
             "free_scanned": run.compaction.free_scanned,
             "migrated": run.compaction.migrated,
         },
+        "samples": [
+            {
+                "forks": one.forks,
+                "processes": one.processes,
+                "free_pages": one.free_pages,
+                "buddyinfo": list(one.buddyinfo),
+                "scanned": one.scanned,
+                "kswapd_scanned": one.kswapd_scanned,
+                "migrated": one.migrated,
+            }
+            for one in run.samples
+        ],
         "fork_latency": {"p50": run.fork_latency.p50, "p99": run.fork_latency.p99},
         "stack_bytes": run.stack_bytes,
         "contiguous": [

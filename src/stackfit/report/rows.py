@@ -15,7 +15,8 @@ __all__ = ["ChainRow", "bound_rows", "chain_rows", "composed_rows", "module_of"]
 
 @dataclass(frozen=True)
 class ChainRow:
-    """One frame of a chain. `depth`: its bytes at the site; `total`: from the stack's top, no reserves."""
+    """One frame of a chain. `depth`: its bytes at the site; `total`: from the stack's top, no reserves.
+    `index`: the function's number, -1 for what hardware and entry code push."""
 
     function: str
     module: str | None
@@ -25,6 +26,7 @@ class ChainRow:
     kind: str
     rung: str
     evidence: str
+    index: int = -1
 
 
 def module_of(analysis: Analysis, function: int) -> str | None:
@@ -56,7 +58,7 @@ def _rows(analysis: Analysis, entry_bytes: int, start: Start, chain: Bound) -> l
     for function, size in start.through:
         total += size
         name, module = functions.names[function], module_of(analysis, function)
-        rows.append(ChainRow(name, module, 0, size, total, "entry", "", "proved"))
+        rows.append(ChainRow(name, module, 0, size, total, "entry", "", "proved", function))
     return rows + bound_rows(analysis, chain, entry_bytes)
 
 
@@ -74,5 +76,6 @@ def bound_rows(analysis: Analysis, chain: Bound, above: int) -> list[ChainRow]:
         else:
             kind, rung, evidence, address = "end", "", Evidence.PROVED.label, 0
         name, module = functions.names[link.function], module_of(analysis, link.function)
-        rows.append(ChainRow(name, module, address, link.depth, above + link.total, kind, rung, evidence))
+        total = above + link.total
+        rows.append(ChainRow(name, module, address, link.depth, total, kind, rung, evidence, link.function))
     return rows

@@ -10,8 +10,12 @@ from stackfit.report.terminal import line, print_chain, print_table
 from stackfit.text import bytes_text, clean, number_text, range_text, size_text
 from stackfit.verdict.through import Through, ThroughStack
 
-__all__ = ["print_through", "through_json"]
+__all__ = ["THROUGH_COLUMNS", "print_through", "through_json", "through_row"]
 
+THROUGH_COLUMNS = (
+    ("layout", "short"), ("stack", "short"), ("size", "right"), ("need", "right"), ("headroom", "right"),
+    ("room", "right"), ("context", "left"), ("by way of", "left"),
+)  # fmt: skip
 _PATH = 8  # functions shown of a path's end
 
 
@@ -37,10 +41,9 @@ def print_through(console: Console, analysis: Analysis, result: Through) -> None
     print_table(
         console,
         f"the worst known chain through {clean(result.subject)}",
-        [("layout", "left"), ("stack", "left"), ("size", "right"), ("need", "right"), ("headroom", "right"),
-         ("room", "right"), ("context", "left"), ("by way of", "left")],
-        [_row(analysis, one) for one in result.stacks],
-    )  # fmt: skip
+        list(THROUGH_COLUMNS),
+        [through_row(analysis, one) for one in result.stacks],
+    )
     if result.entries:
         line(console, "")
         print_table(
@@ -59,7 +62,8 @@ def print_through(console: Console, analysis: Analysis, result: Through) -> None
         )  # fmt: skip
 
 
-def _row(analysis: Analysis, one: ThroughStack) -> list[str]:
+def through_row(analysis: Analysis, one: ThroughStack) -> list[str]:
+    """The cells of THROUGH_COLUMNS for one stack."""
     head = [one.layout.name, one.stack.name, size_text(one.stack.size)]
     room = range_text(one.room, one.room_found, False)
     if one.need is None or one.context is None:

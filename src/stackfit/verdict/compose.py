@@ -306,11 +306,7 @@ class Composer:
         seen, unlisted = none.copy(), none.copy()
         plain = np.zeros(len(self.calls), np.bool_)
         for (_, kinds), members in groups.items():
-            mine = none.copy()
-            for item in members:
-                for start in item.starts:
-                    if not mine[start.entry]:
-                        mine |= self.solvers.reachable(item, start, exceptions)
+            mine = self.solvers.reachable(members, exceptions)
             if mine.any():
                 seen |= mine
                 unlisted |= mine & self.solvers.unlisted(members[0], exceptions)

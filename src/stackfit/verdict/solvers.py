@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -87,6 +87,10 @@ class Solvers:
             self._solvers[key, hops] = solver
         return solver
 
+    def solver(self, item: Item, exceptions: int, hops: int = 0) -> Solver:
+        """What bounds an item's chains: for questions that a bound alone does not answer."""
+        return self._solver(self._key(item, exceptions), hops > 0)
+
     def edges(self, item: Item) -> Edges:
         """The edges as an item's chains follow them: stack switches that are plain calls there included."""
         return self._edges_with(self._plain(item))
@@ -148,9 +152,12 @@ class Solvers:
                 self._uppers[key].clear()
         return found
 
-    def reachable(self, item: Item, start: Start, exceptions: int) -> NDArray[np.bool_]:
-        """Functions that chains below a start can pass: bool by function."""
-        return self._solver(self._key(item, exceptions), True).reachable(start.entry, hops=self.hops > 0)
+    def reachable(self, items: Sequence[Item], exceptions: int) -> NDArray[np.bool_]:
+        """Functions that chains below the starts of items, which use the same edges, can pass: bool by
+        function."""
+        starts = [start.entry for item in items for start in item.starts]
+        solver = self._solver(self._key(items[0], exceptions), True)
+        return solver.reachable_from(starts, hops=self.hops > 0)
 
     def unlisted(self, item: Item, exceptions: int) -> NDArray[np.bool_]:
         """Recursive functions without a budget: bool by function."""

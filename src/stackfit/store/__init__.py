@@ -1,0 +1,1 @@
+"""One analysis as one SQLite file, and what changed between two."""
