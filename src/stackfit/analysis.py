@@ -145,9 +145,10 @@ class Analysis:
             return None
         ran, traces = self.exercised, self.traces
         measured = tuple(
-            Measured(deep.contexts, deep.bytes, deep.whole, traces.names[deep.chain]) for deep in ran.deepest
+            Measured(deep.contexts, deep.bytes, deep.whole, traces.names[deep.chain], deep.known)
+            for deep in ran.deepest
         )
-        marks = tuple((mark.stack, mark.bytes, mark.owner) for mark in traces.marks)
+        marks = tuple((mark.stack, mark.bytes, mark.owner) for mark in traces.marks if mark.bytes)
         return Observed(ran.edges, ran.entered, ran.times, measured, marks)
 
     @cached_property

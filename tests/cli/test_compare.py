@@ -11,6 +11,8 @@ import pytest
 from referencing import Registry, Resource
 
 from stackfit.cli.main import main
+from stackfit.measure.files import marks_traces_json, pack
+from stackfit.measure.model import Mark
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SAMPLE = REPOSITORY / "fixtures" / "sample" / "bin" / "i386"
@@ -199,3 +201,32 @@ def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], words: list[str
     assert not out
     assert err.count("\n") == 1
     assert cause in err
+
+
+def test_what_was_measured_stands_beside_the_layouts(
+    storm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], validator: jsonschema.Draft202012Validator
+) -> None:
+    traces, document = tmp_path / "marks.traces", tmp_path / "compare.json"
+    marks = (
+        Mark("process", "init (1)", 3000, 8192, "user", "init"),
+        Mark("hardirq", "CPU 0", 0, 8192, "cpu"),
+    )
+    traces.write_bytes(pack(marks_traces_json("i386", marks)))
+    arguments = ["compare", *IMAGE, *ARTICLE, "--scenario", storm, "--traces", str(traces)]
+    assert main(arguments) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if "process: measured" in line]
+    # 52 bytes of thread_info at the base are in use as well.
+    assert rows[0][2:10] == ["3", "052", "B", "(37", "%)", "3", "052", "B"] and "init" in rows[0]
+    assert main([*arguments, "--json", str(document)]) == 0
+    found = json.loads(document.read_text())
+    validator.validate(found)
+    stacks = [stack for layout in found["verdicts"] for stack in layout["stacks"]]
+    assert {stack["need"]["measured"] for stack in stacks if stack["name"] == "process"} == {3052}
+    assert {stack["need"]["measured"] for stack in stacks if stack["name"] == "hardirq"} == {
+        None
+    }  # never used
+
+
+def test_traces_go_with_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", *ARTICLE, "--traces", str(tmp_path / "none")]) == 2
+    assert "--traces: goes with an image" in capsys.readouterr().err

@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 
 from stackfit.image.model import InputError, Machine
-from stackfit.measure.dump import STACK_END_MAGIC, open_dump, stack_marks
+from stackfit.measure.core import open_dump
+from stackfit.measure.dump import STACK_END_MAGIC, stack_marks
 
 PAGE = 4096
 STACK = 16384
 
 
-def core(memory: bytes, cr3: int, machine: int = 62) -> bytes:
+def core(memory: bytes, cr3: int, machine: int = 62, cr4: int = 0) -> bytes:
     """An ELF core as QEMU writes it: one note with a CPU's registers, one segment of memory from 0."""
     state = bytearray(8 + 18 * 8 + 10 * 24 + 6 * 8)
-    struct.pack_into("<Q", state, 8 + 18 * 8 + 10 * 24 + 3 * 8, cr3)
+    struct.pack_into("<QQ", state, 8 + 18 * 8 + 10 * 24 + 3 * 8, cr3, cr4)
     note = struct.pack("<III", 5, len(state), 0) + b"QEMU\0\0\0\0" + bytes(state)
     head = 64 + 2 * 56
     ident = b"\x7fELF\x02\x01\x01" + bytes(9)
@@ -99,12 +100,84 @@ def test_the_direct_map_and_neighbours_are_no_stacks(tmp_path: Path) -> None:
 
 def test_i386_stacks_are_pairs_of_pages(tmp_path: Path) -> None:
     memory = Memory(16)
+    for page in range(16):  # the directory is page 0, its table page 1: low memory from 3 GiB on
+        struct.pack_into("<I", memory.bytes, PAGE + 4 * page, page * PAGE | 3)
+    struct.pack_into("<I", memory.bytes, 4 * 0x300, PAGE | 3)
     struct.pack_into("<I", memory.bytes, 4 * PAGE, STACK_END_MAGIC)
     struct.pack_into("<I", memory.bytes, 4 * PAGE + 8192 - 500, 1)
     struct.pack_into("<I", memory.bytes, 7 * PAGE, STACK_END_MAGIC)  # not at the start of a pair
     dump = open_dump(write(tmp_path, core(bytes(memory.bytes), 0, machine=3)))
     assert dump.machine is Machine.I386
-    assert [mark.bytes for mark in stack_marks(dump)] == [500]
+    assert [(mark.bytes, mark.address) for mark in stack_marks(dump)] == [(500, 0xC0004000)]
+
+
+def test_i386_with_wide_page_tables(tmp_path: Path) -> None:
+    """PAE: four entries, anywhere in memory, then tables of 512."""
+    memory = Memory(16)
+    struct.pack_into("<Q", memory.bytes, 0x60 + 8 * 3, PAGE | 1)  # from 3 GiB on
+    struct.pack_into("<Q", memory.bytes, PAGE, 1 << 63 | 2 * PAGE | 3)  # not to be executed
+    for page in range(16):
+        struct.pack_into("<Q", memory.bytes, 2 * PAGE + 8 * page, 1 << 63 | page * PAGE | 3)
+    struct.pack_into("<I", memory.bytes, 6 * PAGE, STACK_END_MAGIC)
+    struct.pack_into("<I", memory.bytes, 6 * PAGE + 8192 - 300, 1)
+    dump = open_dump(write(tmp_path, core(bytes(memory.bytes), 0x60, machine=3, cr4=1 << 5)))
+    assert [(mark.bytes, mark.address) for mark in stack_marks(dump)] == [(300, 0xC0006000)]
+
+
+def test_five_levels_of_page_tables(tmp_path: Path) -> None:
+    memory = Memory(64)
+    base = 0xFFA0000000000000  # VMALLOC_START with LA57
+    table = 0
+    for shift in (48, 39, 30, 21):
+        table = memory.table(table, base >> shift & 511)
+    for number, page in enumerate((40, 41, 42, 43)):
+        struct.pack_into("<Q", memory.bytes, table + 8 * number, page * PAGE | 3)
+    memory.word(40 * PAGE, STACK_END_MAGIC)
+    memory.word(43 * PAGE + PAGE - 64, 1)
+    (mark,) = stack_marks(open_dump(write(tmp_path, core(bytes(memory.bytes), 0, cr4=1 << 12))))
+    assert (mark.bytes, mark.address) == (64, base)
+
+
+def test_a_mark_at_the_end_is_the_whole_stack(tmp_path: Path) -> None:
+    memory = Memory(64)
+    stack(memory, VMALLOC, [40, 41, 42, 43], 8)
+    (mark,) = stack_marks(open_dump(write(tmp_path, core(bytes(memory.bytes), 0))))
+    assert mark.bytes == STACK - 8  # all but the end marker
+
+
+def test_with_page_table_isolation_the_kernel_table_is_the_page_before(tmp_path: Path) -> None:
+    memory = Memory(64)
+    memory.next = 2  # page 1 is the top table of user mode: it has nothing of the kernel
+    stack(memory, VMALLOC, [40, 41, 42, 43], STACK - 72)
+    (mark,) = stack_marks(open_dump(write(tmp_path, core(bytes(memory.bytes), PAGE))))
+    assert mark.bytes == 72
+
+
+def test_page_tables_that_map_themselves_are_one_line(tmp_path: Path) -> None:
+    memory = Memory(4)
+    for index in range(512):
+        struct.pack_into("<Q", memory.bytes, 8 * index, 3)  # every entry is the top table again
+    with pytest.raises(InputError, match="maps itself"):
+        stack_marks(open_dump(write(tmp_path, core(bytes(memory.bytes), 0))))
+
+
+def test_page_tables_outside_the_dump_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no kernel mapping"):
+        stack_marks(open_dump(write(tmp_path, core(bytes(2 * PAGE), 1 << 40))))
+
+
+def two_segments(second: int) -> bytes:
+    """A core whose second segment of memory begins at that physical address."""
+    data = bytearray(core(bytes(2 * PAGE), 0))
+    struct.pack_into("<H", data, 56, 3)  # the note's bytes begin where the third header is: not read
+    load = struct.pack("<IIQQQQQQ", 1, 0, 64, 0, second, 64, 64, 0)
+    data[64 + 2 * 56 : 64 + 3 * 56] = load
+    return bytes(data)
+
+
+def test_segments_that_overlap_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="two segments have the physical address"):
+        open_dump(write(tmp_path, two_segments(PAGE)))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +189,7 @@ def test_i386_stacks_are_pairs_of_pages(tmp_path: Path) -> None:
             "no core of an x86 machine",
         ),
         (core(bytes(PAGE), 0)[:-1], "cut short"),
-        (core(bytes(PAGE), 0).replace(b"QEMU", b"CORE"), "no registers of a CPU"),
+        (core(bytes(PAGE), 0).replace(b"QEMU", b"CORE"), "neither registers of a CPU"),
         (b"\x7fELF", "not an ELF core"),
     ],
 )

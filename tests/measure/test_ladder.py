@@ -201,3 +201,67 @@ def test_a_mark_is_measured_of_its_stack(analysis: Analysis, tmp_path: Path) -> 
     (process,) = [need for need in marked.verdicts[0].stacks if need.stack.name == "process"]
     assert process.measured == 900 + process.stack.reserve_base
     assert process.measured_by == "mark of 0xffffc90000000000"
+    assert trace_json(marked)["marks"] == [
+        {"stack": "process", "stacks": 1, "greatest": 900, "size": 16384, "owner": "0xffffc90000000000"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({"image": {"machine": "sparc", "release": None, "build_id": None}}, "not a traces file"),
+        ({"image": None}, "not a traces file"),
+        (
+            {"marks": [{"stack": "process", "owner": "", "bytes": 9, "size": 8}]},
+            "a mark deeper than its stack",
+        ),
+        ({"marks": [{"stack": "process", "owner": "", "bytes": -1, "size": 8}]}, "not a traces file"),
+    ],
+)
+def test_a_traces_file_that_cannot_be_is_one_line(
+    change: dict[str, object], cause: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "odd.traces"
+    file.write_bytes(pack({**marks_traces_json("x86_64", ()), **change}))
+    with pytest.raises(InputError, match=cause):
+        read_recording(file)
+
+
+def test_marks_of_another_machine_are_refused(analysis: Analysis, tmp_path: Path) -> None:
+    file = tmp_path / "marks.traces"
+    file.write_bytes(pack(marks_traces_json("i386", (Mark("process", "a", 900, 8192),))))
+    marked = replace(analysis, recordings=(read_recording(file),))
+    with pytest.raises(InputError, match="recorded on i386"):
+        _ = marked.traces
+
+
+def test_marks_are_not_held_against_composed(analysis: Analysis, rows: list[tuple[str, int, int]]) -> None:
+    """Nobody recorded a mark's calls: it may be deeper than what was composed."""
+    with_chain = recorded(analysis, unsized(rows))
+    (recording,) = with_chain.recordings
+    deep = replace(recording, marks=(Mark("process", "a", 16000, 16384, "user", "a"),))
+    marked = replace(analysis, recordings=(deep,))
+    (process,) = [need for need in marked.verdicts[0].stacks if need.stack.name == "process"]
+    assert process.measured == 16008 and process.composed is not None and process.composed < 16000
+    assert marked.defects(marked.composer.context_needs(marked.layouts[0])) == []
+
+
+def test_what_passes_a_module_that_was_not_given_is_open(
+    analysis: Analysis, rows: list[tuple[str, int, int]]
+) -> None:
+    """Its frames are measured, what they call is not known here: no defect."""
+    text = text_of(rows).splitlines()
+    place = next(number for number, one in enumerate(text) if one.lstrip().startswith("2)"))
+    head, _, _ = text[place].rpartition(" ")
+    text[place] = f"{head} some_function+0x20/0x100 [vendor]"
+    passed = recorded(analysis, "\n".join(text) + "\n")
+    document = check_json(passed)
+    assert document["recorded"]["missing_modules"] == {"vendor": 1}
+    assert document["recorded"]["defects"] == []
+    assert trace_json(passed)["defects"] == 0 and trace_json(passed)["missing_modules"] == {"vendor": 1}
+
+
+def test_the_ladder_has_the_gap_of_each_rung(analysis: Analysis, rows: list[tuple[str, int, int]]) -> None:
+    (one,) = [row for row in coverage_json(recorded(analysis, unsized(rows)))["ladder"] if row["measured"]]
+    assert one["holds"] and one["gaps"]["composed"] == one["composed"] - one["measured"] >= 0
+    assert one["gaps"]["bound"] == (None if one["bound"] is None else one["bound"] - one["composed"])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from stackfit.image.model import InputError
+from stackfit.measure.files import read_recording
 from stackfit.measure.model import ChainKind
 from stackfit.measure.parse import UNRELIABLE, USER, parse_recording
 
@@ -99,6 +102,46 @@ def test_a_kernel_log_leaves_out_what_is_unreliable_and_splits_stacks() -> None:
     ]
     assert recording.chains[1].rows[1].interrupted
     assert recording.left_out[UNRELIABLE] == 1
+
+
+TRACE_CMD = """cpus=1
+              ls-103   [000]    12.408710: function:             vfs_open <-- path_openat
+              ls-103   [000]    12.408751: function:             ext4_file_open <-- do_dentry_open
+       trace-cmd-105   [000]    37.834608: kernel_stack:         \t=> ftrace_trampoline
+\t=> vfs_statx
+\t=> vfs_fstatat (ffffffff8e354921)
+\t=> 0x0
+     rcu_preempt-15    [000]    63.620700: kernel_stack:         \t=> trace_event_raw_event_sched_switch
+\t=> __traceiter_sched_switch
+\t=> __schedule
+"""
+
+
+def test_what_trace_cmd_reports() -> None:
+    recording = parse_recording("test", TRACE_CMD)
+    assert [(str(caller), str(callee)) for _, caller, callee, _ in recording.pairs] == [
+        ("path_openat", "vfs_open"),
+        ("do_dentry_open", "ext4_file_open"),
+    ]
+    assert [[str(row.place) for row in chain.rows] for chain in recording.chains] == [
+        ["vfs_statx", "vfs_fstatat"],
+        ["trace_event_raw_event_sched_switch", "__traceiter_sched_switch", "__schedule"],
+    ]
+
+
+def test_a_trace_cmd_file_is_read_by_trace_cmd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "trace.dat"
+    file.write_bytes(b"\x17\x08\x44tracing7\0")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="apt-get install trace-cmd"):
+        read_recording(file)
+    program = tmp_path / "trace-cmd"
+    program.write_text(f"#!/bin/sh\n[ $1 = report ] || exit 3\n/bin/cat <<'END'\n{TRACE_CMD}END\n")
+    program.chmod(0o755)
+    assert len(read_recording(file).pairs) == 2
+    program.write_text("#!/bin/sh\necho no more >&2\nexit 1\n")
+    with pytest.raises(InputError, match="trace-cmd report: no more"):
+        read_recording(file)
 
 
 def test_call_edges_with_a_count() -> None:

@@ -92,9 +92,11 @@ class Walk:
         marks = special.marks.copy()
         marks[told.row] |= MARK_TOLD
         self._told = (told.row, told.place, told.goal, told.offset)
+        # `mov $address, %reg` of i386 is decoded without a sign; where it goes on, addresses have one.
+        immediate = code.machine.signed(table.immediate.view(np.uint64))
         self._rows = (
             table.operation, table.width, table.register, table.base, table.index, table.flags,
-            table.clobbers, table.displacement, table.immediate, code.machine.signed(code.address),
+            table.clobbers, table.displacement, immediate, code.machine.signed(code.address),
             table.length, code.target, code.function, frames.depth, frames.stack, marks,
         )  # fmt: skip
         roles, prototype = _with_trampolines(code, types)

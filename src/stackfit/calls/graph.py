@@ -11,6 +11,7 @@ from stackfit.assumptions import AssumptionSet
 from stackfit.assumptions.model import Candidates
 from stackfit.calls.constants import branch_targets, constant_before
 from stackfit.calls.held import Held
+from stackfit.calls.inline_thunks import inline_thunks
 from stackfit.calls.kcfi import checked_classes
 from stackfit.calls.model import CallKind, Calls, EdgeKind, Edges, Evidence, Reason, Rung
 from stackfit.calls.paravirt import Hypervisor
@@ -93,6 +94,7 @@ def build_calls(
     if assumptions is not None and assumptions.candidates:
         _annotate(code, sites, sets, names, texts, assumptions, resolution.held)
     sites = _merge_alternatives(code, tables, sites, sets)
+    sites = np.concatenate([sites, _thunk_sites(code, tables, sites)])
     sites = sites[np.lexsort((sites["kind"], sites["address"], sites["function"]))]
     return Calls(
         **{name: np.ascontiguousarray(sites[name]) for name in _SITE.names or ()},
@@ -501,6 +503,16 @@ def _merge_alternatives(code: Code, tables: Tables, sites: NDArray[np.void], set
             sites[name][head] = max(sites[name][head], sites[name][other])
         drop[other] = True
     return sites[~drop]
+
+
+def _thunk_sites(code: Code, tables: Tables, sites: NDArray[np.void]) -> NDArray[np.void]:
+    """Indirect calls again, with the return address that a retpoline in their place leaves."""
+    thunks = inline_thunks(code, tables.alternatives)
+    here = np.flatnonzero(np.isin(sites["address"], np.array(sorted(thunks), np.uint64)))
+    backs = [thunks[int(address)] for address in sites["address"][here].tolist()]
+    found = sites[np.repeat(here, [len(back) for back in backs])].copy()
+    found["return_address"] = np.array([one for back in backs for one in back], np.uint64)
+    return found
 
 
 def build_edges(code: Code, frames: Frames, calls: Calls) -> Edges:

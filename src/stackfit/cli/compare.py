@@ -8,6 +8,7 @@ from stackfit.cli.options import (
     add_html_option,
     add_image_options,
     add_scenario_options,
+    add_traces_option,
     output,
     progress,
     run_analysis,
@@ -27,6 +28,7 @@ from stackfit.report.terminal import make_console
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_options(parser, images="*")
+    add_traces_option(parser)
     parser.add_argument(
         "--scenario",
         metavar="NAME|FILE",
@@ -45,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.images:
         given = [
             name
-            for name in ("modules", "assume", "without", "hops", "debug", "indirect", "hypervisor")
+            for name in ("modules", "assume", "without", "hops", "debug", "indirect", "hypervisor", "traces")
             if getattr(options, name)
         ]
         if given:

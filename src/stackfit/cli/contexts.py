@@ -115,3 +115,10 @@ def _print_sizes(calls: list[Json]) -> None:
             f"of {number_text(len(calls))} system calls, {words}: {below},"
             f" {values.count(None)} without a bound (open items aside, under the assumptions)"
         )
+    largest = max(call["recursion"] for call in calls)
+    if largest:
+        reach = sum(call["recursion"] == largest for call in calls)
+        print(
+            f"{number_text(reach)} of them reach the largest component of recursion over indirect calls,"
+            f" {number_text(largest)} functions without a budget"
+        )

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="repeat for so long while calls are recorded",
     )
-    workloads.add_argument("--no-stacks", action="store_true", help="no stack tracer: calls alone")
+    workloads.add_argument("--no-stacks", action="store_true", help="no stack tracer: calls and marks alone")
     text = "build a kernel for i386 with stacks of a variant, from a distribution's source"
     add_build_arguments(kinds.add_parser("build", help=text, description=text))
     text = "boot kernels that differ in their stacks, and hold what happens against what was predicted"
@@ -70,6 +70,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
         "--load", action="append", default=[], metavar="MODULE", help="a further module to load (repeatable)"
     )
     option("--busybox", type=Path, metavar="FILE", help="a static busybox for the guest")
+    option("--no-marks", action="store_true", help="no second boot without tracers for marks of stacks")
     option("--keep", type=Path, metavar="DIR", help="leave console and raw output there")
     option("--output", metavar="FILE", help="write a traces file, for --traces")
 
@@ -88,7 +89,8 @@ def run(options: argparse.Namespace) -> int:
             Path(options.images), options.modules, steps, machine,
             stacks=boot or not options.no_stacks, edges=not boot and options.edges,
             seconds=0 if boot else options.seconds, busybox=options.busybox, load=options.load,
-            keep=options.keep, told=told,
+            keep=options.keep, marks=not options.no_marks,
+            debug=Path(options.debug) if options.debug else None, told=told,
         )  # fmt: skip
     return finish_trace(options, replace(analysis, recordings=(recording,)))
 

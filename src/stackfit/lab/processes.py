@@ -31,7 +31,8 @@ def running(command: Sequence[str | Path], **options: Any) -> Iterator[subproces
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            for stream in (process.stdout, process.stderr):
+            for stream in (process.stdin, process.stdout, process.stderr):
                 if stream is not None:
-                    stream.close()
+                    with suppress(BrokenPipeError):
+                        stream.close()
         signal.signal(signal.SIGTERM, before)

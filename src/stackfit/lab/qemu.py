@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stackfit.image.model import InputError, Machine
+from stackfit.lab.monitor import MONITOR, dump_memory
 from stackfit.lab.processes import running
 from stackfit.lab.tools import find_tool
 
@@ -37,10 +38,12 @@ def run_machine(
     directory: Path,
     options: MachineOptions,
     told: Callable[[str], None],
+    core: Path | None = None,
 ) -> bytes:
     """Boot, wait until the guest turns itself off, return what it sent. `told` gets its `lab: …` lines.
 
-    The console is kept in `directory`/console. InputError: a tool is missing, time is out, or the guest ended
+    `core`: the guest does not turn itself off but waits for its memory to be written there. The console is
+    kept in `directory`/console. InputError: a tool is missing, time is out, or the guest ended
     without a recording.
     """
     qemu = find_tool("qemu-system-x86_64" if machine is Machine.X86_64 else "qemu-system-i386")
@@ -65,9 +68,11 @@ def run_machine(
         "-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net,romfile=",
         "-display", "none", "-monitor", "none", "-no-reboot",
         "-serial", f"file:{_escaped(console)}", "-serial", f"file:{_escaped(sent)}",
+        *(MONITOR if core is not None else ()),
     ]  # fmt: skip
-    with running(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        _wait(process, console, options.timeout, told)
+    pipe = subprocess.PIPE if core is not None else None  # QEMU's monitor
+    with running(command, stdin=pipe or subprocess.DEVNULL, stdout=pipe, stderr=subprocess.PIPE) as process:
+        _wait(process, console, options.timeout, told, core)
     data = sent.read_bytes()
     if b"@@ end of recording" not in data:
         lines = console.read_text("utf-8", "replace").split("\n")
@@ -78,8 +83,14 @@ def run_machine(
     return data
 
 
-def _wait(process: subprocess.Popen[bytes], console: Path, timeout: int, told: Callable[[str], None]) -> None:
-    """Until the machine is off; hands on new lines of its console."""
+def _wait(
+    process: subprocess.Popen[bytes],
+    console: Path,
+    timeout: int,
+    told: Callable[[str], None],
+    core: Path | None = None,
+) -> None:
+    """Until the machine is off, or its memory is written; hands on new lines of its console."""
     end = time.monotonic() + timeout
     read, rest = 0, b""
     while True:
@@ -93,6 +104,9 @@ def _wait(process: subprocess.Popen[bytes], console: Path, timeout: int, told: C
             text = line.decode("utf-8", "replace").strip()
             if text.startswith("lab: "):
                 told(text.removeprefix("lab: "))
+            if text == "lab: dump" and core is not None:
+                dump_memory(process, core, end - time.monotonic())
+                return
         if not running:
             break
         if time.monotonic() > end:

@@ -1,164 +1,103 @@
-"""Marks of process stacks in a memory dump of a virtual machine: how deep each stack has ever been.
+"""Marks of stacks in a memory dump, found without debug information: how deep each stack has ever been.
 
 Stacks are zeroed when a task is created (kernel/fork.c), so the lowest word above the end marker that is not
 zero is the deepest point reached. What this cannot see makes a mark a lower limit: locals that are zero, and
 frames that were reserved and not written.
 
-A dump is an ELF core as QEMU's monitor writes it (`dump-guest-memory`): physical memory in PT_LOAD segments,
-the registers of each virtual CPU in notes named QEMU. On x86-64 stacks are mapped page by page into the
-vmalloc area, so they are found through the page tables from CR3, each ending in a guard page; the same pages
-show again in the direct map, at its own distance. On i386 a stack is two adjacent pages in the direct map,
-and one that was freed and not written since cannot be told from one in use.
+On x86-64 stacks are mapped page by page into the vmalloc area, so they are found through the page tables,
+each ending in a guard page; the same pages show again in the direct map, at its own distance. On i386 a stack
+is two adjacent pages in the direct map. The end marker of a freed stack gives way to the `struct rcu_head` or
+`vm_stack` of its release; one that goes straight to a CPU's cache keeps it, and is told by that cache. Stacks
+of CPUs have no marker: they are found by symbols, where the image names data (CONFIG_KALLSYMS_ALL).
 
-Sources: include/uapi/linux/magic.h (STACK_END_MAGIC), kernel/fork.c:alloc_thread_stack_node, QEMU
-target/i386/arch_dump.c (QEMUCPUState), Intel SDM 3A chapter 4 (paging).
+Sources: include/uapi/linux/magic.h (STACK_END_MAGIC), kernel/fork.c:alloc_thread_stack_node, cached_stacks;
+include/linux/vmalloc.h (vm_struct), arch/x86/include/asm/processor.h (irq_stack, entry_stack),
+arch/x86/include/asm/cpu_entry_area.h (exception_stacks), arch/x86/kernel/irq_32.c (word 0 of an irq stack).
 """
 
 from __future__ import annotations
 
-import mmap
-import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stackfit.image.model import InputError, Machine
+from stackfit.image.model import Image, InputError, Machine
+from stackfit.measure.core import PAGE, Dump
 from stackfit.measure.model import Mark
+from stackfit.measure.paging import Paging, read_paging
 
-__all__ = ["STACK_END_MAGIC", "Dump", "open_dump", "stack_marks"]
+__all__ = ["ENDED_WORDS", "IST_STACKS", "STACK_END_MAGIC", "THREAD_SIZE", "lowest_used", "stack_marks"]
 
 STACK_END_MAGIC = 0x57AC6E9D
-_PAGE = 4096
-_STACK = {Machine.X86_64: 16384, Machine.I386: 8192}  # THREAD_SIZE
-_ELF = {62: Machine.X86_64, 3: Machine.I386}
-_MOST_SEGMENTS = 4096
-# struct QEMUCPUState: version, size, 18 registers of 8 bytes, 10 segments of 24, cr[0..4].
-_CR3 = 8 + 18 * 8 + 10 * 24 + 3 * 8
-_CR4 = _CR3 + 8
-_PRESENT, _LARGE = 1, 1 << 7
-_FRAME = 0x000F_FFFF_FFFF_F000  # bits of an entry that are a physical address
+THREAD_SIZE = {Machine.X86_64: 16384, Machine.I386: 8192}
+ENDED_WORDS = 3  # struct vm_stack, at the base of a stack that is being freed
+# Members of struct exception_stacks in their order, and the layouts' names.
+IST_STACKS = {
+    "DF_stack": "double-fault",
+    "NMI_stack": "nmi",
+    "DB_stack": "debug",
+    "MCE_stack": "machine-check",
+    "VC_stack": "vmm-communication",
+    "VC2_stack": "vmm-communication-fallback",
+}
+_IRQ_STACK = 16384  # x86-64: IRQ_STACK_SIZE
+_MOST_CPUS = 8192
+_CACHED_STACKS = 2  # NR_CACHED_STACKS
 
 
-@dataclass(frozen=True, eq=False)
-class Dump:
-    """Physical memory: segments (first address, end, offset in `data`), ascending; CR3 and CR4 of a CPU."""
+def stack_marks(dump: Dump, image: Image | None = None) -> tuple[Mark, ...]:
+    """One for each stack found, the deepest first.
 
-    path: str
-    machine: Machine
-    data: NDArray[np.uint8]
-    segments: tuple[tuple[int, int, int], ...]
-    cr3: int
-    cr4: int
-
-    def page(self, physical: int) -> NDArray[np.uint8] | None:
-        """The bytes of one page; None: not in the dump."""
-        for start, end, offset in self.segments:
-            if start <= physical and physical + _PAGE <= end:
-                at = offset + physical - start
-                return self.data[at : at + _PAGE]
-        return None
-
-
-def open_dump(path: Path) -> Dump:
-    """Map an ELF core. InputError: not one, cut short, or without the registers that QEMU notes."""
-    try:
-        with path.open("rb") as file:
-            view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:
-        raise InputError(str(path), getattr(error, "strerror", None) or str(error)) from None
-    data = np.frombuffer(view, np.uint8)
-    return _parse(str(path), data)
+    `image`: of that kernel, for its symbols. InputError: it is of another build.
+    """
+    if image is not None:
+        _same_kernel(dump, image)
+    paging = read_paging(dump)
+    found = _vmapped(dump, paging) if dump.machine is Machine.X86_64 else _adjacent(dump, paging)
+    marks = [
+        Mark("process", f"{address:#x}", size - lowest, size, address=address)
+        for address, size, lowest in found
+    ]
+    if image is not None:
+        symbols = _Symbols(dump, paging, image)
+        ended = symbols.cached()
+        named = {mark.address: mark for mark in symbols.marks()}
+        marks = [replace(mark, kind="ended") if mark.address in ended else mark for mark in marks]
+        marks = [mark for mark in marks if mark.address not in named] + list(named.values())
+    return tuple(sorted(marks, key=lambda mark: (-mark.bytes, mark.stack, mark.address)))
 
 
-def _parse(path: str, data: NDArray[np.uint8]) -> Dump:
-    head = data[:64].tobytes()
-    if head[:4] != b"\x7fELF" or len(head) < 64 or head[5] != 1:
-        hint = (
-            " (a compressed kdump? dump-guest-memory without a format writes ELF)"
-            if head[:8] == b"KDUMP   "
-            else ""
-        )
-        raise InputError(path, f"not an ELF core{hint}", 0)
-    wide = head[4] == 2
-    kind_of, machine_of = struct.unpack_from("<HH", head, 16)
-    if kind_of != 4 or machine_of not in _ELF:
+def lowest_used(stack: NDArray[np.uint8], word: int, skipped: int) -> int:
+    """Offset of the lowest word that is not zero, the first `skipped` left out; the size where all are."""
+    words = np.frombuffer(stack.tobytes(), np.uint64 if word == 8 else np.uint32)
+    used = np.flatnonzero(words[skipped:])
+    return (int(used[0]) + skipped) * word if used.size else words.size * word
+
+
+def _same_kernel(dump: Dump, image: Image) -> None:
+    if image.machine is not dump.machine:
+        raise InputError(image.path, f"is {image.machine.value}, the dump {dump.machine.value}")
+    if image.build_id is not None and dump.build_id is not None and image.build_id != dump.build_id:
         raise InputError(
-            path, f"ELF, but no core of an x86 machine (type {kind_of}, machine {machine_of})", 16
+            image.path, f"build-id {image.build_id} is not that of the dump's kernel, {dump.build_id}"
         )
-    if wide:
-        table, size, count = struct.unpack_from("<Q", head, 32)[0], *struct.unpack_from("<HH", head, 54)
-        layout, columns = "<IIQQQQQQ", (0, 2, 4, 5)  # type, offset, paddr, filesz
-    else:
-        table, size, count = struct.unpack_from("<I", head, 28)[0], *struct.unpack_from("<HH", head, 42)
-        layout, columns = "<IIIIIIII", (0, 1, 3, 4)
-    if size != struct.calcsize(layout) or count > _MOST_SEGMENTS or table + size * count > data.size:
-        raise InputError(path, "program headers outside the file", table)
-    segments, notes = [], []
-    for index in range(count):
-        fields = _unpack(layout, data, table + index * size)
-        kind, offset, physical, length = (fields[column] for column in columns)
-        if offset + length > data.size:
-            raise InputError(path, f"cut short: segment {index} ends at {offset + length:#x}", data.size)
-        if kind == 1 and length:
-            segments.append((physical, physical + length, offset))
-        elif kind == 4:
-            notes.append((offset, length))
-    registers = next((found for note in notes for found in _registers(data, *note)), None)
-    if registers is None:
-        raise InputError(path, "no registers of a CPU: QEMU writes them as notes named QEMU")
-    if not segments:
-        raise InputError(path, "no memory in it")
-    return Dump(path, _ELF[machine_of], data, tuple(sorted(segments)), *registers)
 
 
-def _unpack(layout: str, data: NDArray[np.uint8], offset: int) -> tuple[int, ...]:
-    return struct.unpack(layout, data[offset : offset + struct.calcsize(layout)].tobytes())
+# ---------------------------------------------------------------- process stacks
 
 
-def _registers(data: NDArray[np.uint8], offset: int, length: int) -> Iterator[tuple[int, int]]:
-    """(CR3, CR4) of each CPU in a note segment."""
-    at, end = offset, offset + length
-    while at + 12 <= end:
-        name_size, size, _ = _unpack("<III", data, at)
-        name = at + 12
-        body = name + -(-name_size // 4) * 4
-        if body + size > end:
-            return
-        if data[name : name + 4].tobytes() == b"QEMU" and size >= _CR4 + 8:
-            cr3, cr4 = _unpack("<QQ", data, body + _CR3)
-            yield cr3, cr4
-        at = body + -(-size // 4) * 4
-
-
-def stack_marks(dump: Dump) -> tuple[Mark, ...]:
-    """One for each process stack found, the deepest first."""
-    found = _vmapped(dump) if dump.machine is Machine.X86_64 else _adjacent(dump)
-    marks = [Mark("process", f"{address:#x}", size - lowest, size) for address, size, lowest in found]
-    return tuple(sorted(marks, key=lambda mark: (-mark.bytes, mark.owner)))
-
-
-def _lowest(pages: list[NDArray[np.uint8]], word: int) -> int:
-    """Offset of the lowest word that is not zero above the end marker; the size where all are."""
-    stack = np.concatenate(pages).view(np.uint64 if word == 8 else np.uint32)
-    used = np.flatnonzero(stack[1:])
-    return (int(used[0]) + 1) * word if used.size else stack.size * word
-
-
-# ---------------------------------------------------------------- x86-64
-
-
-def _vmapped(dump: Dump) -> Iterator[tuple[int, int, int]]:
+def _vmapped(dump: Dump, paging: Paging) -> Iterator[tuple[int, int, int]]:
     """(virtual address, size, offset of the lowest word in use) of stacks in the vmalloc area."""
-    size = _STACK[Machine.X86_64]
-    mapped, direct = _mappings(dump)
+    size = THREAD_SIZE[Machine.X86_64]
     marker = STACK_END_MAGIC.to_bytes(8, "little")
+    mapped = paging.small
+    direct = {(virtual - physical) % (1 << 64) for virtual, physical, _ in paging.large}
     for virtual, physical in sorted(mapped.items()):
         if virtual % size:  # THREAD_ALIGN
             continue
-        frames = [mapped.get(virtual + offset) for offset in range(0, size, _PAGE)]
+        frames = [mapped.get(virtual + offset) for offset in range(0, size, PAGE)]
         # A guard page follows. The direct map shows the same pages, at its own distance.
         if None in frames or virtual + size in mapped or (virtual - physical) % (1 << 64) in direct:
             continue
@@ -168,47 +107,13 @@ def _vmapped(dump: Dump) -> Iterator[tuple[int, int, int]]:
             continue
         whole = [page for page in pages if page is not None]
         if len(whole) == len(frames):
-            yield virtual, size, _lowest(whole, 8)
+            yield virtual, size, lowest_used(np.concatenate(whole), 8, 1)
 
 
-def _mappings(dump: Dump) -> tuple[dict[int, int], set[int]]:
-    """(virtual → physical of every page of 4 KiB in the upper half of the address space, distances between
-    virtual and physical addresses at which memory is mapped by larger pages: the direct map's)."""
-    levels = 5 if dump.cr4 & 1 << 12 else 4
-    top = 12 + 9 * levels
-    small: dict[int, int] = {}
-    distances: set[int] = set()
-    work = [(dump.cr3 & _FRAME, levels, 0)]
-    seen: set[tuple[int, int]] = set()
-    while work:
-        table, level, base = work.pop()
-        page = dump.page(table)
-        # A table that maps the same place twice: a broken dump.
-        if page is None or (table, base) in seen:
-            continue
-        seen.add((table, base))
-        entries = page.view(np.uint64)
-        shift = 12 + 9 * (level - 1)
-        for index in np.flatnonzero(entries & np.uint64(_PRESENT)).tolist():
-            if level == levels and index < 256:
-                continue  # user mode
-            entry, virtual = int(entries[index]), base + (index << shift)
-            full = virtual - (1 << top) + (1 << 64)  # the upper half, sign-extended
-            if level == 1:
-                small[full] = entry & _FRAME
-            elif level < 4 and entry & _LARGE:
-                distances.add((full - (entry & _FRAME & -(1 << shift))) % (1 << 64))
-            else:
-                work.append((entry & _FRAME, level - 1, virtual))
-    return small, distances
-
-
-# ---------------------------------------------------------------- i386
-
-
-def _adjacent(dump: Dump) -> Iterator[tuple[int, int, int]]:
-    """(physical address, size, offset of the lowest word in use) of page pairs that begin with the marker."""
-    size = _STACK[Machine.I386]
+def _adjacent(dump: Dump, paging: Paging) -> Iterator[tuple[int, int, int]]:
+    """(virtual address, size, offset of the lowest word in use) of page pairs that begin with the marker."""
+    size, distance = THREAD_SIZE[Machine.I386], paging.distance()
+    marker = np.frombuffer(STACK_END_MAGIC.to_bytes(4, "little"), np.uint8)
     for start, end, offset in dump.segments:
         first = -(-start // size) * size
         count = (end - first) // size
@@ -216,8 +121,122 @@ def _adjacent(dump: Dump) -> Iterator[tuple[int, int, int]]:
             continue
         at = offset + first - start
         words = dump.data[at : at + count * size].reshape(count, size)
-        marker = np.frombuffer(STACK_END_MAGIC.to_bytes(4, "little"), np.uint8)
         for index in np.flatnonzero((words[:, :4] == marker).all(axis=1)).tolist():
-            lowest = _lowest([words[index]], 4)
+            physical = first + index * size
+            if paging.physical(physical + distance) != physical:
+                continue  # high memory: no stack
+            lowest = lowest_used(words[index], 4, 1)
             if lowest < size:
-                yield first + index * size, size, lowest
+                yield physical + distance, size, lowest
+
+
+# ---------------------------------------------------------------- by symbols
+
+
+class _Symbols:
+    """Stacks that the kernel's symbols lead to."""
+
+    def __init__(self, dump: Dump, paging: Paging, image: Image) -> None:
+        self.dump = dump
+        self.paging = paging
+        self.word = dump.machine.word
+        records = image.symbols.records
+        self.table: dict[str, int] = dict(zip(image.symbols.names, records["address"].tolist(), strict=True))
+        self.order = np.unique(records["address"])
+        ran = dump.symbol("_stext")
+        self.moved = 0 if ran is None or "_stext" not in self.table else ran - self.table["_stext"]
+
+    def cached(self) -> set[int]:
+        """Bases of stacks that wait in a CPU's cache for the next task."""
+        found = set()
+        for base in self._bases():
+            for slot in range(_CACHED_STACKS):
+                area = self._word(base, "cached_stacks", slot)
+                # struct vm_struct: next, addr.
+                address = self._read(area + self.word) if area else None
+                if address:
+                    found.add(address)
+        return found
+
+    def marks(self) -> list[Mark]:
+        found = []
+        start = self.table.get("init_stack", self.table.get("init_thread_union"))
+        if start is not None:
+            size = THREAD_SIZE[self.dump.machine]
+            found += self._mark("process", "idle", "swapper/0", start + self.moved, size, 1)
+        wide = self.dump.machine is Machine.X86_64
+        for cpu, base in enumerate(self._bases()):
+            for stack, address, size in self._wide(base) if wide else self._narrow(base):
+                skipped = 1 if not wide and stack in ("hardirq", "softirq") else 0
+                found += self._mark(stack, "cpu", f"CPU {cpu}", address, size, skipped)
+        return found
+
+    def _wide(self, base: int) -> Iterator[tuple[str, int, int]]:
+        at = self._per_cpu(base, "irq_stack_backing_store")
+        if at is not None:
+            yield "irq", at, _IRQ_STACK
+        at = self._per_cpu(base, "entry_stack_storage")
+        if at is not None:
+            yield "entry", at, PAGE
+        at = self._per_cpu(base, "exception_stacks")
+        if at is None:
+            return
+        # Six stacks, or four where the kernel has none for SEV-ES; of one size, a power of two.
+        total = self._extent("exception_stacks")
+        for count in (6, 4):
+            size = total // count
+            if size * count == total and size >= PAGE and size & size - 1 == 0:
+                for number, name in enumerate(list(IST_STACKS.values())[:count]):
+                    yield name, at + number * size, size
+                return
+
+    def _narrow(self, base: int) -> Iterator[tuple[str, int, int]]:
+        for symbol, stack in (("hardirq_stack_ptr", "hardirq"), ("softirq_stack_ptr", "softirq")):
+            pointer = self._word(base, symbol, 0)
+            if pointer:
+                yield stack, pointer, THREAD_SIZE[Machine.I386]
+        at = self._per_cpu(base, "entry_stack_storage")
+        if at is not None:
+            yield "entry", at, PAGE
+
+    def _mark(self, stack: str, kind: str, owner: str, address: int, size: int, skipped: int) -> list[Mark]:
+        physical = self.paging.physical(address)
+        data = None if physical is None else self.dump.read(physical, size)
+        if data is None:
+            return []
+        used = size - lowest_used(data, self.word, skipped)
+        return [Mark(stack, owner, used, size, kind, owner if stack == "process" else "", address)]
+
+    def _bases(self) -> list[int]:
+        """What is added to a per-CPU symbol's address, by CPU."""
+        table, count = self.table.get("__per_cpu_offset"), self.table.get("nr_cpu_ids")
+        if table is None or count is None:
+            return []
+        cpus = (self._read(count + self.moved) or 0) & 0xFFFF_FFFF
+        if not 0 < cpus <= _MOST_CPUS:
+            return []
+        bases = [self._read(table + self.moved + cpu * self.word) for cpu in range(cpus)]
+        return [base for base in bases if base]
+
+    def _per_cpu(self, base: int, symbol: str) -> int | None:
+        at = self.table.get(symbol)
+        if at is None:
+            return None
+        # Per-CPU symbols count from zero on x86-64, and are moved with the image where they do not.
+        moved = self.moved if at >> (8 * self.word - 1) else 0
+        return (at + moved + base) % (1 << 8 * self.word)
+
+    def _word(self, base: int, symbol: str, index: int) -> int:
+        at = self._per_cpu(base, symbol)
+        return 0 if at is None else self._read(at + index * self.word) or 0
+
+    def _read(self, address: int) -> int | None:
+        physical = self.paging.physical(address)
+        data = None if physical is None else self.dump.read(physical, self.word)
+        return None if data is None else int.from_bytes(data.tobytes(), "little")
+
+    def _extent(self, symbol: str) -> int:
+        """Bytes up to the next symbol."""
+        at = self.table[symbol]
+        index = int(np.searchsorted(self.order, at, "right"))
+        return int(self.order[index]) - at if index < self.order.size else 0

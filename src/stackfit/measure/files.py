@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from stackfit.image.model import InputError, Program
+from stackfit.image.model import InputError, Machine, Program
 from stackfit.isa.code import Code
 from stackfit.measure.model import ChainKind, Mark, Place, RecordedChain, RecordedRow, Recording, Traces
 from stackfit.measure.parse import parse_recording, place_of, read_text
@@ -125,11 +125,13 @@ def traces_json(program: Program, code: Code, traces: Traces) -> Json:
     }
 
 
-def marks_traces_json(machine: str, marks: Sequence[Mark]) -> Json:
-    """The document of a traces file that has marks alone; a dump does not tell its kernel's build-id."""
+def marks_traces_json(
+    machine: str, marks: Sequence[Mark], release: str | None = None, build_id: str | None = None
+) -> Json:
+    """The document of a traces file that has marks alone."""
     return {
         "schema": SCHEMA,
-        "image": {"machine": machine, "release": None, "build_id": None},
+        "image": {"machine": machine, "release": release, "build_id": build_id},
         "modules": [],
         "places": [],
         "edges": [],
@@ -141,7 +143,15 @@ def marks_traces_json(machine: str, marks: Sequence[Mark]) -> Json:
 
 def _marks(marks: Sequence[Mark]) -> list[Json]:
     return [
-        {"stack": mark.stack, "owner": mark.owner, "bytes": mark.bytes, "size": mark.size} for mark in marks
+        {
+            "stack": mark.stack,
+            "owner": mark.owner,
+            "bytes": mark.bytes,
+            "size": mark.size,
+            "kind": mark.kind,
+            "name": mark.name,
+        }
+        for mark in marks
     ]
 
 
@@ -187,11 +197,20 @@ def _recording(path: str, document: Json) -> Recording:
             )
         chains.append(RecordedChain(str(chain["name"]), _KINDS[chain["kind"]], tuple(rows)))
     marks = tuple(
-        Mark(str(one["stack"]), str(one["owner"]), _number(one["bytes"]), _number(one["size"]))
+        Mark(
+            str(one["stack"]),
+            str(one["owner"]),
+            _number(one["bytes"]),
+            _number(one["size"]),
+            str(one.get("kind", "")),
+            str(one.get("name", "")),
+        )
         for one in document["marks"]
     )
+    if any(not 0 <= mark.bytes <= mark.size for mark in marks):
+        raise InputError(path, "a mark deeper than its stack")
     left_out = {str(reason): _number(count) for reason, count in document["left_out"].items()}
-    build_id = document["image"]["build_id"]
+    kernel = document["image"]
     return Recording(
         path,
         "traces file",
@@ -199,8 +218,14 @@ def _recording(path: str, document: Json) -> Recording:
         tuple(pairs),
         marks,
         left_out,
-        None if build_id is None else str(build_id),
+        _text(kernel["build_id"]),
+        _text(kernel["release"]),
+        None if kernel["machine"] is None else Machine(kernel["machine"]).value,
     )
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 def _number(value: int | None) -> int:

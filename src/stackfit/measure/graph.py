@@ -47,6 +47,8 @@ class Graph:
         self.calls = calls
         self.edges = edges
         self.visible = _visible(code)
+        self._open = calls.reason != Reason.NONE
+        self._assumed = calls.assumption >= 0
         self.owner = np.repeat(np.arange(len(edges.first) - 1), np.diff(edges.first))
         self._sites: dict[int, list[int]] = defaultdict(list)
         for site in np.flatnonzero(calls.return_address > 0).tolist():
@@ -101,11 +103,12 @@ class Graph:
             return self._from_sites(sites, callee)
         low, high = np.searchsorted(self.calls.function, (caller, caller + 1))
         opened = [site for site in range(int(low), int(high)) if self.calls.reason[site]]
-        return (
-            Way(Seen.OPEN, new=(opened[0], callee) if len(opened) == 1 else None)
-            if opened
-            else Way(Seen.NOT_IN_GRAPH)
-        )
+        if opened:
+            return Way(Seen.OPEN, new=(opened[0], callee) if len(opened) == 1 else None)
+        assumed = [site for site in range(int(low), int(high)) if self.calls.assumption[site] >= 0]
+        if assumed:
+            return Way(Seen.ASSUMED, new=(assumed[0], callee) if len(assumed) == 1 else None)
+        return Way(Seen.NOT_IN_GRAPH)
 
     def behind_tails(self, function: int) -> set[int]:
         """A function and those that it ends in by direct tail jumps."""
@@ -176,11 +179,13 @@ class Graph:
         if best is None:
             best = self._search(sites, callee, hidden=True)
         if best is None:
-            opened = self._open_behind(sites)
-            if opened is None:
-                return Way(Seen.NOT_IN_GRAPH)
-            path, site = opened
-            return Way(Seen.OPEN, path, (site, callee))
+            opened = self._behind(sites, self._open)
+            if opened is not None:
+                return Way(Seen.OPEN, opened[0], (opened[1], callee))
+            assumed = self._behind(sites, self._assumed)
+            if assumed is not None:
+                return Way(Seen.ASSUMED, assumed[0], (assumed[1], callee))
+            return Way(Seen.NOT_IN_GRAPH)
         return self._way(sites, best)
 
     def _search(self, sites: list[int], callee: int, hidden: bool) -> tuple[int, ...] | None:
@@ -218,14 +223,14 @@ class Graph:
             ]
         return self._tails.get(function, [])
 
-    def _open_behind(self, sites: list[int]) -> tuple[tuple[int, ...], int] | None:
-        """(edges to it, site) of the first open site at these sites, or behind their tail jumps."""
+    def _behind(self, sites: list[int], wanted: NDArray[np.bool_]) -> tuple[tuple[int, ...], int] | None:
+        """(edges to it, site) of the first site that is wanted, of these or behind their tail jumps."""
         level: list[tuple[int, tuple[int, ...]]] = [(site, ()) for site in sites]
         seen = set(sites)
         for _ in range(_MOST_TAILS):
             following: list[tuple[int, tuple[int, ...]]] = []
             for site, path in level:
-                if self.calls.reason[site] != Reason.NONE:
+                if wanted[site]:
                     return path, site
                 for edge in self.edges_at(site).tolist():
                     for tail in self._tails.get(int(self.edges.callee[edge]), ()):

@@ -78,9 +78,12 @@ class Mark:
     """The deepest point that one stack has reached, found in its memory."""
 
     stack: str  # the layout's name of it: "process", "irq" …
-    owner: str  # task or CPU, "" where not known
-    bytes: int  # from the stack's top, padding there included
+    owner: str  # task or CPU; the stack's address where neither is known
+    bytes: int  # from the stack's top, padding there included; 0: never used
     size: int  # of the stack
+    kind: str = ""  # of the owner: user, kthread, idle, cpu; ended: a task that is gone; "" not known
+    name: str = ""  # of the task
+    address: int = 0  # of the stack's lowest byte, virtual
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ class Recording:
     marks: tuple[Mark, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
     build_id: str | None = None  # of the kernel, where the file tells it
+    release: str | None = None
+    machine: str | None = None
 
 
 class Seen(enum.IntEnum):
@@ -110,6 +115,7 @@ class Seen(enum.IntEnum):
     OPEN = 7  # the site, or a tail jump behind it, is open: the call is not in the graph, which says so
     NO_SITE = 8  # no call site at that return address
     NOT_IN_GRAPH = 9  # the analysis is wrong
+    ASSUMED = 10  # an assumption says that the site calls nothing of the image: this recording refutes it
 
     @property
     def label(self) -> str:
@@ -127,6 +133,7 @@ _SEEN = {
     Seen.OPEN: "the call site is open",
     Seen.NO_SITE: "no call site there",
     Seen.NOT_IN_GRAPH: "not in the call graph",
+    Seen.ASSUMED: "assumed not to happen",
 }
 
 
@@ -156,6 +163,7 @@ class Traces:
     marks: tuple[Mark, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
     unresolved: tuple[str, ...] = ()  # places that are in no image given, or in several
+    missing: Mapping[str, int] = field(default_factory=dict)  # modules that were not given: places in them
 
     def __len__(self) -> int:
         return len(self.names)

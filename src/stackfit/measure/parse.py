@@ -1,5 +1,5 @@
-"""Recordings as text: ftrace's `stack_trace` and `trace`, `perf script`, the kernel's log, lists of call
-edges.
+"""Recordings as text: ftrace's `stack_trace` and `trace`, trace-cmd, `perf script`, the kernel's log, lists
+of call edges.
 
 Formats are told by content; one file may hold several stacks, of several formats. What is not understood is
 counted and left out, never guessed.
@@ -8,6 +8,8 @@ counted and left out, never guessed.
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -22,6 +24,8 @@ __all__ = ["MAX_FILE", "parse_recording", "place_of", "read_text"]
 MAX_FILE = 512 << 20  # bytes on disk; unpacked at most MAXIMUM_OUTPUT
 MAX_LINE = 65536
 MAX_ROWS = 4096  # of one chain: the deepest stack there is has fewer
+_TRACE_CMD = b"\x17\x08\x44tracing"  # trace-cmd.dat(5)
+_REPORT_TIMEOUT = 600  # seconds
 UNRELIABLE = "stack entries marked unreliable (?)"
 USER = "addresses in user mode"
 
@@ -34,12 +38,17 @@ _STACK_ROW = re.compile(
 )
 _STACK_HEAD = re.compile(r"\s*Depth\s+Size\s+Location\s+\(\d+ entries\)")
 # ` => vfs_write+0x235/0x3f0 [module] <ffffffff81234567>`  (kernel/trace/trace_output.c:seq_print_ip_sym)
-_EVENT_ROW = re.compile(rf"\s*=>\s+(?:{_SYMBOL}|(?P<bare>{_NAME})){_MODULE}(?:\s+<[0-9a-f]{{8,16}}>)?\s*$")
+_EVENT_ROW = re.compile(
+    rf"\s*=>\s+(?:{_SYMBOL}|(?P<bare>{_NAME})){_MODULE}(?:\s+[<(][0-9a-f]{{8,16}}[>)])?\s*$"
+)
+# `bash-1 [000] 12.345: kernel_stack: \t=> vfs_write`: trace-cmd report puts the first row into the head.
+_EVENT_BEGIN = re.compile(r"\s*\S.{0,200}:\s+(?:kernel_stack|<stack trace ?>):?\s+(?P<row>=>\s.{1,600})$")
+_TRAMPOLINE = "ftrace_trampoline"  # the tracer's own, above the function that was traced
 _EVENT_HEAD = re.compile(r"\s*(?:.{1,200}:\s+)?<(?P<user>user )?stack trace>\s*$")
 # `bash-1 [000] d..1. 12.345: callee <-caller`, with or without offsets  (trace_fn_trace)
 _CALL = re.compile(
     rf":\s+(?P<callee>{_NAME})(?:\+0x(?P<callee_offset>[0-9a-f]{{1,8}})/0x[0-9a-f]{{1,8}})?(?:\s+\[(?P<callee_module>[\w-]{{1,64}})\])?(?:\s+<[0-9a-f]{{8,16}}>)?"
-    rf"\s+<-\s*(?P<caller>{_NAME})(?:\+0x(?P<offset>[0-9a-f]{{1,8}})/0x(?P<size>[0-9a-f]{{1,8}}))?{_MODULE}(?:\s+<[0-9a-f]{{8,16}}>)?\s*$"
+    rf"\s+<--?\s*(?P<caller>{_NAME})(?:\+0x(?P<offset>[0-9a-f]{{1,8}})/0x(?P<size>[0-9a-f]{{1,8}}))?{_MODULE}(?:\s+<[0-9a-f]{{8,16}}>)?\s*$"
 )
 # `\tffffffff81234567 vfs_write+0x235 ([kernel.kallsyms])`
 _PERF_ROW = re.compile(
@@ -66,9 +75,34 @@ _EDGE_PLACE = re.compile(
 
 
 def read_text(path: Path) -> str:
-    """A recording's text, unpacked if it is compressed. InputError: not there, too large."""
-    data = unpacked(str(path), read_bytes(path, MAX_FILE), MAXIMUM_OUTPUT)
+    """A recording's text, unpacked if it is compressed; of a trace-cmd file what `trace-cmd report` prints.
+    InputError: not there, too large, no trace-cmd.
+    """
+    raw = read_bytes(path, MAX_FILE)
+    if raw.startswith(_TRACE_CMD):
+        return _reported(path)
+    data = unpacked(str(path), raw, MAXIMUM_OUTPUT)
     return data.decode("utf-8", "replace")
+
+
+def _reported(path: Path) -> str:
+    program = shutil.which("trace-cmd")
+    if program is None:
+        raise InputError(
+            str(path), "a trace-cmd file: apt-get install trace-cmd, or give what trace-cmd report prints"
+        )
+    command = [program, "report", "-i", str(path.absolute())]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_REPORT_TIMEOUT, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InputError(str(path), f"trace-cmd report: {str(error)[:120]}") from None
+    if done.returncode or len(done.stdout) > MAXIMUM_OUTPUT:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        cause = said[-1][:120] if said else f"status {done.returncode}"
+        raise InputError(str(path), f"trace-cmd report: {cause}")
+    return done.stdout.decode("utf-8", "replace")
 
 
 def parse_recording(path: str, text: str) -> Recording:
@@ -172,6 +206,11 @@ class _Reader:
             self._close()
             self._open, self._skip = ChainKind.EVENT, bool(head["user"])
             return
+        begun = _EVENT_BEGIN.match(line)
+        if begun is not None:
+            self._close()
+            self._open = ChainKind.EVENT
+            line = begun["row"]
         if self._open is ChainKind.EVENT and line.lstrip().startswith("=>"):
             self._event_row(line)
             return
@@ -228,7 +267,7 @@ class _Reader:
             self._close()
         elif match["symbol"]:
             self._add(RecordedRow(_symbol_place(match)))
-        else:
+        elif self._rows or match["bare"] != _TRAMPOLINE:
             module = (match["module"] or "").replace("-", "_")
             self._add(RecordedRow(Place(symbol=match["bare"], module=module)))
 

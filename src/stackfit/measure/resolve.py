@@ -42,6 +42,7 @@ class Resolver:
         }
         self.sizes = Counter[bool]()  # symbols whose size is the image's, and others
         self.problems: Counter[str] = Counter()
+        self.missing: dict[str, set[Place]] = {}  # by module that is not given
 
     def address(self, place: Place) -> int:
         """A link address; -1: in no image given, or the place is a symbol."""
@@ -144,6 +145,8 @@ class Resolver:
     def _only(self, place: Place, options: list[tuple[int, int]]) -> tuple[int, int]:
         if len(options) == 1:
             return options[0]
+        if not options and place.module and place.module not in self._images:
+            self.missing.setdefault(place.module, set()).add(place)
         cause = f"{len(options)} functions of that name fit" if options else "in no image given"
         self.problems[f"{place}: {cause}"] += 1
         return -1, 0
@@ -197,6 +200,11 @@ def resolve(
                 f"recorded on the kernel with build-id {recording.build_id};"
                 f" {kernel.path} has {kernel.build_id}",
             )
+        if recording.machine is not None and recording.machine != kernel.machine.value:
+            raise InputError(
+                recording.path,
+                f"recorded on {recording.machine}, {kernel.path} is {kernel.machine.value}",
+            )
         marks.extend(recording.marks)
         left_out.update(recording.left_out)
         resolver.sizes.clear()
@@ -235,4 +243,5 @@ def resolve(
         marks=tuple(marks),
         left_out=dict(left_out),
         unresolved=tuple(problems),
+        missing={module: len(places) for module, places in sorted(resolver.missing.items())},
     )

@@ -41,13 +41,15 @@ class Deep:
     """How deep one chain got. `contexts`: what it can have been, indexes; empty: none of them.
 
     Bytes from the stack's top, what hardware and entry code push included, padding above not. `bytes`: of the
-    context alone; `whole`: with an interrupt on top of it.
+    context alone; `whole`: with an interrupt on top of it. `known`: every row is a function of the images
+    given.
     """
 
     chain: int
     contexts: tuple[int, ...]
     bytes: int
     whole: int
+    known: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,7 +244,8 @@ class _Builder:
             whole = own = frame + total - self._entry_code(rows, inner) + self.word
         else:
             return
-        self.deepest.append(Deep(chain, contexts, own, whole))
+        complete = bool((traces.function[rows] >= 0).all())
+        self.deepest.append(Deep(chain, contexts, own, whole, complete))
 
     def _entry_code(self, rows: list[int], inner: int) -> int:
         """Static bytes of a chain's outermost rows that are assembly, part of the entry frame already."""

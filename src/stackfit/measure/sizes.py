@@ -39,7 +39,7 @@ from stackfit.measure.model import ChainKind, Traces
 
 __all__ = ["RowCheck", "Rule", "SizeCheck", "check_sizes"]
 
-_MOST_WINDOW = 6  # rows over which stale copies make up for each other
+_MOST_WINDOW = 3  # rows over which stale copies make up for each other: two, or two at a frame that varies
 _MOST_STALE = 2  # words that a frame which is not constant may take up for a stale copy
 _LARGEST_ALIGNMENT = 64  # bytes: what vector registers want
 _PADDINGS = (0, 8, 16)  # bytes above pt_regs: TOP_OF_KERNEL_STACK_PADDING (x86), two words on i386 with VM86
@@ -120,7 +120,15 @@ class _Checker:
         self._tracer(rows, checks)
         self._hidden(rows, checks)
         self._stale(rows, checks)
+        self._beside_unknown(checks)
         return checks
+
+    def _beside_unknown(self, checks: list[RowCheck]) -> None:
+        """What a row of code that was not given makes up for, or hides, cannot be judged."""
+        for position, one in enumerate(checks):
+            beside = checks[max(position - 1, 1) : position + 2]
+            if one.rule is Rule.UNEXPLAINED and any(other.rule is Rule.UNKNOWN for other in beside):
+                checks[position] = RowCheck(one.chain, one.row, one.size, one.depth, Rule.UNKNOWN)
 
     def _row(self, chain: int, rows: list[int], position: int) -> RowCheck:
         traces, row = self.traces, rows[position]
@@ -264,7 +272,8 @@ class _Checker:
                 limit += _LARGEST_ALIGNMENT if self._realigned(rows[other - 1]) else 0
         if rest % self.word:
             return False
-        # The true size of a frame that is not constant is between its least and its static worst.
+        # Rows of constant size make up for each other exactly. The true size of a frame that is not constant
+        # is between its least and its static worst: nothing says more.
         return rest == 0 if not room else abs(rest) <= limit and -room <= taken + rest <= 0
 
     def _realigned(self, row: int) -> bool:

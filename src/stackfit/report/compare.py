@@ -285,7 +285,38 @@ def _storm(comparison: Comparison) -> str:
 
 
 def _use_rows(comparison: Comparison) -> list[Row]:
-    return [("deepest chain measured", [_NOTHING for _ in comparison.layouts], "open: no measurement given")]
+    """Of each stack what was seen in use, and the deepest chain put together from calls that were."""
+    nothing = [_NOTHING for _ in comparison.layouts]
+    analysis = comparison.analysis
+    if analysis is None or not analysis.recordings:
+        return [("deepest chain measured", nothing, "open: no measurement given (--traces)")]
+    rows = list[Row]()
+    for name in dict.fromkeys(stack.name for layout in comparison.layouts for stack in layout.stacks):
+        needs = [comparison.need(layout, name) for layout in comparison.layouts]
+        for title, values in (
+            (f"{name}: measured", [None if need is None else need.measured for need in needs]),
+            ("  composed", [None if need is None else need.composed for need in needs]),
+        ):
+            if any(value is not None for value in values):
+                by = next((need.measured_by for need in needs if need is not None and need.measured_by), "")
+                deeper = any(
+                    None not in (need.measured, need.composed) and need.measured > need.composed  # type: ignore[operator]
+                    for need in needs
+                    if need is not None
+                )
+                calls = (
+                    "of the calls seen, not all of those measured" if deeper else "calls seen, depths proved"
+                )
+                evidence = f"measured: {by}" if "measured" in title else calls
+                rows.append((title, [_of_size(*one) for one in zip(values, needs, strict=True)], evidence))
+    return rows or [("deepest chain measured", nothing, "open: no recorded chain is of these stacks")]
+
+
+def _of_size(value: int | None, need: StackNeed | None) -> str:
+    """Bytes, and what share of the stack they are."""
+    if value is None or need is None:
+        return _NOTHING
+    return f"{bytes_text(value)} ({100 * value / need.stack.size:.0f} %)"
 
 
 def _buy_rows(comparison: Comparison) -> list[Row]:

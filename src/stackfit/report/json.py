@@ -266,6 +266,7 @@ def _context(analysis: Analysis, need: ContextNeed) -> Json:
         "found": need.found,
         "hops": list(need.hops),
         "bound": need.bound,
+        "recursion": need.recursion,
         "composed": need.composed,
         "measured": need.measured,
         "composed_chain": _chain(composed_rows(analysis, need) if need.chain is not None else []),
@@ -316,6 +317,7 @@ def recorded_json(analysis: Analysis, needs: list[ContextNeed]) -> Json | None:
         "recordings": [{"path": one.path, "format": one.format} for one in analysis.recordings],
         "chains": len(analysis.traces),
         "calls": {seen.label: ran.counts[seen] for seen in Seen},
+        "missing_modules": dict(analysis.traces.missing),
         "defects": analysis.defects(needs),
     }
 

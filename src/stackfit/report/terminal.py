@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +20,9 @@ from stackfit.report.rows import ChainRow, chain_rows
 from stackfit.text import bytes_text, clean, escape, number_text, range_text, size_text
 from stackfit.verdict.model import LayoutVerdict, Part, StackNeed, Verdict
 
-__all__ = ["line", "make_console", "print_chain", "print_check", "print_table", "smallest_size"]
+__all__ = [
+    "line", "make_console", "missing_text", "print_chain", "print_check", "print_table", "smallest_size",
+]  # fmt: skip
 
 _STYLE = {
     Verdict.EXCEEDS: "bold red",
@@ -31,6 +34,7 @@ _STYLE = {
 }
 _CHAIN_ROWS = 12  # of a chain's head and tail each, on the first screen
 _ASSUMED_ROWS = 8
+_MOST_MODULES = 12  # of those that recordings pass and nobody has given
 _CHECK_COLUMNS = [
     ("layout", "left"), ("stack", "left"), ("size", "right"), ("measured", "right"), ("composed", "right"),
     ("direct", "right"), ("bound", "right"), ("headroom", "right"), ("fits to hops", "right"),
@@ -190,11 +194,24 @@ def _print_recorded(console: Console, analysis: Analysis) -> None:
         for need in layout.stacks:
             if need.measured_by:
                 where = f"{layout.layout.name} {need.stack.name}"
-                line(console, f"  {where}: {bytes_text(need.measured)} by {need.measured_by}")
+                deeper = (
+                    need.composed is not None and need.measured is not None and need.measured > need.composed
+                )
+                more = ", deeper than composed: not all of its calls were recorded" if deeper else ""
+                line(console, f"  {where}: {bytes_text(need.measured)} by {need.measured_by}{more}")
+    if analysis.traces.missing:
+        line(console, missing_text(analysis.traces.missing))
     found = analysis.defects(analysis.composer.context_needs(analysis.layouts[0]))
     for text in found:
         line(console, f"defect: {text}", "bold red")
     line(console, "")
+
+
+def missing_text(missing: Mapping[str, int]) -> str:
+    """What recordings pass and nobody has given."""
+    names = ", ".join(clean(f"{module} ({count})") for module, count in list(missing.items())[:_MOST_MODULES])
+    more = f" and {len(missing) - _MOST_MODULES} more" if len(missing) > _MOST_MODULES else ""
+    return f"modules that were not given, with places recorded in them: {names}{more}; open here (--modules)"
 
 
 def _print_stack(console: Console, analysis: Analysis, layout: str, need: StackNeed) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from rich.console import Console
 
 from stackfit.analysis import Analysis
 from stackfit.measure.coverage import ChainCoverage, ModuleCoverage, chain_coverage, module_coverage
-from stackfit.measure.model import ChainKind, Seen
+from stackfit.measure.model import ChainKind, Mark, Seen
 from stackfit.measure.seen import Miss
 from stackfit.measure.sizes import RowCheck, Rule
 from stackfit.report.json import Json, image_json, modules_json
 from stackfit.report.rows import module_of
-from stackfit.report.terminal import line, print_table
+from stackfit.report.terminal import line, missing_text, print_table
 from stackfit.text import bytes_text, clean, number_text
 from stackfit.verdict.model import ContextNeed
+from stackfit.verdict.observed import ladder_defects
 
 __all__ = ["coverage_json", "print_coverage", "print_trace", "trace_json"]
 
@@ -58,13 +60,35 @@ def trace_json(analysis: Analysis) -> Json:
             "distinct": known,
             "in_graph": in_graph,
             "open": ran.counts[Seen.OPEN],
+            "assumed": ran.counts[Seen.ASSUMED],
             "counts": {seen.label: ran.counts[seen] for seen in Seen},
             "misses": [_miss(analysis, miss) for miss in ran.misses],
         },
+        "marks": _deepest_marks(traces.marks),
         "left_out": dict(sorted(traces.left_out.items())),
         "unresolved": list(traces.unresolved),
+        "missing_modules": dict(traces.missing),
         "defects": len(sizes.unexplained) + len(ran.misses),
     }
+
+
+def _deepest_marks(marks: Sequence[Mark]) -> list[Json]:
+    """The greatest mark of each kind of stack, those never used left out."""
+    found: dict[str, list[Mark]] = {}
+    for mark in marks:
+        if mark.bytes:
+            found.setdefault(mark.stack, []).append(mark)
+    deepest = {stack: max(those, key=lambda mark: mark.bytes) for stack, those in found.items()}
+    return [
+        {
+            "stack": stack,
+            "stacks": len(found[stack]),
+            "greatest": mark.bytes,
+            "size": mark.size,
+            "owner": mark.owner,
+        }
+        for stack, mark in sorted(deepest.items())
+    ]
 
 
 def _row(analysis: Analysis, check: RowCheck) -> Json:
@@ -116,6 +140,9 @@ def print_trace(console: Console, document: Json) -> None:
             [("measured", "right"), ("context", "left"), ("rows", "right"), ("recording", "left")],
             rows,
         )
+    for mark in document["marks"]:
+        text = f"marks of {number_text(mark['stacks'])} {mark['stack']} stacks, the greatest"
+        line(console, f"{text} {bytes_text(mark['greatest'])} of {clean(mark['owner'])}")
     if any(one["kind"] == ChainKind.STACK_TRACER.label for one in chains):
         rows = [[name, number_text(count)] for name, count in sizes["counts"].items() if count]
         print_table(
@@ -126,7 +153,7 @@ def print_trace(console: Console, document: Json) -> None:
         print_table(
             console, "Recorded calls in the call graph", [("how", "left"), ("distinct", "right")], rows
         )
-        closed = calls["distinct"] - calls["open"]
+        closed = calls["distinct"] - calls["open"] - calls["assumed"]
         if closed:
             line(
                 console,
@@ -134,8 +161,13 @@ def print_trace(console: Console, document: Json) -> None:
                 f" not open ({100 * calls['in_graph'] / closed:.2f} %),"
                 f" {number_text(calls['open'])} at open sites",
             )
+        if calls["assumed"]:
+            text = f"made all the same, though an assumption rules it out: {number_text(calls['assumed'])}"
+            line(console, text)
     for reason, count in document["left_out"].items():
         line(console, f"left out: {number_text(count)} {reason}")
+    if document["missing_modules"]:
+        line(console, missing_text(document["missing_modules"]))
     for text in document["unresolved"][:_SHOWN]:
         line(console, f"not resolved: {clean(text)}")
     if len(document["unresolved"]) > _SHOWN:
@@ -186,8 +218,31 @@ def coverage_json(analysis: Analysis) -> Json:
             _chain(analysis, one, measured.get(one.title, (None, None)))
             for one in chain_coverage(graph, ran, chains)
         ],
+        "ladder": [_ladder(need) for need in needs if (need.measured, need.composed) != (None, None)],
         "images": [_module(one) for one in module_coverage(analysis.program, graph, ran)],
     }
+
+
+def _ladder(need: ContextNeed) -> Json:
+    """The rungs of a context with data, and how far each is above the one below."""
+    return {
+        "name": _title(need),
+        "kind": need.context.kind,
+        "measured": need.measured,
+        "composed": need.composed,
+        "direct": need.direct,
+        "bound": need.bound,
+        "lower_bound": bool(need.open),
+        "gaps": {
+            "composed": _gap(need.measured, need.composed),
+            "bound": _gap(need.composed, need.bound),
+        },
+        "holds": not ladder_defects([need], [_title(need)]),
+    }
+
+
+def _gap(lower: int | None, higher: int | None) -> int | None:
+    return None if lower is None or higher is None else higher - lower
 
 
 def _title(need: ContextNeed) -> str:
@@ -264,6 +319,7 @@ def print_coverage(console: Console, document: Json) -> None:
          ("first call not seen", "left")],
         rows,
     )  # fmt: skip
+    _print_ladder(console, document["ladder"])
     nexts = Counter(
         (one["first_unseen"]["caller"], one["first_unseen"]["callee"])
         for one in never
@@ -289,6 +345,41 @@ def print_coverage(console: Console, document: Json) -> None:
         [("module", "left"), ("functions seen", "right"), ("traceable", "right"), ("edges seen", "right")],
         rows,
     )
+
+
+def _print_ladder(console: Console, ladder: list[Json]) -> None:
+    """Contexts with data, the deepest measured first; those that were composed alone behind them."""
+    holds = sum(one["holds"] for one in ladder)
+    both = sum(one["measured"] is not None for one in ladder)
+    line(
+        console,
+        f"the ladder: {number_text(len(ladder))} contexts were seen running, {number_text(both)} measured;"
+        f" measured ≤ composed ≤ bound in {number_text(holds)}",
+    )
+    ordered = sorted(ladder, key=lambda one: (-(one["measured"] or 0), -(one["composed"] or 0), one["name"]))
+    rows = [
+        [
+            clean(one["name"]),
+            bytes_text(one["measured"]),
+            _over(one["gaps"]["composed"]),
+            bytes_text(one["composed"]),
+            _over(one["gaps"]["bound"]),
+            "none" if one["bound"] is None else bytes_text(one["bound"], one["lower_bound"]),
+            bytes_text(one["direct"], one["lower_bound"]),
+        ]
+        for one in ordered[:_SHOWN]
+    ]
+    print_table(
+        console,
+        "The ladder, and the gap of each rung",
+        [("context", "left"), ("measured", "right"), ("", "right"), ("composed", "right"), ("", "right"),
+         ("bound", "right"), ("direct", "right")],
+        rows,
+    )  # fmt: skip
+
+
+def _over(gap: int | None) -> str:
+    return "" if gap is None else f"+{number_text(gap)}" if gap >= 0 else f"-{number_text(-gap)}"
 
 
 def _unseen_text(unseen: Json) -> str:

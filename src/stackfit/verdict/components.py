@@ -21,7 +21,7 @@ from stackfit.bounds.components import cyclic_components
 from stackfit.calls.model import EdgeKind, Edges
 from stackfit.verdict.limits import AppliedLimits
 
-__all__ = ["Census", "ComponentTable", "Cycles", "Remaining", "Stage", "component_table"]
+__all__ = ["Census", "ComponentTable", "Cycles", "Remaining", "Stage", "component_table", "recursion_sizes"]
 
 _STARTS = 64  # of a component's functions, those from which a shortest cycle of it is looked for
 
@@ -181,6 +181,15 @@ def component_table(edges: Edges, applied: AppliedLimits, assumptions: Assumptio
         )
         stages.append(Stage(entry, functions, *numbers))
     return ComponentTable(tuple(stages), _remaining(direct), _remaining(everything))
+
+
+def recursion_sizes(edges: Edges, applied: AppliedLimits) -> NDArray[np.int64]:
+    """By function: how many functions the component that it lies in has, over indirect calls too and without
+    functions that have a budget or a cut; 0 where no cycle is left."""
+    cycles = Cycles(edges, (EdgeKind.PLAIN, EdgeKind.HOP))
+    cycles.remove(np.flatnonzero((applied.limits.times > 0) | (applied.limits.cut >= 0)).tolist())
+    sizes = np.bincount(cycles.component[cycles.cyclic], minlength=int(cycles.component.max(initial=-1)) + 1)
+    return np.where(cycles.cyclic, sizes[cycles.component], 0)
 
 
 def _remaining(cycles: Cycles) -> tuple[Remaining, ...]:

@@ -9,6 +9,8 @@ allows are those on one context: an interrupt on top of it takes its own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,7 @@ from stackfit.frames.model import Frames
 from stackfit.isa.code import Code
 from stackfit.layouts.model import INTERRUPTED, Layout, Stack
 from stackfit.verdict import evidence
+from stackfit.verdict.components import recursion_sizes
 from stackfit.verdict.cycles import most_hops
 from stackfit.verdict.evidence import Below
 from stackfit.verdict.limits import AppliedLimits
@@ -110,6 +113,10 @@ class Composer:
                 needs.append(_open_need(context, "", context.open))
         return needs
 
+    @cached_property
+    def _recursion(self) -> NDArray[np.int64]:
+        return recursion_sizes(self.edges, self.applied)
+
     def suggestions(self, layout: Layout) -> tuple[Suggestion, ...]:
         """Functions whose budget or cut would make most contexts of this layout's stacks finite."""
         applied = self.applied
@@ -150,12 +157,13 @@ class Composer:
     def _stack(self, layout: Layout, stack: Stack) -> StackNeed:
         placement = self.place(layout, stack)
         if not placement.items:
-            return _nothing(stack, "what runs on this stack is entry code that is not modelled")
+            why = "what runs on this stack is entry code that is not modelled"
+            return self._only_measured(_nothing(stack, why), placement)
         reasons = [item.open for item in placement.items if item.open]
         best = self.solvers.deepest(placement.items, placement.exceptions)
         if best is None:
             items = OpenItems(tuple(sorted((reason, reasons.count(reason)) for reason in set(reasons))))
-            return _nothing(stack, "; ".join(dict.fromkeys(reasons)), items)
+            return self._only_measured(_nothing(stack, "; ".join(dict.fromkeys(reasons)), items), placement)
         exceptions = placement.exceptions
         chain = self.solvers.chain(best.item, best.start, exceptions)
         nested = self.nested(layout, stack, placement, 0)
@@ -210,7 +218,18 @@ class Composer:
             verdict=verdict,
             why=why,
             measured_by=measured_by,
+            traced=None if self.ladder is None else self.ladder.stack_traced(stack, placement),
         )
+
+    def _only_measured(self, need: StackNeed, placement: Placement) -> StackNeed:
+        """A stack of which the analysis knows nothing, with what was measured of it."""
+        if self.ladder is None:
+            return need
+        measured, measured_by = self.ladder.stack_measured(need.stack, placement)
+        if measured is None or measured <= need.stack.size:
+            return replace(need, measured=measured, measured_by=measured_by)
+        verdict, why = Verdict.EXCEEDS, f"{measured} B measured"
+        return replace(need, measured=measured, measured_by=measured_by, verdict=verdict, why=why)
 
     def nested(self, layout: Layout, stack: Stack, placement: Placement, hop: int) -> tuple[Part, ...]:
         """What the layout lets nest on this stack; each context on top takes its own exceptions."""
@@ -339,9 +358,11 @@ class Composer:
             composed=None if composed is None else composed.total,
             open=evidence.open_items(self.calls, self.applied, below),
             unlisted=endless,
+            recursion=int(self._recursion[below.seen].max(initial=0)),
             chain=chain,
             composed_start=None if composed is None else composed.start,
             composed_chain=None if composed is None else composed.chain,
+            traced=None if self.ladder is None or item.kernel else self.ladder.traced(item.context),
         )
 
 
@@ -357,7 +378,7 @@ def _reserves(stack: Stack) -> tuple[Part, ...]:
 
 def _open_need(context: Context, stack: str, reason: str) -> ContextNeed:
     return ContextNeed(
-        context, stack, None, 0, None, None, (), None, None, None, OpenItems(((reason, 1),)), 0, None
+        context, stack, None, 0, None, None, (), None, None, None, OpenItems(((reason, 1),)), 0, 0, None
     )  # fmt: skip
 
 

@@ -53,12 +53,13 @@ class OpenItems:
 @dataclass(frozen=True)
 class Measured:
     """How deep one recorded chain got, from the stack's top without padding. `contexts`: indexes of what it
-    can have been; `whole`: with an interrupt on top of it."""
+    can have been; `whole`: with an interrupt on top of it. `known`: all its functions are in the images."""
 
     contexts: tuple[int, ...]
     bytes: int
     whole: int
     name: str  # of the recording
+    known: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +89,11 @@ class ContextNeed:
     composed: int | None
     open: OpenItems
     unlisted: int  # recursive functions below it that have no budget
+    recursion: int  # functions of the largest component that its chains can reach (recursion_sizes)
     chain: Bound | None  # of `found`
     composed_start: Start | None = None
     composed_chain: Bound | None = None  # of `composed`
+    traced: int | None = None  # like `measured`, by chains all of whose functions are known
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,7 @@ class StackNeed:
     verdict: Verdict
     why: str
     measured_by: str = ""  # the recording that `measured` is from
+    traced: int | None = None  # like `measured`, by chains all of whose functions are known
 
     @property
     def lower_bound(self) -> bool:

@@ -19,7 +19,7 @@ from stackfit.contexts.model import Context, Start
 from stackfit.isa.code import Code
 from stackfit.layouts.model import Layout, Stack
 from stackfit.verdict.limits import AppliedLimits
-from stackfit.verdict.model import ContextNeed, Observed, StackNeed
+from stackfit.verdict.model import ContextNeed, Measured, Observed, StackNeed
 from stackfit.verdict.placement import Item, Placement
 from stackfit.verdict.solvers import Solvers
 
@@ -63,23 +63,35 @@ class Ladder:
 
     def measured(self, context: Context) -> int | None:
         """The deepest recorded chain that can have been of this context and no other."""
+        return max((one.bytes for one in self._of(context)), default=None)
+
+    def traced(self, context: Context) -> int | None:
+        """The deepest of them all of whose functions are known: composed has its calls."""
+        return max((one.bytes for one in self._of(context) if one.known), default=None)
+
+    def _of(self, context: Context) -> list[Measured]:
         number = self.index.get(id(context), -1)
-        return max((one.bytes for one in self.observed.measured if one.contexts == (number,)), default=None)
+        return [one for one in self.observed.measured if one.contexts == (number,)]
 
     def stack_measured(self, stack: Stack, placement: Placement) -> tuple[int | None, str]:
         """(bytes that a stack had in use, reserves included, and by which recording)."""
-        here = {self.index.get(id(item.context), -1) for item in placement.items if not item.kernel}
-        found = [
-            (stack.reserved + one.whole, one.name)
-            for one in self.observed.measured
-            if one.contexts and here.issuperset(one.contexts)
-        ]
+        found = [(stack.reserved + one.whole, one.name) for one in self._here(placement)]
         found += [
             (stack.reserve_base + size, f"mark of {owner}" if owner else "mark")
             for name, size, owner in self.observed.marks
             if name == stack.name
         ]
         return max(found, key=lambda one: one[0], default=(None, ""))
+
+    def stack_traced(self, stack: Stack, placement: Placement) -> int | None:
+        """As `stack_measured`, by chains alone all of whose functions are known."""
+        here = self._here(placement)
+        return max((stack.reserved + one.whole for one in here if one.known), default=None)
+
+    def _here(self, placement: Placement) -> list[Measured]:
+        """Recorded chains of contexts that start on a stack."""
+        here = {self.index.get(id(item.context), -1) for item in placement.items if not item.kernel}
+        return [one for one in self.observed.measured if one.contexts and here.issuperset(one.contexts)]
 
     # ------------------------------------------------------------ composed
 
@@ -125,10 +137,14 @@ class Ladder:
 
 
 def ladder_defects(needs: Sequence[ContextNeed | StackNeed], titles: Sequence[str]) -> list[str]:
-    """Where measured ≤ composed ≤ bound does not hold: something in the analysis is wrong."""
+    """Where measured ≤ composed ≤ bound does not hold: something in the analysis is wrong.
+
+    Held against them are chains alone all of whose functions are known: marks, of which nobody recorded a
+    call, and chains through modules that were not given, may be deeper.
+    """
     found = []
     for need, title in zip(needs, titles, strict=True):
-        rungs = [("measured", need.measured), ("composed", need.composed)]
+        rungs = [("measured", need.traced), ("composed", need.composed)]
         if need.bound is not None and not need.open:
             rungs.append(("bound", need.bound))
         known = [(name, value) for name, value in rungs if value is not None]

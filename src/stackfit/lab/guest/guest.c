@@ -8,6 +8,8 @@
  *	stackfit.stacks=1	the stack tracer's deepest chain of every step
  *	stackfit.edges=1	distinct (return address, callee) of ftrace's `function` tracer
  *	stackfit.seconds=N	begin further rounds for so long (while edges are recorded)
+ *	stackfit.marks=1	run the steps without any tracer, keep their processes, wait for the
+ *				memory to be dumped
  * /order lists modules to load: `boot NAME` at once, `stay NAME` before the first step of the
  * group `judgement`, `cycle NAME` before its round and removed behind it.
  *
@@ -343,7 +345,7 @@ static void modules_of(const char *word, int in)
 
 /* ---- steps ---- */
 
-static int stacks;
+static int stacks, marks;
 
 static int sh(const char *script)
 {
@@ -386,11 +388,16 @@ static void step(const char *name, void (*function)(void))
 		setpgid(0, 0);
 		signal(SIGALRM, SIG_DFL);
 		alarm(60);
+		if (marks)
+			prctl(PR_SET_NAME, name);
 		function();
+		alarm(0);
+		if (marks)
+			raise(SIGSTOP); /* its stack is to be seen in the dump */
 		_exit(0);
 	}
-	waitpid(child, &status, 0);
-	kill(-child, SIGKILL);
+	waitpid(child, &status, marks ? WUNTRACED : 0);
+	kill(-child, marks && WIFSTOPPED(status) ? SIGSTOP : SIGKILL);
 	while (waitpid(-1, NULL, WNOHANG) > 0)
 		;
 	if (stacks)
@@ -2047,6 +2054,11 @@ static void send_out(void)
 		if ((got = write(port, out_text + done, out_size - done)) <= 0)
 			stop("output");
 	tcdrain(port);
+	if (marks) {
+		printf("lab: dump\n");
+		for (;;)
+			pause();
+	}
 	printf("lab: done\n");
 	sync();
 	reboot(RB_AUTOBOOT);
@@ -2123,6 +2135,10 @@ int main(void)
 	out = open_memstream(&out_text, &out_size);
 	modules_of("boot", 1);
 	prepare();
+	if (word("stackfit.marks")) {
+		marks = 1;
+		one_round(0);
+	}
 	if (word("stackfit.stacks")) {
 		copy_text("stack", "boot", TRACEFS "stack_trace");
 		stacks = 1;
