@@ -70,7 +70,7 @@ def build_init(lab: Path) -> Path:
         f"{CROSS}gcc", "-Os", "-static", "-nostdlib", "-ffreestanding", "-fno-pie", "-no-pie",
         "-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-fcf-protection=none",
         "-fomit-frame-pointer", "-march=i686", "-Wall", "-Wextra", "-Wl,--build-id=none",
-        "-Wl,-z,noseparate-code", "-o", binary, HERE / "init.c",
+        "-Wl,-z,noseparate-code", "-o", binary, HERE.parents[1] / "src/stackfit/lab/guest/experiment.c",
     )  # fmt: skip
     run(f"{CROSS}strip", binary)
     directories = [(name, 0o040755, b"", 0, 0) for name in ("dev", "proc", "sys", "mnt")]

@@ -221,7 +221,7 @@ class Analysis:
 
     def through(self, subject: str) -> Through:
         """The worst chain through a module or a function, what it leaves. InputError: neither is there."""
-        return find_through(self.program, self.composer, self.layouts, subject)
+        return find_through(self.program, self.composer, self.layouts, subject, self.registrations.functions)
 
 
 def analyse(

@@ -74,7 +74,8 @@ def test_the_way_down_is_that_of_the_kernels_dispatch_code(kernel: Analysis) -> 
         ["kthread", "worker_thread", "process_one_work"],
     )
     timer = way("process_timeout", "timer", "softirq")
-    assert timer[1] == "run_timer_softirq" and timer[-1] == "call_timer_fn"
+    assert timer[timer.index("handle_softirqs") + 1] == "run_timer_softirq" and timer[-1] == "call_timer_fn"
+    assert timer.index("handle_softirqs") == 1 and timer[0] == "__do_softirq"  # calls it since 6.1.95
     assert way("tick_sched_timer", "hrtimer", "hardirq")[-2:] == ["hrtimer_interrupt", "__hrtimer_run_queues"]
 
 

@@ -30,6 +30,8 @@ X86_PRESETS = {
     "linux-2.6-4k",
     "linux-2.6-8k",
     "linux-i386",
+    "linux-i386-4k",
+    "linux-i386-shared",
     "linux-x86_64",
     "linux-x86_64-4k",
     "linux-x86_64-8k",

@@ -157,7 +157,7 @@ def test_no_page_is_lost_or_owned_twice(
             freed = shrink(zone, a, b, 32, room, 2, lumpy, counters.data)
             assert zone.free + zone.per_cpu_count == before + freed and counters[c.SWAPPED] <= room
         elif name == "deactivate":
-            deactivate(zone, a, b, counters.data)
+            deactivate(zone, a, b)
         elif name == "compact":
             before = zone.free
             compact(zone, a, c.UNMOVABLE if b else c.MOVABLE, bool(b), False, cursor.data, counters.data,

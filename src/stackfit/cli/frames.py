@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from stackfit.cli.options import add_image_options, output, run_analysis
+from stackfit.frames.usage import read_usage, usage_witness
 from stackfit.report.json import dumps, frames_json
 from stackfit.report.terminal import make_console, print_table
+from stackfit.report.usage import print_usage, usage_json
 from stackfit.text import clean, number_text
 
 
@@ -15,10 +18,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top", type=int, default=30, metavar="N", help="print the N largest (default 30; 0 = all)"
     )
+    parser.add_argument(
+        "--stack-usage",
+        type=Path,
+        metavar="FILE",
+        help="what gcc said of these frames (stack-usage.csv.xz of lab build): held against them instead",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    document = frames_json(run_analysis(options))
+    rows = read_usage(options.stack_usage) if options.stack_usage is not None else None
+    analysis = run_analysis(options)
+    if rows is not None:
+        witness = usage_witness(analysis.program, analysis.code, analysis.frames, rows)
+        if options.json:
+            output(options.json, dumps(usage_json(analysis, witness)))
+        if options.json != "-":
+            print_usage(make_console(), analysis, witness)
+        return 0
+    document = frames_json(analysis)
     if options.json:
         output(options.json, dumps(document))
     if options.json == "-":

@@ -11,6 +11,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from stackfit.cli.experiment import (
+    add_build_arguments,
+    add_experiment_arguments,
+    number,
+    run_build,
+    run_experiment,
+)
 from stackfit.cli.measure import finish_trace
 from stackfit.cli.options import add_image_options, run_analysis
 from stackfit.lab.qemu import MachineOptions
@@ -38,23 +45,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     workloads.add_argument(
         "--seconds",
-        type=_number(0, 86400),
+        type=number(0, 86400),
         default=0,
         metavar="N",
         help="repeat for so long while calls are recorded",
     )
     workloads.add_argument("--no-stacks", action="store_true", help="no stack tracer: calls and marks alone")
+    text = "build a kernel for i386 with stacks of a variant, from a distribution's source"
+    add_build_arguments(kinds.add_parser("build", help=text, description=text))
+    text = "boot kernels that differ in their stacks, and hold what happens against what was predicted"
+    add_experiment_arguments(kinds.add_parser("experiment", help=text, description=text))
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
     add_image_options(parser, images=None)
     option = parser.add_argument
     option(
-        "--memory", type=_number(48, 1 << 20), default=384, metavar="MIB", help="of the guest (default 384)"
+        "--memory", type=number(48, 1 << 20), default=384, metavar="MIB", help="of the guest (default 384)"
     )
-    option("--cpus", type=_number(1, 64), default=1, metavar="N", help="of the guest (default 1)")
+    option("--cpus", type=number(1, 64), default=1, metavar="N", help="of the guest (default 1)")
     option("--cmdline", default="", metavar="WORDS", help="added to the kernel's command line")
-    option("--timeout", type=_number(1, 86400), default=900, metavar="SECONDS", help="default 900")
+    option("--timeout", type=number(1, 86400), default=900, metavar="SECONDS", help="default 900")
     option(
         "--load", action="append", default=[], metavar="MODULE", help="a further module to load (repeatable)"
     )
@@ -64,17 +75,11 @@ def _common(parser: argparse.ArgumentParser) -> None:
     option("--output", metavar="FILE", help="write a traces file, for --traces")
 
 
-def _number(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not low <= int(text[:9]) <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low} to {high}")
-        return int(text)
-
-    return parse
-
-
 def run(options: argparse.Namespace) -> int:
     """Status 1: something recorded contradicts the analysis."""
+    if options.what in ("build", "experiment"):
+        with _told() as told:
+            return (run_build if options.what == "build" else run_experiment)(options, told)
     boot = options.what == "boot"
     steps = [] if boot else [name for name in options.steps.split(",") if name]
     machine = MachineOptions(options.memory, options.cpus, options.timeout, options.cmdline)

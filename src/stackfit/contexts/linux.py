@@ -385,7 +385,16 @@ def _softirqs(finder: _Finder) -> list[Context]:
     if not cores:
         return [Context("all", "softirq", (), open="__do_softirq was not found", interrupt="softirq")]
     core = cores[0]
-    contexts = [Context("core", "softirq", (Start(core),), interrupt="softirq")]
+    # What starts on the stack is __do_softirq; with frame pointers its call of the other leaves a frame.
+    outer = [
+        (caller, finder.weight(site))
+        for caller in cores[1:]
+        for site, callee in finder.plain(caller)
+        if callee == core
+    ]
+    lead = (max(outer, key=lambda one: one[1]),) if outer else ()
+    entry = lead[0][0] if lead else core
+    contexts = [Context("core", "softirq", (Start(entry),), interrupt="softirq")]
     through = [
         site
         for site in finder.sites(core)
@@ -393,12 +402,10 @@ def _softirqs(finder: _Finder) -> list[Context]:
     ]
     size = max((finder.weight(site) for site in through), default=0)
     actions, missing = _registered(finder, "open_softirq", 1)
+    above = (*lead, (core, size))
     for action in actions:
-        contexts.append(
-            Context(
-                finder.name(action), "softirq", (Start(action, size, ((core, size),)),), interrupt="softirq"
-            )
-        )
+        start = Start(action, sum(weight for _, weight in above), above)
+        contexts.append(Context(finder.name(action), "softirq", (start,), interrupt="softirq"))
     if missing:
         contexts.append(
             Context(

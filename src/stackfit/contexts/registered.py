@@ -69,7 +69,8 @@ FAMILIES = (
         "irq handler",
         ("struct irqaction.handler",),
         (("hardirq", (
-            Step(("__common_interrupt", "common_interrupt")),
+            # i386: __handle_irq calls it, on the interrupt stack where there is one.
+            Step(("__common_interrupt", "common_interrupt", "__handle_irq")),
             Step(
                 ("__handle_irq_event_percpu", "handle_irq_event_percpu", "handle_percpu_devid_irq"),
                 ("handle_edge_irq", "handle_level_irq", "handle_fasteoi_irq", "handle_simple_irq",

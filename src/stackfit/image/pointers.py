@@ -1,8 +1,9 @@
 """Code addresses that stand in a program's data.
 
 From relocations where the image keeps them, from the KASLR table of a packed kernel where not: both list
-every absolute pointer. Tables that describe code (ORC, bug, mcount …) use self-relative offsets on x86-64;
-those that hold pointers point to where instructions start all the same.
+every absolute pointer. An image that has neither was linked for one address: there every word of its data
+that is a code address counts as one. Tables that describe code (ORC, bug, mcount …) use self-relative offsets
+on x86-64; those that hold pointers point to where instructions start all the same.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from stackfit.image.model import Image, Machine, Program, Section
+from stackfit.image.model import Image, ImageKind, Machine, Program, Section
 
 __all__ = ["METADATA", "PATCH_LISTS", "absolute_targets", "code_pointers", "distinct", "relative_targets"]
 
@@ -54,10 +55,14 @@ def code_pointers(program: Program) -> NDArray[np.uint64]:
     starts = np.array([start for start, _ in ranges], np.uint64)
     ends = np.array([end for _, end in ranges], np.uint64)
     found = [
-        _listed_targets(image, section) if image.pointers.size else absolute_targets(image, index)
+        _listed_targets(image, section)
+        if image.pointers.size
+        else absolute_targets(image, index)
+        if index in image.relocations
+        else _words(section, image.machine.word)
         for image in program.images
         for index, section in enumerate(image.sections)
-        if (image.pointers.size or index in image.relocations)
+        if (image.pointers.size or index in image.relocations or _fixed(image))
         and section.allocated
         and not section.executable
         and section.name not in PATCH_LISTS
@@ -65,6 +70,22 @@ def code_pointers(program: Program) -> NDArray[np.uint64]:
     values = distinct(np.concatenate([np.empty(0, np.uint64), *found]))
     index = np.searchsorted(starts, values, "right") - 1
     return values[(index >= 0) & (values < ends[np.maximum(index, 0)])]
+
+
+def _fixed(image: Image) -> bool:
+    """Whether nothing says where its pointers are: a kernel without KASLR, linked for one address."""
+    return image.kind is not ImageKind.MODULE and not image.pointers.size and not image.relocations
+
+
+def _words(section: Section, width: int) -> NDArray[np.uint64]:
+    """Every aligned word of a section; tables that describe code aside."""
+    if section.name.startswith(METADATA):
+        return np.empty(0, np.uint64)
+    skip = -section.address % width
+    size = (section.data.size - skip) // width * width
+    if size <= 0:
+        return np.empty(0, np.uint64)
+    return np.asarray(section.data[skip : skip + size].view(f"<u{width}"), np.uint64)
 
 
 def absolute_targets(image: Image, index: int) -> NDArray[np.uint64]:

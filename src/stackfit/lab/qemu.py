@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from stackfit.image.model import InputError, Machine
 from stackfit.lab.monitor import MONITOR, dump_memory
+from stackfit.lab.processes import running
 from stackfit.lab.tools import find_tool
 
 __all__ = ["MachineOptions", "run_machine"]
@@ -71,7 +70,8 @@ def run_machine(
         "-serial", f"file:{_escaped(console)}", "-serial", f"file:{_escaped(sent)}",
         *(MONITOR if core is not None else ()),
     ]  # fmt: skip
-    with _running(command, core is not None) as process:
+    pipe = subprocess.PIPE if core is not None else None  # QEMU's monitor
+    with running(command, stdin=pipe or subprocess.DEVNULL, stdout=pipe, stderr=subprocess.PIPE) as process:
         _wait(process, console, options.timeout, told, core)
     data = sent.read_bytes()
     if b"@@ end of recording" not in data:
@@ -81,38 +81,6 @@ def run_machine(
             str(kernel), f"the guest ended without a recording; its console ends: {last or '(empty)'}"
         )
     return data
-
-
-@contextmanager
-def _running(command: list[str], monitor: bool = False) -> Iterator[subprocess.Popen[bytes]]:
-    """The process, in a session of its own; whatever happens here ends it, a SIGTERM too. `monitor`: its
-    standard input and output are QEMU's monitor."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    process = None
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE if monitor else subprocess.DEVNULL,
-            stdout=subprocess.PIPE if monitor else None,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        yield process
-    finally:
-        if process is not None:
-            if process.poll() is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            for pipe in (process.stdin, process.stdout, process.stderr):
-                if pipe is not None:
-                    with suppress(BrokenPipeError):
-                        pipe.close()
-        signal.signal(signal.SIGTERM, before)
 
 
 def _wait(

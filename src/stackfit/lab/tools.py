@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from stackfit.image.model import InputError, Machine
 
-__all__ = ["compile_static", "find_busybox", "find_tool"]
+__all__ = ["compile_bare", "compile_static", "find_busybox", "find_tool", "find_tools"]
 
 _PACKAGES = {
     "qemu-system-x86_64": "qemu-system-x86",
@@ -17,7 +18,18 @@ _PACKAGES = {
     "busybox": "busybox-static",
     "gcc": "gcc libc6-dev",
     "mke2fs": "e2fsprogs",
+    "ld": "binutils",
+    "patch": "patch",
+    "xz": "xz-utils",
+    "apt-get": "apt",
+    "dpkg-deb": "dpkg",
 }
+# A program without a C library, i386: nothing in it that its source does not show.
+_BARE = (
+    "-m32", "-Os", "-static", "-nostdlib", "-ffreestanding", "-fno-pie", "-no-pie", "-fno-stack-protector",
+    "-fno-asynchronous-unwind-tables", "-fcf-protection=none", "-fomit-frame-pointer", "-march=i686", "-s",
+    "-Wl,--build-id=none", "-Wl,-z,noseparate-code",
+)  # fmt: skip
 _FLAGS = ("-O2", "-static", "-s", "-pthread", "-Wno-unused-result")
 _ELF_MACHINE = {Machine.X86_64: 62, Machine.I386: 3}
 # Where Debian keeps the kernel's headers of the host; gcc -m32 without gcc-multilib does not look there.
@@ -30,6 +42,16 @@ def find_tool(name: str) -> str:
     if found is None:
         raise InputError(name, f"not found; apt-get install {_PACKAGES.get(name, name)}")
     return found
+
+
+def find_tools(names: Sequence[str]) -> dict[str, str]:
+    """Their paths by name. InputError names all that are missing, and the packages that have them."""
+    found = {name: shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin") for name in names}
+    missing = [name for name, path in found.items() if path is None]
+    if missing:
+        packages = " ".join(dict.fromkeys(_PACKAGES.get(name, name) for name in missing))
+        raise InputError(", ".join(missing), f"not found; apt-get install {packages}")
+    return {name: path for name, path in found.items() if path is not None}
 
 
 def find_busybox(machine: Machine) -> Path | None:
@@ -66,3 +88,16 @@ def compile_static(source: Path, target: Path, machine: Machine) -> None:
     raise InputError(
         str(source), f"cannot be compiled for {machine.value}: {cause}; apt-get install {advice}"
     )
+
+
+def compile_bare(source: Path, target: Path) -> None:
+    """Compile a program for i386 that needs no C library. InputError: it fails."""
+    done = subprocess.run(
+        [find_tool("gcc"), *_BARE, "-o", str(target), str(source)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        cause = next((one for one in done.stderr.splitlines() if "error" in one), done.stderr.strip()[-200:])
+        raise InputError(str(source), f"cannot be compiled: {cause}")

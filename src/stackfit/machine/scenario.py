@@ -62,6 +62,7 @@
 
     [limits]
     threads_max = "default"            as kernel/fork.c:set_max_threads, or a number; default: no limit
+    tasks = 40                         tasks that there are already, which count too; default 0
 
     [time]                             microseconds of each event; the defaults are in TimeCosts
     fork = 60.0
@@ -182,7 +183,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Scenario:
-    """`memory` None: nothing but interrupts. `threads_max`: a number, "default", or None for no limit."""
+    """`memory` None: nothing but interrupts. `threads_max`: a number, "default", or None for no limit.
+    `tasks`:
+    those that there are before the first child."""
 
     name: str
     description: str
@@ -192,6 +195,7 @@ class Scenario:
     memory: Memory | None
     steps: tuple[Step, ...]
     threads_max: int | str | None
+    tasks: int
     time: TimeCosts
     storm: Storm | None
 
@@ -216,6 +220,7 @@ def parse_scenario(data: dict[str, Any], where: str) -> Scenario:
         raise table.error("interrupts", "must be a table")
     if steps and not any(step.do in ("children", "cycle") for step in steps):
         raise table.error("step", "none makes children")
+    threads_max, tasks = _limits(table.table("limits"))
     scenario = Scenario(
         name=table.text("name"),
         description=table.text("description"),
@@ -224,7 +229,8 @@ def parse_scenario(data: dict[str, Any], where: str) -> Scenario:
         cost=load_costs(table.text("costs")) if memory is not None else None,
         memory=memory,
         steps=steps,
-        threads_max=_threads_max(table.table("limits")),
+        threads_max=threads_max,
+        tasks=tasks,
         time=_time(table.table("time")),
         storm=parse_storm(interrupts, where) if interrupts is not None else None,
     )
@@ -319,16 +325,17 @@ _READERS: Mapping[str, Callable[[Table, str], object]] = {
 }
 
 
-def _threads_max(table: Table | None) -> int | str | None:
+def _limits(table: Table | None) -> tuple[int | str | None, int]:
     if table is None:
-        return None
-    value: int | str
+        return None, 0
+    value: int | str | None = None
     if table.is_text("threads_max"):
         value = table.choice("threads_max", ("default",))
     else:
         value = table.integer("threads_max", 1, _MOST_COUNT)
+    tasks = table.integer("tasks", 0, _MOST_COUNT, 0)
     table.done()
-    return value
+    return value, tasks
 
 
 def _time(table: Table | None) -> TimeCosts:

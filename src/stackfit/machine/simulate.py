@@ -120,7 +120,7 @@ class _Machine:
         memory, held = self._memory(), self.held[step.kind]
         number = None if step.kb is None else step.kb * 1024 // PAGE
         until = (step.until_free_kb or 0) * 1024 // PAGE
-        made = 0
+        made, most = 0, sum(zone.pages for zone in memory.zones)
         while made < number if number is not None else memory.free > until:
             for _ in range(sum(made % objects == 0 for objects in step.slabs)):
                 if step.kind == "ramfs":  # fs/ramfs pins inodes and dentries; a slab of them stays
@@ -129,6 +129,9 @@ class _Machine:
                     self.held["slab"].append(memory.allocate_page(*_KINDS["slab"]))
             if step.kind == "anonymous" and made % self._kids().cost.page_table_maps == 0:
                 memory.allocate(0, c.UNMOVABLE)  # the page table that maps it
+            if made == most:
+                cause = f"fill: reclaim keeps {memory.free * 4} kB free, until_free_kb is never reached"
+                raise InputError(self.scenario.name, cause)
             held.append(memory.allocate_page(*_KINDS[step.kind]))
             made += 1
 
@@ -151,6 +154,12 @@ class _Machine:
         self.held[step.kind] = kept
         if until is not None:
             self._settle(until, half, step.kind)
+        else:
+            # How far the per-CPU lists have filled up again when the next step begins is chance.
+            zone = memory.zones[-1]
+            zone.drain()
+            there = int(self.random.integers(max(zone.per_cpu_high, 1)))
+            self._settle(memory.free - there, there, step.kind)
 
     def _settle(self, free: int, per_cpu: int, kind: str) -> None:
         """Move pages between free and per-CPU lists, as programs do that take and give pages, until so many
@@ -213,8 +222,7 @@ class _Machine:
         """Use a page; bring it back first if reclaim took it."""
         handle = self.held[kind][at]
         if memory.page(handle) < 0:
-            memory.release_page(handle)
-            handle = self.held[kind][at] = memory.allocate_page(*_KINDS[kind])
+            handle = self.held[kind][at] = memory.refault(handle, *_KINDS[kind])
         memory.reference(handle)
 
     def _deepen(self, step: Step) -> None:
@@ -244,7 +252,7 @@ class _Machine:
     def _fork(self) -> bool:
         """One more child; False: it stops here."""
         memory = self._memory()
-        if len(self.living) >= self._threads_max():
+        if self.scenario.tasks + len(self.living) >= self._threads_max():
             self.stopped_by = "threads-max"
             return False
         start = self._time(memory)

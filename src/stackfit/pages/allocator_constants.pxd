@@ -35,6 +35,8 @@ cdef enum:
     WATERMARK_LISTS = 2
     NONE = -1
     BELOW = -2
+    YOUNG = 1
+    MARKED = 2
     EVICTED = -3
     SWAPPED_OUT = -4
     SCANNED = 0

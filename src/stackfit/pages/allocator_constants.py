@@ -49,6 +49,10 @@ WATERMARK_LISTS = 2  # the mark, and a block of the order on some list (4.4)
 NONE = -1  # no block
 BELOW = -2  # the watermark forbids
 
+# Uses of a page that reclaim has not looked at yet, bits: by a page table (or plainly used), by a read.
+YOUNG = 1
+MARKED = 2
+
 # What a handle without a page leads to.
 EVICTED = -3  # page cache or slab: reclaimed
 SWAPPED_OUT = -4

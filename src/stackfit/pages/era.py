@@ -18,6 +18,9 @@
     highatomic = true               pageblocks kept for atomic requests
     compaction = true
     lumpy = false                   lumpy reclaim
+    working_set = true              pages are kept that are used twice, or come back soon after they were
+    taken
+                                    (3.15 and later; for anonymous memory 5.9); false: every page used once
     kswapd_order = true             kswapd is woken for an order; false: it only sees to free pages
     retry = "reclaimable"           what makes a request reclaim again: "reclaimable" memory that would help
                                     (4.7 and later), or any "progress" made
@@ -70,6 +73,7 @@ class Era:
     highatomic: bool
     compaction: bool
     lumpy: bool
+    working_set: bool
     kswapd_order: bool
     retry: str
     reclaim_retries: int
@@ -121,6 +125,7 @@ def load_era(name: str) -> Era:
         highatomic=_flag(table, "highatomic"),
         compaction=_flag(table, "compaction"),
         lumpy=_flag(table, "lumpy"),
+        working_set=_flag(table, "working_set"),
         kswapd_order=_flag(table, "kswapd_order"),
         retry=table.choice("retry", ("reclaimable", "progress")),
         reclaim_retries=table.integer("reclaim_retries", 1, 1000),

@@ -110,6 +110,11 @@ class Memory:
         self.events = Events()
         self.swap_used = 0
         self._kswapd_failures = 0
+        # Of anonymous and file pages: what bringing them back has cost lately; refaults into the working
+        # set, and
+        # how many of these the last reclaim had seen.
+        self._cost = [0, 0]
+        self._refaults, self._seen = [0, 0], [0, 0]
         self.zones = [
             Zone(
                 spec.name,
@@ -126,6 +131,7 @@ class Memory:
             zone.managed = spec.managed
             zone.mobility = era.mobility
             zone.watermark_rule = era.watermark_rule
+            zone.working_set = era.working_set
         self._set_protection()
         self._set_watermarks()
         self._set_per_cpu_lists()
@@ -227,6 +233,26 @@ class Memory:
             self.swap_used -= 1
         zone.release_handle(handle.handle)
 
+    def refault(self, handle: Handle, state: int, migratetype: int) -> Handle:
+        """A page that reclaim took is used again: read back, and into the active list when it would have
+        stayed
+        there (mm/workingset.c:workingset_refault). OutOfMemory as above."""
+        zone = self.zones[handle.zone]
+        distance = zone.distance(handle.handle)
+        self.release_page(handle)
+        new = self.allocate_page(state, migratetype)
+        file = state == c.FILE
+        if self.era.working_set:
+            size = zone.pages_on(c.ACTIVE_FILE) + (0 if file else zone.pages_on(c.INACTIVE_FILE))
+            if self.settings.swap_pages > self.swap_used:
+                size += zone.pages_on(c.ACTIVE_ANONYMOUS) + (
+                    zone.pages_on(c.INACTIVE_ANONYMOUS) if file else 0
+                )
+            if distance <= size:
+                self.zones[new.zone].activate(new.handle)
+                self._refaults[file] += 1
+        return new
+
     def page(self, handle: Handle) -> int:
         """Where a handle's page is in its zone; EVICTED or SWAPPED_OUT when reclaim took it."""
         return int(self.zones[handle.zone].page(handle.handle))
@@ -309,27 +335,93 @@ class Memory:
         """One pass over a zone's lists at a priority (shrink_node); pages freed."""
         freed = 0
         swap = self.settings.swap_pages - self.swap_used
-        for inactive, active in _PRIORITY_LISTS:
-            anonymous = inactive == c.INACTIVE_ANONYMOUS
-            if anonymous and (swap <= 0 or not self.settings.swappiness):
-                continue
-            share = self.settings.swappiness if anonymous else 200 - self.settings.swappiness
-            if zone.pages_on(active) > zone.pages_on(inactive):  # inactive_is_low, for small memory
-                deactivate(zone, active, max(zone.pages_on(active) >> priority, _SWAP_CLUSTER_MAX), counters)
-            scan = (zone.pages_on(inactive) >> priority) * share // 100
-            if not scan and priority == 0:
-                scan = zone.pages_on(inactive)
-            if scan and freed < wanted:
-                before = int(counters[c.SWAPPED])
-                freed += shrink(
-                    zone, inactive, scan, wanted - freed, before + swap, order, self.era.lumpy, counters
-                )
-                swap -= int(counters[c.SWAPPED]) - before
+        if self.era.working_set:
+            freed, swap = self._shrink_balanced(zone, priority, wanted, order, swap, counters)
+        else:
+            for inactive, active in _PRIORITY_LISTS:
+                anonymous = inactive == c.INACTIVE_ANONYMOUS
+                if anonymous and (swap <= 0 or not self.settings.swappiness):
+                    continue
+                share = self.settings.swappiness if anonymous else 200 - self.settings.swappiness
+                if zone.pages_on(active) > zone.pages_on(inactive):  # inactive_is_low, for small memory
+                    deactivate(zone, active, max(zone.pages_on(active) >> priority, _SWAP_CLUSTER_MAX))
+                scan = (zone.pages_on(inactive) >> priority) * share // 100
+                if not scan and priority == 0:
+                    scan = zone.pages_on(inactive)
+                if scan and freed < wanted:
+                    before = int(counters[c.SWAPPED])
+                    freed += shrink(
+                        zone, inactive, scan, wanted - freed, before + swap, order, self.era.lumpy, counters
+                    )
+                    swap -= int(counters[c.SWAPPED]) - before
         scan = zone.pages_on(c.SLABS) >> priority
-        if scan and freed < wanted:
-            freed += shrink(zone, c.SLABS, scan, wanted - freed, 0, 0, False, counters)
+        if scan and freed < wanted:  # counted as slabs_scanned, not with the pages of the lists
+            freed += shrink(zone, c.SLABS, scan, wanted - freed, 0, 0, False, np.zeros(c.COUNTERS, np.int64))
         self.swap_used = self.settings.swap_pages - swap if self.settings.swap_pages else 0
         return freed
+
+    def _shrink_balanced(
+        self, zone: Zone, priority: int, wanted: int, order: int, swap: int, counters: np.ndarray[Any, Any]
+    ) -> tuple[int, int]:
+        """The lists by what reclaiming each has cost (prepare_scan_count, get_scan_count, shrink_lruvec);
+        pages
+        freed, and swap space left."""
+        size = {which: zone.pages_on(which) for pair in _PRIORITY_LISTS for which in pair}
+        low = [
+            size[inactive] < size[active] or self._refaults[file] != self._seen[file]
+            for file, (inactive, active) in enumerate(reversed(_PRIORITY_LISTS))
+        ]  # anonymous, file
+        shares = self._shares(zone, priority, swap, low, size)
+        left = {
+            which: int((size[which] >> priority) * shares[file])
+            for file, pair in enumerate(reversed(_PRIORITY_LISTS))
+            for which in pair
+        }
+        freed = 0
+        while freed < wanted and (left[c.INACTIVE_ANONYMOUS] or left[c.ACTIVE_FILE] or left[c.INACTIVE_FILE]):
+            for file, (inactive, active) in enumerate(reversed(_PRIORITY_LISTS)):
+                part = min(left[inactive], _SWAP_CLUSTER_MAX)
+                if part:
+                    left[inactive] -= part
+                    before = int(counters[c.SWAPPED])
+                    freed += shrink(zone, inactive, part, part, before + swap, order, False, counters)
+                    written = int(counters[c.SWAPPED]) - before
+                    swap -= written
+                    self._note_cost(zone, file, written)
+                part = min(left[active], _SWAP_CLUSTER_MAX)
+                if part:
+                    left[active] -= part
+                    if low[file]:
+                        deactivate(zone, active, part)
+        if swap > 0 and zone.pages_on(c.INACTIVE_ANONYMOUS) < zone.pages_on(c.ACTIVE_ANONYMOUS):
+            deactivate(zone, c.ACTIVE_ANONYMOUS, _SWAP_CLUSTER_MAX)
+        return freed, swap
+
+    def _shares(
+        self, zone: Zone, priority: int, swap: int, low: list[bool], size: dict[int, int]
+    ) -> tuple[float, float]:
+        """Of anonymous and file lists, the share of a pass."""
+        if swap <= 0 or not self.settings.swappiness:
+            return 0.0, 1.0
+        if not priority:
+            return 1.0, 1.0
+        files = size[c.ACTIVE_FILE] + size[c.INACTIVE_FILE]
+        if files + zone.free <= zone.high and not low[0] and size[c.INACTIVE_ANONYMOUS] >> priority:
+            return 1.0, 0.0
+        if size[c.INACTIVE_FILE] >> priority and not low[1]:
+            return 0.0, 1.0
+        total = sum(self._cost)
+        costs = [total + one for one in self._cost]
+        anonymous = self.settings.swappiness * (sum(costs) + 1) // (costs[0] + 1)
+        file = (200 - self.settings.swappiness) * (sum(costs) + 1) // (costs[1] + 1)
+        return anonymous / (anonymous + file), file / (anonymous + file)
+
+    def _note_cost(self, zone: Zone, file: int, pages: int) -> None:
+        """lru_note_cost: older costs count less and less."""
+        self._cost[file] += pages
+        lists = sum(zone.pages_on(which) for pair in _PRIORITY_LISTS for which in pair)
+        if sum(self._cost) > lists // 4:
+            self._cost = [one // 2 for one in self._cost]
 
     def _direct_reclaim(self, order: int, highest: int) -> int:
         """The request reclaims itself (do_try_to_free_pages); pages freed."""
@@ -344,6 +436,7 @@ class Memory:
             if freed >= _SWAP_CLUSTER_MAX:
                 break
         _add(self.events.direct, counters)
+        self._seen = list(self._refaults)
         if freed:
             self._kswapd_failures = 0
         return freed
@@ -359,17 +452,25 @@ class Memory:
         counters = np.zeros(c.COUNTERS, np.int64)
         self.events.kswapd_runs += 1
         priority, total = _DEF_PRIORITY, 0
+        for zone in zones:
+            zone.reclaim_active = True
         while priority > 0 and not self._balanced(order, highest):
-            freed = 0
+            freed = goal = 0
+            seen = int(counters[c.SCANNED])
             for zone in zones:
                 if not zone.watermark_ok(order, zone.high + zone.boost, highest, False):
                     wanted = max(zone.high, _SWAP_CLUSTER_MAX)
+                    goal += wanted
                     freed += self._shrink(zone, priority, wanted, order, counters)
             total += freed
             if order and self.era.compaction and total >= 2 << order:
                 order = 0  # enough for compaction to work with (compact_gap)
-            if not freed:
+            # Since 4.8 the priority stays only when the pass has looked at as much as it wants to free.
+            if not freed or (self.era.working_set and counters[c.SCANNED] - seen < goal):
                 priority -= 1
+        self._seen = list(self._refaults)
+        for zone in zones:
+            zone.reclaim_active = False
         self._kswapd_failures = 0 if total else self._kswapd_failures + 1
         for zone, boost in zip(zones, boosted, strict=True):
             zone.boost -= min(zone.boost, boost)

@@ -101,15 +101,30 @@ def fill_per_cpu_lists(zone: Zone, number: int) -> None:
     """Put so many pages, until now in use, on the per-CPU lists, as movable ones (user space ran last) where
     there are any.
 
-    Neither buddyinfo nor MemFree counts them. ValueError: the zone has no room for them.
+    They are what a refill (mm/page_alloc.c:rmqueue_bulk) has left, so they lie side by side, and merge when
+    they
+    are drained; with free blocks they do not. Neither buddyinfo nor MemFree counts them. ValueError: the
+    zone has
+    no room for them.
     """
     states, kinds = zone.states(), zone.block_types()
     wanted = MOVABLE if zone.mobility else UNMOVABLE  # the one list that there is then
-    # Not two of one block of four, so that they do not merge when they are drained.
-    for page in range(-(-zone.begin // 4) * 4, zone.end - 3, 4):
-        if number and kinds[page >> zone.block_order] == wanted and not any(states[page : page + 4]):
-            zone.occupy(page, 1)
-            zone.release(page, 0)
-            number -= 1
+    run, least = 0, min(number, zone.per_cpu_batch)
+    for page in range(zone.begin, zone.end):
+        usable = kinds[page >> zone.block_order] == wanted and not states[page]
+        run = run + 1 if usable else 0
+        last = page + 1 == zone.end or kinds[(page + 1) >> zone.block_order] != wanted or states[page + 1]
+        if run and (run > number or last):
+            # One page stays in use between them and what is free behind.
+            taken = min(run - 1, number)
+            if taken >= least:
+                for one in range(page - taken, page):
+                    zone.occupy(one, 1)
+                    zone.release(one, 0)
+                number -= taken
+                least = min(number, least)
+            run = 0
+        if not number:
+            return
     if number:
         raise ValueError(f"{number} pages of the per-CPU lists found no place")

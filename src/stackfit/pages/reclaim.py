@@ -17,15 +17,19 @@ if not cython.compiled:
         ACTIVE_FILE,
         ANONYMOUS,
         EVICTED,
+        FILE,
         INACTIVE_ANONYMOUS,
         INACTIVE_FILE,
         LRU,
+        MARKED,
         PINNED,
         SCANNED,
+        SLAB,
         SLABS,
         STOLEN,
         SWAPPED,
         SWAPPED_OUT,
+        YOUNG,
     )
     from stackfit.pages.zone import Zone
 
@@ -38,9 +42,12 @@ def _steal(
 ) -> cython.bint:
     """Free one page that nobody used lately, if it can be: anonymous memory needs swap space."""
     handle: cython.int = zone.handle_of[page]
+    if zone.state[page] == ANONYMOUS and counters[SWAPPED] >= swap:
+        return False
+    if zone.state[page] != SLAB:
+        zone.age += 1
+        zone.evicted_at[handle] = zone.age
     if zone.state[page] == ANONYMOUS:
-        if counters[SWAPPED] >= swap:
-            return False
         counters[SWAPPED] += 1
         zone.forget(handle, SWAPPED_OUT)
     else:
@@ -84,7 +91,8 @@ def shrink(
 ) -> cython.longlong:
     """Look at up to `scan` pages at the cold end of an inactive list (or of the slabs); free up to `wanted`.
 
-    Pages used since the last look go to the active list. `swap`: anonymous pages that swap space takes in
+    Pages used since the last look go to the active list; of a working set, anonymous ones at the second
+    time. `swap`: anonymous pages that swap space takes in
     all (counters[SWAPPED] counts up to it). Answer: pages freed.
     """
     end: cython.int = zone.pages + which
@@ -101,7 +109,18 @@ def shrink(
             break
         scan -= 1
         counters[SCANNED] += 1
-        if zone.referenced[page]:
+        if zone.working_set and zone.state[page] == FILE:
+            zone.referenced[page] = 0  # read once only: folio_check_references takes it
+        elif zone.working_set and zone.state[page] == ANONYMOUS and zone.referenced[page] & YOUNG:
+            if not zone.referenced[page] & MARKED:  # spared for another trip
+                zone.referenced[page] = MARKED
+                zone.requeue(page, which)
+                continue
+            zone.referenced[page] = MARKED
+            zone.requeue(page, active)
+            counters[ACTIVATED] += 1
+            continue
+        elif (zone.referenced[page] and not zone.working_set) or zone.referenced[page] & YOUNG:
             zone.referenced[page] = 0
             zone.requeue(page, active)
             counters[ACTIVATED] += 1
@@ -115,8 +134,10 @@ def shrink(
     return freed
 
 
-def deactivate(zone: Zone, which: cython.int, scan: cython.longlong, counters: cython.longlong[::1]) -> None:
-    """Move up to `scan` pages from the cold end of an active list to its inactive list."""
+def deactivate(zone: Zone, which: cython.int, scan: cython.longlong) -> None:
+    """Move up to `scan` pages from the cold end of an active list to its inactive list. (Not scanned in the
+    sense
+    of /proc/vmstat, which counts them as pgrefill.)"""
     inactive: cython.int = INACTIVE_ANONYMOUS if which == ACTIVE_ANONYMOUS else INACTIVE_FILE
     end: cython.int = zone.pages + which
     page: cython.int
@@ -125,7 +146,6 @@ def deactivate(zone: Zone, which: cython.int, scan: cython.longlong, counters: c
         if page >= zone.pages:
             return
         scan -= 1
-        counters[SCANNED] += 1
         # As the kernel does for data pages: a use while on the active list does not keep it there.
-        zone.referenced[page] = 0
+        zone.referenced[page] &= MARKED
         zone.requeue(page, inactive)

@@ -13,6 +13,10 @@ cdef class Zone(Buddy):
     cdef public int per_cpu_high
     cdef public int per_cpu_batch
     cdef public bint per_cpu_scaled
+    cdef public bint working_set
+    cdef public bint reclaim_active
+    cdef public long long age
+    cdef long long[::1] evicted_at
     cdef readonly int per_cpu_count
     cdef int free_factor
     cdef readonly long long highatomic_pages
@@ -32,12 +36,15 @@ cdef class Zone(Buddy):
     cdef int _from_per_cpu(self, int order, int migratetype) except -3
     cdef void _refill(self, int order, int migratetype, int which) except *
     cpdef void release(self, int page, int order) except *
-    cdef int _number_to_free(self) noexcept
+    cdef int _per_cpu_limit(self) noexcept
+    cdef int _number_to_free(self, int high) noexcept
     cdef void _free_bulk(self, int wanted, int start) except *
     cpdef void drain(self) except *
     cpdef int adopt(self, int page, int state, int which) except -3
     cpdef int page(self, int handle) except? -9
     cpdef void reference(self, int handle) except *
+    cpdef long long distance(self, int handle) except *
+    cpdef void activate(self, int handle) except *
     cpdef void pin(self, int handle) except *
     cpdef void forget(self, int handle, int mark) except *
     cpdef void release_handle(self, int handle) except *

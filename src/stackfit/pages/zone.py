@@ -18,11 +18,17 @@ import numpy as np
 
 if not cython.compiled:
     from stackfit.pages.allocator_constants import (
+        ACTIVE_ANONYMOUS,
+        ACTIVE_FILE,
+        ANONYMOUS,
         BELOW,
+        FILE,
         FREE,
         HIGHATOMIC,
+        INACTIVE_FILE,
         KERNEL,
         LRU_LISTS,
+        MARKED,
         MOVABLE,
         NONE,
         ORDERS,
@@ -35,6 +41,7 @@ if not cython.compiled:
         UNEVICTABLE,
         WATERMARK_FLAT,
         WATERMARK_HALVING,
+        YOUNG,
     )
     from stackfit.pages.buddy import Buddy
 
@@ -69,6 +76,10 @@ class Zone(Buddy):
         self.per_cpu_batch = 1
         self.per_cpu_scaled = False
         self.per_cpu_count = 0
+        self.working_set = False
+        self.reclaim_active = False
+        self.age = 0
+        self.evicted_at = np.zeros(pages, np.int64).data
         self.free_factor = 0
         self.highatomic_pages = 0
         self.splits = 0
@@ -225,17 +236,24 @@ class Zone(Buddy):
         which: cython.int = order * PER_CPU_TYPES + kind
         self.link_first(page, PER_CPU_LISTS + which)
         self.per_cpu_count += 1 << order
-        if self.per_cpu_count >= self.per_cpu_high:
-            self._free_bulk(self._number_to_free(), which)
+        high: cython.int = self._per_cpu_limit()
+        if self.per_cpu_count >= high:
+            self._free_bulk(self._number_to_free(high), which)
 
-    def _number_to_free(self) -> cython.int:
+    def _per_cpu_limit(self) -> cython.int:
+        """nr_pcp_high: while kswapd is at work, what is freed goes back almost at once (5.14 and later)."""
+        if self.reclaim_active and self.per_cpu_scaled:
+            return min(self.per_cpu_high, self.per_cpu_batch << 2)
+        return self.per_cpu_high
+
+    def _number_to_free(self, high: cython.int) -> cython.int:
         """nr_pcp_free: at least a batch; more for as long as pages are only freed (5.14 and later)."""
         batch: cython.int = self.per_cpu_batch
         if not self.per_cpu_scaled:
             return batch
-        if self.per_cpu_high < batch:
+        if high < batch:
             return 1
-        most: cython.int = self.per_cpu_high - batch
+        most: cython.int = high - batch
         number: cython.int = batch << self.free_factor
         if number < most:
             self.free_factor += 1
@@ -280,7 +298,10 @@ class Zone(Buddy):
         self.handle_of[page] = handle
         self.page_of[handle] = page
         self.state[page] = state
+        # A fault leaves a page young, a read marks it; both count as its first use.
         self.referenced[page] = 0
+        if self.working_set:
+            self.referenced[page] = YOUNG if state == ANONYMOUS else MARKED
         # Which list a page is on is kept where free blocks have their migratetype.
         self.listed[page] = which
         self.link_first(page, which)
@@ -294,8 +315,27 @@ class Zone(Buddy):
     def reference(self, handle: cython.int) -> None:
         """The page was used: reclaim will spare it once."""
         page: cython.int = self.page_of[handle]
-        if page >= 0:
-            self.referenced[page] = 1
+        if page < 0:
+            return
+        if not self.working_set or self.state[page] != FILE:
+            self.referenced[page] |= YOUNG
+        elif not self.referenced[page] & MARKED:
+            self.referenced[page] |= MARKED
+        elif self.listed[page] == INACTIVE_FILE:  # folio_mark_accessed: the second use
+            self.activate(handle)
+
+    def activate(self, handle: cython.int) -> None:
+        """To the active list: a page of the working set (ANONYMOUS or FILE)."""
+        page: cython.int = self.page_of[handle]
+        if page < 0 or (self.state[page] != ANONYMOUS and self.state[page] != FILE):
+            return
+        self.referenced[page] &= YOUNG
+        self.requeue(page, ACTIVE_FILE if self.state[page] == FILE else ACTIVE_ANONYMOUS)
+        self.age += 1
+
+    def distance(self, handle: cython.int) -> cython.longlong:
+        """Pages that were evicted or activated since this handle's page was (workingset_refault)."""
+        return self.age - self.evicted_at[handle]
 
     def pin(self, handle: cython.int) -> None:
         """Make a handle's page unevictable (mlock). ValueError: it has none."""

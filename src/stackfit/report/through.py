@@ -44,6 +44,22 @@ def print_through(console: Console, analysis: Analysis, result: Through) -> None
         list(THROUGH_COLUMNS),
         [through_row(analysis, one) for one in result.stacks],
     )
+    if result.entries:
+        line(console, "")
+        print_table(
+            console,
+            "registered functions that lead there directly",
+            [("layout", "left"), ("stack", "left"), ("function", "left"), ("registered as", "left"),
+             ("depth at the call", "right"), ("left there", "right")],
+            [
+                [
+                    one.layout.name, one.stack.name, _name(analysis, one.registered.function),
+                    one.registered.family.name, ("+ " if one.nests else "") + bytes_text(one.call),
+                    bytes_text(one.room),
+                ]
+                for one in result.entries
+            ],
+        )  # fmt: skip
 
 
 def through_row(analysis: Analysis, one: ThroughStack) -> list[str]:
@@ -101,5 +117,20 @@ def through_json(analysis: Analysis, result: Through) -> dict[str, object]:
                 "path": [names[function] for function in one.path],
             }
             for one in result.stacks
+        ],
+        "entries": [
+            {
+                "layout": one.layout.name,
+                "stack": one.stack.name,
+                "function": names[one.registered.function],
+                "module": module_of(analysis, one.registered.function),
+                "registered": one.registered.family.name,
+                "context": one.kind,
+                "nests": one.nests,
+                "above": one.above,
+                "call": one.call,
+                "room": one.room,
+            }
+            for one in result.entries
         ],
     }

@@ -25,7 +25,7 @@ from stackfit.verdict.model import ContextNeed
 from stackfit.verdict.placement import Item
 from stackfit.verdict.solvers import fewest_hops
 
-__all__ = ["Above", "RegisteredNeed", "registered_needs"]
+__all__ = ["Above", "RegisteredFinder", "RegisteredNeed", "registered_needs"]
 
 _ELSEWHERE = -(1 << 28)  # frame of a function outside: a chain that ends there stays far below zero
 
@@ -80,11 +80,13 @@ def registered_needs(
     composer: Composer, layout: Layout, functions: Iterable[Registered]
 ) -> list[RegisteredNeed]:
     """Needs of registered functions, in their order, one for each kind of context that they may run in."""
-    finder = _Finder(composer, layout)
+    finder = RegisteredFinder(composer, layout)
     return [finder.need(registered, kind) for registered in functions for kind in registered.kinds or ("",)]
 
 
-class _Finder:
+class RegisteredFinder:
+    """Finds what lies above registered functions on one layout; what it has found it keeps."""
+
     def __init__(self, composer: Composer, layout: Layout) -> None:
         self._composer, self._layout = composer, layout
         edges = composer.edges
@@ -160,14 +162,17 @@ class _Finder:
             for item in nested if nests else placement.items:
                 # What interrupts user mode takes the same way to its handlers, and then returns there.
                 interrupts = item.kernel or not item.context.interrupt
-                if item.context.kind == kind and item.starts and interrupts:
+                behind = bool(item.open) and item.open == item.context.behind
+                if item.context.kind == kind and (item.starts or behind) and interrupts:
                     yield stack, item
 
     def _way(
         self, stack: Stack, nests: bool, item: Item, steps: tuple[Step, ...], goals: list[dict[int, int]]
     ) -> Above | None:
         """The deepest way of one item's starts through all steps."""
-        firsts = []
+        # Behind a switch to this stack whose callee is not told, the step's call is the switch, on an empty
+        # stack.
+        firsts: list[tuple[int, tuple[tuple[int, int], ...]]] = [] if item.starts else [(0, ())]
         for start in item.starts:
             on_way = [number for number, (function, _) in enumerate(start.through) if function in goals[0]]
             if on_way:

@@ -5,6 +5,7 @@ How deep is the kernel when it calls us, how much do we add, and what is left of
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,13 +15,15 @@ from stackfit.bounds.model import Bound, Limits
 from stackfit.bounds.solve import Solver
 from stackfit.calls.model import EdgeKind, Edges
 from stackfit.contexts.model import Context, Start
+from stackfit.contexts.registered import Registered
 from stackfit.image.model import InputError, Program
 from stackfit.layouts.model import Layout, Stack
 from stackfit.text import near_text
 from stackfit.verdict.compose import Composer
 from stackfit.verdict.placement import Item
+from stackfit.verdict.registered import RegisteredFinder
 
-__all__ = ["Through", "ThroughStack", "find_through"]
+__all__ = ["Through", "ThroughEntry", "ThroughStack", "find_through"]
 
 _ELSEWHERE = -(1 << 28)  # frame of a function outside: a chain that ends there stays far below zero
 
@@ -43,6 +46,27 @@ class ThroughStack:
 
 
 @dataclass(frozen=True)
+class ThroughEntry:
+    """A registered function from which direct calls lead into the subject, on a stack of a layout. Bytes.
+
+    `kind`: of the context that calls it. `above`: from the stack's top to the call of the function, where the
+    context `nests` from the interrupted stack pointer. `call`: the same to the deepest call into the
+    subject, and
+    `room`: what is left there of the stack when nothing is on top (where it nests, for what it interrupts
+    too).
+    """
+
+    layout: Layout
+    stack: Stack
+    registered: Registered
+    kind: str
+    nests: bool
+    above: int
+    call: int
+    room: int
+
+
+@dataclass(frozen=True)
 class Through:
     """`own`: the deepest chain that starts in the subject, by its function `deepest`; `own_frames`: the bytes
     of that chain in the subject's own frames. `callers`: known call sites outside that lead into it."""
@@ -54,9 +78,16 @@ class Through:
     own_frames: int
     callers: int
     stacks: tuple[ThroughStack, ...]
+    entries: tuple[ThroughEntry, ...]
 
 
-def find_through(program: Program, composer: Composer, layouts: tuple[Layout, ...], subject: str) -> Through:
+def find_through(
+    program: Program,
+    composer: Composer,
+    layouts: tuple[Layout, ...],
+    subject: str,
+    registered: Sequence[Registered] = (),
+) -> Through:
     """The answer for a module's or a function's name. InputError when there is neither."""
     inside = _members(program, composer, subject)
     exceptions = max(
@@ -83,7 +114,48 @@ def find_through(program: Program, composer: Composer, layouts: tuple[Layout, ..
             for stack in layout.stacks
             if (one := _Search(composer, inside, layout, stack).run(own)) is not None
         ),
+        entries=tuple(_entries(composer, layouts, inside, registered)),
     )
+
+
+def _entries(
+    composer: Composer,
+    layouts: tuple[Layout, ...],
+    inside: NDArray[np.bool_],
+    registered: Sequence[Registered],
+) -> Iterator[ThroughEntry]:
+    """What of the registered functions leads into the subject, and how deep the stack is then."""
+    edges = composer.edges
+    owner = np.repeat(np.arange(len(inside)), np.diff(edges.first))
+    follow = (edges.kind == EdgeKind.PLAIN) & (composer.applied.limits.cut[owner] < 0)
+    leading = _leading(edges, owner, follow, inside)
+    chosen = [one for one in registered if leading[one.function] and not inside[one.function]]
+    if not chosen:
+        return
+    below = np.where(inside, 0, _ELSEWHERE).astype(np.int32)
+    kind = np.where(follow & ~inside[owner] & leading[edges.callee], edges.kind, EdgeKind.SWITCH)
+    limits = composer.applied.limits
+    only = Limits(
+        below, limits.times, np.where(inside, 0, -1).astype(np.int32), limits.open_frame, limits.shift
+    )
+    calls = Solver(replace(edges, kind=kind.astype(edges.kind.dtype)), only, 0)
+    for layout in layouts:
+        finder = RegisteredFinder(composer, layout)
+        for one in chosen:
+            for kind_name in one.kinds:
+                above = finder.need(one, kind_name).above
+                if above is not None:
+                    call = above.bytes + calls.upper(one.function)
+                    yield ThroughEntry(
+                        layout,
+                        above.stack,
+                        one,
+                        kind_name,
+                        above.nests,
+                        above.bytes,
+                        call,
+                        above.stack.usable - call,
+                    )
 
 
 def _members(program: Program, composer: Composer, subject: str) -> NDArray[np.bool_]:

@@ -1,0 +1,75 @@
+"""The model as it is now against the experiment's recorded runs (fixtures/recordings/experiment)."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import tarfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import jsonschema
+import pytest
+
+from stackfit.lab.cases import Case
+from stackfit.lab.forecast import Forecast, forecast
+from stackfit.layouts import load_layout
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RECORDED = REPOSITORY / "fixtures" / "recordings" / "experiment"
+LAYOUTS = {"8k": "linux-i386", "4k": "linux-i386-4k", "8k-shared": "linux-i386-shared"}
+# Those that the model once failed, and one of each other kind.
+FORKS = (
+    "8k-32-ramfs-process", "8k-64-anon-process", "8k-32-anon-thread", "4k-32-anon-process",
+    "8k-32-cache-process", "4k-48-fresh-process", "8k-32-fresh-process-threads", "8k-shared-32-ramfs-thread",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return dict(json.loads(lzma.decompress((RECORDED / "experiment.json.xz").read_bytes())))
+
+
+@pytest.fixture(scope="module")
+def costs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("experiment")
+    with tarfile.open(RECORDED / "runs.tar.xz") as tar:
+        names = [member for member in tar.getmembers() if member.name.startswith("costs/")]
+        tar.extractall(directory, names, filter="data")
+    return directory / "costs"
+
+
+def now(name: str, costs: Path, seeds: int) -> Forecast:
+    stored = json.loads(lzma.decompress((RECORDED / "predictions.json.xz").read_bytes()))[name]
+    table = stored["scenario"]
+    table["costs"] = str(costs / Path(table["costs"]).name)
+    kernel = next(one for one in sorted(LAYOUTS, key=len, reverse=True) if name.startswith(f"{one}-"))
+    return forecast(Case(kernel, 0, "", "", name), table, load_layout(LAYOUTS[kernel]), seeds)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORKS)
+def test_children(name: str, document: dict[str, Any], costs: Path) -> None:
+    row = next(one for one in document["rows"] if one["case"]["name"] == name)
+    found = now(name, costs, 3 if name != "8k-64-anon-process" else 9)
+    assert found.processes == pytest.approx(row["children"], rel=0.15)
+    assert found.failed_order == row["order"]
+
+
+@pytest.mark.slow
+def test_reclaim_of_two_page_stacks(document: dict[str, Any], costs: Path) -> None:
+    row = next(one for one in document["rows"] if one["case"]["name"] == "8k-64-grow-process")
+    found = now("8k-64-grow-process", costs, 3)
+    for name in ("allocstall", "pgscan_direct", "pgscan_kswapd", "pgsteal_kswapd", "pswpout"):
+        counted = median(one["counters"][name] for one in row["outcomes"])
+        assert 0.5 <= found.counters[name] / counted <= 2, name
+
+
+def test_what_is_recorded(document: dict[str, Any]) -> None:
+    schema = json.loads((REPOSITORY / "docs" / "schemas" / "stackfit.experiment-1.json").read_text())
+    jsonschema.validate(document, schema)
+    assert len(document["overflows"]) == 9
+    for one in document["overflows"]:
+        assert abs(one["predicted"] - one["measured"]) <= 64 and one["least"] <= one["measured"]
+        assert one["overflows"] == one["fits"] + 1
