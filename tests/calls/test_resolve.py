@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from stackfit.calls.model import Rung
+from stackfit.calls.graph import build_calls
+from stackfit.calls.model import CallKind, Reason, Rung
 from stackfit.calls.resolve import Indirect, Resolved, resolve_indirect
 from stackfit.frames.analyse import analyse_frames
 from stackfit.image.link import link
@@ -470,3 +472,36 @@ def test_an_object_on_the_stack_is_changed_through_its_own_type(tmp_path: Path) 
     NOINLINE void held(void) { hold(&holder); spend(0); }
     """
     assert only(resolve(tmp_path, source), "use") == (Rung.FIELD, ["slow"], "struct port.in")
+
+
+def test_what_a_module_without_types_stores_is_told_to_be_unknown(tmp_path: Path) -> None:
+    kernel = """
+    struct work { long pending; long (*func)(long); };
+    static NOINLINE long own(long n) { return n; }
+    NOINLINE void init(struct work *w) { w->func = own; spend(w); }
+    NOINLINE long run(struct work *w) { return w->func(1) + 1; }
+    """
+    module = """
+    struct work { long pending; long (*func)(long); };
+    static NOINLINE long added(long n) { return n; }
+    NOINLINE void setup(struct work *w) { w->func = added; spend(w); }
+    """
+    flags = ("-O2", "-mcmodel=kernel", "-mno-red-zone")
+    (tmp_path / "module").mkdir()
+    first = compiled(tmp_path, COMMON + kernel, 64, *flags, "-gbtf")
+    if first.section(".BTF") is None:
+        pytest.skip("this gcc writes no BTF")
+    second = compiled(tmp_path / "module", COMMON + module, 64, *flags)
+    for images, strangers in (([first, second], ["added"]), ([first], [])):
+        program = link(images)
+        code, tables, pointers = decode_program(program), read_tables(program), code_pointers(program)
+        frames = analyse_frames(code, tables, pointers)
+        resolution = resolve_indirect(program, code, tables, frames, pointers)
+        assert [code.functions.names[one] for one in resolution.strangers] == strangers
+        calls = build_calls(program, code, tables, frames, [], resolution=resolution)
+        (run,) = code.functions.named("run")
+        reasons = {
+            Reason(int(calls.reason[site]))
+            for site in np.flatnonzero((calls.function == run) & (calls.kind == CallKind.INDIRECT)).tolist()
+        }
+        assert reasons == {Reason.UNTYPED if strangers else Reason.NONE}

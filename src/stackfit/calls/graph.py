@@ -39,7 +39,9 @@ _GENERAL_PROTECTION_TYPES = (5, 6, 8, 9, 10, 11, 12, 13, 16)
 _ANY_HYPERVISOR = (
     "hypervisor: pv_ops hold what the image has, or what guest code of any hypervisor is seen to put there"
 )
-_INDIRECT = (Reason.INDIRECT, Reason.UNFILLED)
+_INDIRECT = (Reason.INDIRECT, Reason.UNFILLED, Reason.UNTYPED)
+# Rungs whose candidates are what code with types puts into a place of that type.
+_BY_TYPE = (Rung.FIELD, Rung.CONTAINER, Rung.PARAMETER, Rung.SIGNATURE)
 
 _SITE = np.dtype(
     [("function", "<i4"), ("address", "<u8"), ("return_address", "<u8"), ("depth", "<i4"), ("under", "<i4"),
@@ -92,6 +94,8 @@ def build_calls(
         _add_overrides(program, code, sites, sets, resolution.paravirt)
         sites["assumption"][sites["rung"] == Rung.PARAVIRT] = 0
         texts.append(_ANY_HYPERVISOR)
+    if resolution.strangers:
+        sites["reason"][np.isin(sites["rung"], _BY_TYPE) & (sites["candidates"] >= 0)] = Reason.UNTYPED
     if assumptions is not None and assumptions.candidates:
         _annotate(code, sites, sets, names, texts, assumptions, resolution.held)
     sites = _merge_alternatives(code, tables, sites, sets)

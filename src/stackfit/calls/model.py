@@ -77,6 +77,7 @@ class Reason(enum.IntEnum):
     NO_HANDLER = 4
     UNFILLED = 5  # the pointer's place is known, but not what is put there
     UPDATED = 6  # a static call that is set to something unknown
+    UNTYPED = 7  # there are candidates, and code of a module without types may have put others there
 
     @property
     def label(self) -> str:
@@ -87,6 +88,7 @@ _REASONS = {
     Reason.NONE: "",
     Reason.INDIRECT: "indirect call: the pointer's value is not known",
     Reason.UNFILLED: "indirect call: nothing in the images given fills the pointer",
+    Reason.UNTYPED: "indirect call: a module without types may have put further functions there",
     Reason.UPDATED: "static call: set at run time to a pointer that is not known",
     Reason.UNDEFINED: "symbol defined by no image given: a module is missing",
     Reason.OUTSIDE: "target lies outside the code of the images given",

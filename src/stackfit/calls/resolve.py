@@ -76,12 +76,14 @@ class Resolved:
 class Resolution:
     """`sites`: by row of an indirect call. `updates`: by row of a call of `__static_call_update`, the
     functions that the static call is set to there. `held`: what the places asked for hold, by name.
-    `paravirt`: what is put into members of pv_ops, by address; None: not known."""
+    `paravirt`: what is put into members of pv_ops, by address; None: not known. `strangers`: functions that
+    the code of modules without types puts somewhere: of which type the place is, no one knows."""
 
     sites: Mapping[int, Resolved]
     updates: Mapping[int, tuple[int, ...]]
     held: Mapping[str, Held]
     paravirt: Mapping[int, tuple[int, ...]] | None = None
+    strangers: tuple[int, ...] = ()
 
 
 def resolve_indirect(
@@ -211,7 +213,14 @@ class _Resolver:
         self._hooks = _SecurityHooks(code, types, data, placed)
 
     def resolve(self, places: Iterable[str] = ()) -> Resolution:
-        return Resolution(self._sites(), self._updates(), self._held(places))
+        return Resolution(self._sites(), self._updates(), self._held(places), strangers=self._strangers())
+
+    def _strangers(self) -> tuple[int, ...]:
+        functions, types = self._code.functions, self._types
+        typed = {0, *functions.image[types.prototype > 0].tolist()}
+        typed.update(int(functions.image[one]) for one in types.ambiguous)
+        named = set(self._called[self._records[:, _SINK] == flow.LOOSE].tolist())
+        return tuple(sorted(one for one in named if one >= 0 and int(functions.image[one]) not in typed))
 
     def _held(self, texts: Iterable[str]) -> dict[str, Held]:
         """What places hold, by their names; those that the program does not have are left out."""
