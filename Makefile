@@ -20,6 +20,8 @@ HOT := src/stackfit/image/dwarf_units.py $(wildcard src/stackfit/isa/*_decode.py
        $(addprefix src/stackfit/pages/,buddy.py zone.py reclaim.py compaction.py) \
        src/stackfit/machine/interrupts_loop.py $(wildcard src/stackfit/*/*.pxd)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Two at a time: tests of one file share what they load, up to 3 GB of it.
+PARALLEL := -n 2 --dist loadfile
 # With a compiler at hand an uncompiled module is a broken build; without one it is the supported slow way.
 COMPILED := $(if $(shell command -v gcc),compiled)
 
@@ -29,7 +31,7 @@ demo: .venv/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh
 
 test: lint
-	STACKFIT_HOT_MODULES=$(COMPILED) $(BIN)/python -m pytest -rs
+	STACKFIT_HOT_MODULES=$(COMPILED) $(BIN)/python -m pytest -rs $(PARALLEL)
 	$(MAKE) --no-print-directory uncompiled-test
 
 lint: .venv/installed-dev
@@ -44,7 +46,7 @@ uncompiled-test: .venv/installed-dev
 	mkdir -p build/uncompiled
 	cp -R src build/uncompiled/src
 	find build/uncompiled \( -name '*.so' -o -name __pycache__ \) -prune -exec rm -rf {} +
-	PYTHONPATH=build/uncompiled/src STACKFIT_HOT_MODULES=uncompiled $(BIN)/python -m pytest -rs -m "not kernel and not slow"
+	PYTHONPATH=build/uncompiled/src STACKFIT_HOT_MODULES=uncompiled $(BIN)/python -m pytest -rs $(PARALLEL) -m "not kernel and not slow"
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/allocator.py

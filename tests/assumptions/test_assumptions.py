@@ -74,7 +74,7 @@ def test_linux_on_debians_amd64_kernel() -> None:
 def test_linux_gives_each_machine_its_own_frame() -> None:
     linux = load_assumptions("linux")
     sizes = {}
-    for machine in Machine:
+    for machine in (Machine.X86_64, Machine.I386):
         frame = linux.select("6.1.0", machine).dynamic("__do_fast_syscall_32")
         assert frame is not None
         sizes[machine] = frame.bytes

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -210,18 +211,29 @@ def test_it_follows_the_system_to_dark_and_a_switch_overrules_it(page: Any) -> N
             session.execute_script("return getComputedStyle(document.querySelector('.xtick text')).fill")
         )
 
+    def becomes(wanted: Callable[[tuple[str, str]], bool]) -> tuple[str, str]:
+        """The colours, once they are as wanted: charts are drawn anew some time later."""
+        for _ in range(100):
+            if wanted((background(), axis())):
+                break
+            time.sleep(0.1)
+        colours = background(), axis()
+        assert wanted(colours), colours
+        return colours
+
     light = background(), axis()
     tools.scheme(session, "dark")
-    dark = background(), axis()
-    assert light[0] != dark[0] and light[1] != dark[1]
+    dark = becomes(lambda colours: colours[0] != light[0] and colours[1] != light[1])
     button = session.find_element(by.ID, "theme")
     button.click()
-    assert button.text == "Theme: light" and (background(), axis()) == light
+    assert button.text == "Theme: light"
+    becomes(lambda colours: colours == light)
     tools.scheme(session, "light")
     button.click()
-    assert button.text == "Theme: dark" and (background(), axis()) == dark
+    assert button.text == "Theme: dark"
+    becomes(lambda colours: colours == dark)
     button.click()
-    assert (background(), axis()) == light
+    becomes(lambda colours: colours == light)
 
 
 def test_paper_gets_the_head_of_long_tables_and_what_is_folded(page: Any) -> None:
