@@ -813,6 +813,7 @@ def follow_functions(
     scratch: cython.longlong[::1],
     states: cython.longlong[::1],
     waiting: cython.int[::1],
+    ends: cython.int[::1],
     records: cython.longlong[:, ::1],
 ) -> tuple[int, int]:
     """Follow the functions `work[begin:]` until the records are full; returns how many were followed, and the
@@ -827,7 +828,7 @@ def follow_functions(
     `told_type`; a place is a register, or TOLD_SLOT and the depth of a slot. `order`: registers of the
     arguments, the others are on the stack; `word`: bytes of a pointer. Scratch: `remembered` per row, all -1
     (and so again afterwards), `scratch` (8 + 2 × STATE_SIZE), `states` (STATE_LIMIT of them), `waiting`
-    (2 + 3 × STATE_LIMIT).
+    (2 + 3 × STATE_LIMIT). `ends`: result, the number of records after each function of `work`.
     """
     leaf: cython.longlong[::1] = scratch[:8]
     state: cython.longlong[::1] = scratch[8 : 8 + STATE_SIZE]
@@ -1495,4 +1496,5 @@ def follow_functions(
             if position == begin:
                 return 0, count
             return position - begin, before
+        ends[position] = count
     return cython.cast(cython.int, work.shape[0]) - begin, count

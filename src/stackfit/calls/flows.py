@@ -43,12 +43,13 @@ from stackfit.frames.model import Frames
 from stackfit.image.btf import Kind
 from stackfit.image.tables import Tables
 from stackfit.isa.code import Code
-from stackfit.isa.effects import Operation
+from stackfit.isa.effects import FLAG_MEMORY, RIP, Operation
 
 __all__ = ["Flows", "Walk"]
 
 _ROW, _SINK, _SINK_A, _SINK_B, _KIND, _A, _B = range(RECORD_SIZE)
 _ROOM = 1 << 18  # records written at a time
+_SMALL = 1 << 20  # bytes: offsets of this size are not taken for addresses
 # Of more structs than that one is left in 38 of 1,155 cases (Debian's 6.1, all modules), at 76 % of the cost.
 _MOST_FITTING = 64
 
@@ -58,12 +59,16 @@ class Flows:
     """`records`: int64[n, 7] as flow_constants.py has them: row, sink, two numbers
     that name it, then the kind of the value and its two numbers.
 
-    `origins`: type of each row's result, then of each argument (ARGUMENTS), where only its uses tell it; else
-    0.
+    `function`: int32[n], the one in whose walk each record was written. `origins`: type of each row's result,
+    then of each argument (ARGUMENTS), where only its uses tell it; else 0. `arguments`, `variables`: what was
+    known of both.
     """
 
     records: NDArray[np.int64]
+    function: NDArray[np.int32]
     origins: NDArray[np.int32]
+    arguments: NDArray[np.int64]
+    variables: dict[int, int]
 
 
 class Walk:
@@ -88,6 +93,8 @@ class Walk:
         self._entered[list(taken)] = True
         self._code, self._types = code, types
         self._work = np.flatnonzero((functions.parent < 0) & ~functions.piece).astype(np.int32)
+        self._root = np.where(functions.parent >= 0, functions.parent, np.arange(len(functions)))
+        self._naming, self._named = _addresses_named(code)
         told = told_places(code, types, special.marks)
         marks = special.marks.copy()
         marks[told.row] |= MARK_TOLD
@@ -133,30 +140,78 @@ class Walk:
             origins[:] = before.origins  # what has a type is no ORIGIN any more: its uses are not there again
             _agreed_origins(before.records, types, origins)
             _embedding_origins(code, before.records, types, origins)
-        return Flows(self._follow(arguments, known, origins), origins)
+        if before is None:
+            found = self._follow(self._work, arguments, known, origins)
+        else:
+            # What has the same inputs has the same records.
+            again = self._affected(before, arguments, known, origins)
+            kept = ~again[before.function]
+            new, function = self._follow(self._work[again[self._work]], arguments, known, origins)
+            found = (
+                np.concatenate([before.records[kept], new]),
+                np.concatenate([before.function[kept], function]),
+            )
+        return Flows(*found, origins, arguments, known)
+
+    def _affected(
+        self,
+        before: Flows,
+        arguments: NDArray[np.int64],
+        variables: dict[int, int],
+        origins: NDArray[np.int32],
+    ) -> NDArray[np.bool_]:
+        """Functions of which an argument, an origin, or a variable that their code names has another type
+        than before: bool by function."""
+        code, rows = self._code, len(self._code)
+        affected = (arguments != before.arguments).any((1, 2))
+        changed = origins != before.origins
+        inside = np.flatnonzero(changed[:rows])
+        affected[self._root[code.function[inside]]] = True
+        affected[(np.flatnonzero(changed[rows:])) // ARGUMENTS] = True
+        # Rows of one function may be on the way of another: what it found out about them tells.
+        for sink, column in ((TYPED, _A), (HOLDS, _SINK_A), (EMBEDS, _SINK_A)):
+            chosen = before.records[:, _SINK] == sink
+            mine = changed[before.records[chosen, column]]
+            affected[before.function[chosen][mine]] = True
+        other = [one for one, kind in variables.items() if before.variables.get(one) != kind]
+        other += [one for one in before.variables if one not in variables]
+        if other:
+            known = np.array(sorted({*variables, *before.variables}), np.int64)
+            at = np.searchsorted(known, self._named, "right") - 1
+            hit = (at >= 0) & np.isin(known[np.maximum(at, 0)], other)
+            affected[self._root[code.function[self._naming[hit]]]] = True
+        return np.asarray(affected, np.bool_)
 
     def _follow(
-        self, arguments: NDArray[np.int64], variables: dict[int, int], origins: NDArray[np.int32]
-    ) -> NDArray[np.int64]:
+        self,
+        work: NDArray[np.int32],
+        arguments: NDArray[np.int64],
+        variables: dict[int, int],
+        origins: NDArray[np.int32],
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         at = np.array(sorted(variables), np.int64)
         kinds = np.array([variables[one] for one in at.tolist()], np.int32)
         parts, begin, room = [], 0, _ROOM
-        while begin < len(self._work):
+        ends = np.zeros(len(work), np.int32)
+        owners = [np.empty(0, np.int32)]
+        while begin < len(work):
             records = np.empty((room, RECORD_SIZE), np.int64)
             arrays: list[NDArray[Any]] = [
                 *self._rows, *self._functions, arguments, *self._tables, at, kinds, self._types.per_cpu_at,
                 self._types.per_cpu_type, origins, *self._told, self._order,
             ]  # fmt: skip
-            scratch: list[NDArray[Any]] = [*self._scratch, records]
+            scratch: list[NDArray[Any]] = [*self._scratch, ends, records]
             given: list[Any] = [one.data for one in arrays]
             given += [self._code.machine.word, *(one.data for one in scratch)]
-            done, count = follow_functions(self._work.data, begin, *given)
+            done, count = follow_functions(work.data, begin, *given)
             if done:
+                each = np.diff(ends[begin : begin + done], prepend=0)
+                owners.append(np.repeat(work[begin : begin + done], each))
                 begin += done
                 parts.append(records[:count].copy())
             else:
                 room = count + 1
-        return np.concatenate(parts) if parts else np.empty((0, RECORD_SIZE), np.int64)
+        return np.concatenate([np.empty((0, RECORD_SIZE), np.int64), *parts]), np.concatenate(owners)
 
 
 def _with_trampolines(code: Code, types: TypeLayout) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
@@ -171,6 +226,27 @@ def _with_trampolines(code: Code, types: TypeLayout) -> tuple[NDArray[np.uint8],
                 roles[index] = ROLE_TRAMPOLINE
                 prototype[index] = types.prototype[code.function[target]]
     return roles, prototype
+
+
+def _addresses_named(code: Code) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(row, address with the sign of a word) of every address of data that an instruction may hold."""
+    table, signed = code.instructions, code.machine.signed
+    memory = (table.flags & FLAG_MEMORY > 0) | (table.operation == Operation.LEA)
+    relative = np.flatnonzero(memory & (table.base == RIP))
+    absolute = np.flatnonzero(memory & (table.base != RIP) & (table.displacement != 0))
+    held = np.flatnonzero(table.immediate != 0)
+    here = code.address[relative] + table.length[relative] + table.displacement[relative].astype(np.uint64)
+    rows = np.concatenate([relative, absolute, held])
+    named = np.concatenate(
+        [
+            signed(here),
+            table.displacement[absolute].astype(np.int64),
+            signed(table.immediate[held].view(np.uint64)),
+        ]
+    )
+    # A kernel's addresses have the sign; what is nearly zero is an offset.
+    data = named < -_SMALL
+    return rows[data], named[data]
 
 
 def _agreed(records: NDArray[np.int64], keys: tuple[int, ...]) -> NDArray[np.int64]:
