@@ -103,6 +103,7 @@ class Solver:
         self.edges = edges
         self.limits = limits
         self._followed: dict[bool, NDArray[np.uint8]] = {}  # edges of a chain, with hops or without
+        self._hub: dict[bool, tuple[NDArray[np.bool_], NDArray[np.bool_]]] = {}  # see _find_hub()
         self._reached: dict[tuple[int, bool], NDArray[np.bool_]] = {}
         self.exceptions = exceptions
         self.hops = hops
@@ -508,13 +509,36 @@ class Solver:
         """Which functions chains from any of these can reach, these included: bool by function."""
         if hops not in self._followed:
             self._followed[hops] = ((self._kind > 0) & (hops | (self._kind != 3))).astype(np.uint8)
+            self._hub[hops] = self._find_hub(self._followed[hops])
+        leads, beyond = self._hub[hops]
         via, queue = np.full(self.count, -1, np.int32), np.empty(self.count, np.int32)
         begun = np.zeros(self.count, np.bool_)
         for function in functions:
             if via[function] < 0 and not begun[function]:
+                if leads[function]:
+                    via[beyond] = 0  # no edge's number is asked for
                 begun[function] = True
                 reach(self.edges.first, self.edges.callee, self._followed[hops], function, via, queue)
         return np.asarray((via >= 0) | begun, np.bool_)
+
+    def _find_hub(self, use: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which functions lead to the largest component, and which that leads to: most ways of a kernel go
+        through it, and this way they are gone once. Bool by function."""
+        first, callee = self.edges.first, self.edges.callee
+        component = strong_components(first, callee, use > 0)
+        members = component == np.bincount(component).argmax() if component.size else component < 0
+        if members.sum() < 2:
+            return np.zeros(self.count, np.bool_), np.zeros(self.count, np.bool_)
+        start = int(members.argmax())
+        owner = np.repeat(np.arange(self.count, dtype=np.int32), np.diff(first))
+        order = np.argsort(callee, kind="stable")
+        back = np.searchsorted(callee[order], np.arange(self.count + 1))
+        sides = []
+        for at, to, used in ((back, owner[order], use[order]), (first, callee, use)):
+            via = np.full(self.count, -1, np.int32)
+            reach(at, to, used, start, via, np.empty(self.count, np.int32))
+            sides.append((via >= 0) | members)
+        return sides[0], sides[1]
 
     def _ways(self, start: int, use: NDArray[np.uint8]) -> NDArray[np.int32]:
         """The last edge of a shortest way from `start` to each function, -1 where none leads."""

@@ -516,11 +516,12 @@ class _Resolver:
         pointer there takes arguments as they are handed over."""
         types, members, names = self._types, set[int](), set[Field]()
         unknown = False
-        for outer, field in self._around(struct, offset):
-            if heads and outer == self._hooks.entry:
-                return self._on_lists(heads)
+        around = self._around(struct, offset)
+        if heads and any(outer == self._hooks.entry for outer, _ in around):
+            return self._on_lists(heads)
+        for field in dict.fromkeys(field for _, field in around):
             prototype = self._prototype_of((flow.FIELD, *field))
-            if field in names or (prototype and not self._takes(prototype, arguments)):
+            if prototype and not self._takes(prototype, arguments):
                 continue
             names.add(field)
             held, incomplete = self._of_field(field, prototype)
