@@ -437,6 +437,11 @@ def test_a_full_disk_is_one_line() -> None:
     assert result.stderr.decode().count("\n") == 1 and "No space left" in result.stderr.decode()
 
 
+def heeds_interrupts() -> None:
+    """What runs in a shell's background ignores SIGINT, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_interrupted_from_the_keyboard_it_says_so(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"  # writing to it never begins: there is no reader
     os.mkfifo(pipe)
@@ -444,8 +449,9 @@ def test_interrupted_from_the_keyboard_it_says_so(tmp_path: Path) -> None:
         [sys.executable, "-m", "stackfit.cli.main", "frames", str(KERNEL), "--json", str(pipe)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        preexec_fn=heeds_interrupts,
     )
-    time.sleep(2)
+    time.sleep(4)
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=60)
     assert (running.returncode, out, err) == (130, b"", b"stackfit: interrupted\n")

@@ -142,7 +142,11 @@ def test_an_interrupt_leaves_nothing_running(tmp_path: Path) -> None:
     source = str(GUEST.parents[3])
     for number in (signal.SIGINT, signal.SIGTERM):
         process = subprocess.Popen(
-            [sys.executable, "-c", program, source, str(tmp_path)], env=environment, stderr=subprocess.DEVNULL
+            [sys.executable, "-c", program, source, str(tmp_path)],
+            env=environment,
+            stderr=subprocess.DEVNULL,
+            # What runs in a shell's background ignores SIGINT, and so do its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         child = tmp_path / "child"
         while not child.exists() or not child.read_text().strip():

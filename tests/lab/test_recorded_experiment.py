@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import lzma
 import tarfile
@@ -13,8 +14,13 @@ import jsonschema
 import pytest
 
 from stackfit.lab.cases import Case
+from stackfit.lab.claims import Claim
+from stackfit.lab.experiment import Outcome, Row
 from stackfit.lab.forecast import Forecast, forecast
 from stackfit.layouts import load_layout
+from stackfit.report.html import render
+from stackfit.report.html_experiment import experiment_page
+from stackfit.report.html_model import Grid
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RECORDED = REPOSITORY / "fixtures" / "recordings" / "experiment"
@@ -24,6 +30,8 @@ FORKS = (
     "8k-32-ramfs-process", "8k-64-anon-process", "8k-32-anon-thread", "4k-32-anon-process",
     "8k-32-cache-process", "4k-48-fresh-process", "8k-32-fresh-process-threads", "8k-shared-32-ramfs-thread",
 )  # fmt: skip
+
+CASE = {field.name for field in dataclasses.fields(Case)}
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +81,24 @@ def test_what_is_recorded(document: dict[str, Any]) -> None:
     for one in document["overflows"]:
         assert abs(one["predicted"] - one["measured"]) <= 64 and one["least"] <= one["measured"]
         assert one["overflows"] == one["fits"] + 1
+
+
+def test_its_page_shows_claims_counts_and_tables(document: dict[str, Any]) -> None:
+    rows = [
+        Row(
+            Case(**{key: value for key, value in one["case"].items() if key in CASE}),
+            Forecast(**one["predicted"]),
+            None,
+            tuple(Outcome(**outcome) for outcome in one["outcomes"]),
+        )
+        for one in document["rows"]
+    ]
+    page = experiment_page([], rows, [], [], [Claim("<b>far</b> more", "holds", "why", "rule")])
+    assert [section.key for section in page.sections] == ["claims", "counts", "runs"]
+    charts = page.sections[1].blocks
+    assert len(charts) == len({row.case.kernel for row in rows if not row.case.reclaim})
+    table = page.sections[2].blocks[0]
+    assert isinstance(table, Grid)
+    assert len(table.rows) == sum(not row.case.reclaim for row in rows)
+    text = render(page)
+    assert "<b>far</b>" not in text and "far" in text

@@ -6,12 +6,13 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from stackfit.cli.options import output
+from stackfit.cli.options import add_html_option, output, write_html
 from stackfit.lab.build import FRAGMENTS, VARIANTS, BuildOptions, build_kernel, built_json, default_output
 from stackfit.lab.cases import SIZES
 from stackfit.lab.claims import claims
 from stackfit.lab.experiment import PARTS, Experiment, Plan
 from stackfit.report.experiment import experiment_json, print_built, print_experiment
+from stackfit.report.html_experiment import experiment_page
 from stackfit.report.json import dumps
 from stackfit.report.terminal import make_console
 
@@ -80,6 +81,7 @@ def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
            help="predict anew what has been predicted; the first prediction stays beside it")  # fmt: skip
     option("--report", action="store_true", help="only print what was run")
     option("--json", metavar="FILE", help="write JSON there; - is standard output")
+    add_html_option(parser)
 
 
 def _add_builds(parser: argparse.ArgumentParser) -> None:
@@ -117,8 +119,10 @@ def run_experiment(options: argparse.Namespace, told: Told) -> int:
             experiment.run()
     rows, storms, overflows = experiment.rows(), experiment.storm_rows(), experiment.overflow_rows()
     answers = claims(rows, storms, overflows)
+    built = list(experiment.kernels.values())
+    if options.html:
+        write_html(options.html, experiment_page(built, rows, storms, overflows, answers))
     if options.json:
-        built = list(experiment.kernels.values())
         output(options.json, dumps(experiment_json(built, rows, storms, overflows, answers)))
     if options.json != "-":
         print_experiment(make_console(), rows, storms, overflows, answers)

@@ -15,7 +15,9 @@ from stackfit.lab.overflow import OverflowRow
 from stackfit.report.terminal import line, print_table
 from stackfit.text import bytes_text, clean, number_text
 
-__all__ = ["experiment_json", "print_built", "print_experiment"]
+__all__ = ["experiment_json", "experiment_tables", "print_built", "print_experiment"]
+
+Table = tuple[str, tuple[tuple[str, str], ...], list[list[str]]]  # title, columns (name, side), rows
 
 _RECLAIM = ("allocstall", "pgscan_direct", "pgsteal_direct", "pgscan_kswapd", "pgsteal_kswapd", "pswpout")
 
@@ -37,54 +39,50 @@ def print_experiment(
     overflows: Sequence[OverflowRow],
     claims: Sequence[Claim],
 ) -> None:
-    forks = [row for row in rows if not row.case.reclaim]
-    if forks:
-        print_table(
-            console,
-            "children until memory gives out: prediction and outcome",
-            [("kernel", "left"), ("MB", "right"), ("state", "left"), ("children", "left"),
-             ("free kB", "right"), ("predicted", "right"), ("counted", "right"), ("off", "right"),
-             ("stopped by", "left"),
-             ("fork p50", "right"), ("p99", "right")],
-            [_fork_row(row) for row in forks],
-        )  # fmt: skip
-    reclaims = [row for row in rows if row.case.reclaim]
-    if reclaims:
-        line(console, "")
-        print_table(
-            console,
-            "reclaim load, per 1 000 forks: predicted / counted",
-            [
-                ("kernel", "left"),
-                ("load", "left"),
-                ("forks", "right"),
-                *((name, "right") for name in _RECLAIM),
-                ("fork p99", "right"),
-            ],
-            [_reclaim_row(row) for row in reclaims],
-        )
-    if storm:
-        line(console, "")
-        print_table(
-            console,
-            "deepest under interrupts",
-            [("kernel", "left"), ("tracer", "left"), ("task", "right"), ("hardirq", "right"),
-             ("softirq", "right"), ("interrupts", "right"), ("kernel says", "left")],
-            [_storm_row(row) for row in storm],
-        )  # fmt: skip
-    if overflows:
-        line(console, "")
-        print_table(
-            console,
-            "overflow: bytes below the module's handler at which the stack is left",
-            [("kernel", "left"), ("context", "left"), ("stack", "left"), ("predicted", "right"),
-             ("counted", "right"), ("difference", "right"), ("noticed by", "left")],
-            [_overflow_row(row) for row in overflows],
-        )  # fmt: skip
+    for number, (title, columns, cells) in enumerate(experiment_tables(rows, storm, overflows)):
+        if number:
+            line(console, "")
+        print_table(console, title, list(columns), cells)
     for claim in claims:
         line(console, "")
         line(console, f"“{claim.text}”: {claim.answer}", "bold")
         line(console, f"  {claim.why}")
+
+
+def experiment_tables(
+    rows: Sequence[Row], storm: Sequence[StormRow], overflows: Sequence[OverflowRow]
+) -> list[Table]:
+    """What was predicted and what came of it, a table for each part that was run."""
+    forks = [_fork_row(row) for row in rows if not row.case.reclaim]
+    reclaims = [_reclaim_row(row) for row in rows if row.case.reclaim]
+    counters = tuple((name, "right") for name in _RECLAIM)
+    tables: list[Table] = [
+        (
+            "children until memory gives out: prediction and outcome",
+            (("kernel", "left"), ("MB", "right"), ("state", "left"), ("children", "left"),
+             ("free kB", "right"), ("predicted", "right"), ("counted", "right"), ("off", "right"),
+             ("stopped by", "left"), ("fork p50", "right"), ("p99", "right")),
+            forks,
+        ),
+        (
+            "reclaim load, per 1 000 forks: predicted / counted",
+            (("kernel", "left"), ("load", "left"), ("forks", "right"), *counters, ("fork p99", "right")),
+            reclaims,
+        ),
+        (
+            "deepest under interrupts",
+            (("kernel", "left"), ("tracer", "left"), ("task", "right"), ("hardirq", "right"),
+             ("softirq", "right"), ("interrupts", "right"), ("kernel says", "left")),
+            [_storm_row(row) for row in storm],
+        ),
+        (
+            "overflow: bytes below the module's handler at which the stack is left",
+            (("kernel", "left"), ("context", "left"), ("stack", "left"), ("predicted", "right"),
+             ("counted", "right"), ("difference", "right"), ("noticed by", "left")),
+            [_overflow_row(row) for row in overflows],
+        ),
+    ]  # fmt: skip
+    return [table for table in tables if table[2]]
 
 
 def _fork_row(row: Row) -> list[str]:
