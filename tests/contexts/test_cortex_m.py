@@ -186,6 +186,15 @@ __asm(".globl top\\n.set top, 0x20001000");
 """
 
 
+SWITCHING = """
+__attribute__((used, noinline)) void elsewhere(void) { volatile char room[512]; room[0] = 1; }
+__attribute__((used, naked)) void on_another_stack(void *top) {
+    __asm__ volatile("push {r4, lr}\\n mov r4, sp\\n mov sp, r0\\n"
+                     "bl elsewhere\\n mov sp, r4\\n pop {r4, pc}");
+}
+"""
+
+
 def test_what_reset_calls_once_it_has_set_the_stack_pointer_counts(tmp_path: Path) -> None:
     """As vendors' start-up code does: the call is on a stack that the code chose, which is the main stack."""
     source = tmp_path / "start.c"
@@ -194,3 +203,12 @@ def test_what_reset_calls_once_it_has_set_the_stack_pointer_counts(tmp_path: Pat
     need = stacks(stackfit.check(image))["main"]
     assert need.direct is not None and need.direct >= 256 + 36
     assert need.chain is not None
+
+
+def test_what_runs_on_a_stack_that_a_function_switches_to_is_open(tmp_path: Path) -> None:
+    """No stack of the layout counts it: the verdict says so, not a note alone."""
+    source = tmp_path / "start.c"
+    source.write_text(STARTUP + SWITCHING)
+    need = stacks(stackfit.check(cross.build(tmp_path, "cortex-m4f", [source], "-O2")))["main"]
+    assert dict(need.open.counts)["what it calls there is counted on none"] == 1
+    assert need.verdict is Verdict.UNKNOWN
