@@ -11,6 +11,7 @@ from stackfit.calls.model import CallKind, Calls, Edges
 from stackfit.contexts.bare_metal import bare_metal_firmware
 from stackfit.contexts.cortex_m import cortex_m_firmware
 from stackfit.contexts.firmware import Firmware
+from stackfit.contexts.model import Context
 from stackfit.contexts.tasks import Task
 from stackfit.frames.model import Frames
 from stackfit.image.memory import Memory
@@ -54,7 +55,9 @@ def find_firmware(
         note = "no symbols: tasks cannot be found by the calls that create them: declare [[task]]"
         found = replace(found, assumptions=(*found.assumptions, _WITHOUT_SYMBOLS), notes=(*found.notes, note))
     if found is not None:
-        return replace(found, notes=(*found.notes, *_switches(code, calls, found)))
+        switched = _switched(code, calls, found)
+        notes = tuple(f"{context.name} switches to another stack: {context.open}" for context in switched)
+        return replace(found, contexts=(*found.contexts, *switched), notes=(*found.notes, *notes))
     note = f"{program.images[0].path}: no vector table was found: nothing says where execution starts"
     return Firmware((), 0, "", None, (), notes=(note,))
 
@@ -67,14 +70,15 @@ def _declared(code: Code, layout: Layout, task: TaskStack) -> Task:
     return Task(task.name, found[0], task.size, f"declared in {layout.path or layout.name}", "a declaration")
 
 
-def _switches(code: Code, calls: Calls, firmware: Firmware) -> list[str]:
-    """Functions besides those that reset begins with which call others on another stack."""
+def _switched(code: Code, calls: Calls, firmware: Firmware) -> tuple[Context, ...]:
+    """Functions besides those that reset begins with which call others on another stack: what those need is
+    open, on the stack that is there from the start for want of a better one."""
     known = {
         start.entry for context in firmware.contexts if context.kind == "boot" for start in context.starts
     }
     callers = np.unique(calls.function[calls.kind == CallKind.STACK_SWITCH]).tolist()
-    return [
-        f"{code.functions.names[caller]} switches to another stack: what it calls there is counted on none"
+    return tuple(
+        Context(code.functions.names[caller], "boot", (), open="what it calls there is counted on none")
         for caller in callers
         if caller not in known
-    ]
+    )
