@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stackfit.lab.forecast import per_cpu_pages, zone_table
 from stackfit.layouts import load_layout
 from stackfit.machine.scenario import parse_scenario
 from stackfit.machine.simulate import simulate
-from stackfit.pages.procfs import Zone, parse_pagetypeinfo, parse_zoneinfo
+from stackfit.pages.procfs import parse_zoneinfo
 
 RECORDINGS = Path(__file__).resolve().parent.parent / "fixtures" / "recordings"
 LEAVE_KB = 1024  # free memory at which init.c stops filling
@@ -107,43 +108,11 @@ def scenario_of(name: str, text: str) -> tuple[dict[str, Any], str]:
             "pinned_may_move": False,
             "per_cpu_pages": per_cpu_pages(files["boot", 0, "/proc/zoneinfo"], zones[-1]),
             "min_free_kb": sum(zone.minimum for zone in zones) * 4,
-            "zone": [zone_of(files, zone) for zone in zones],
+            "zone": [zone_table(files, zone) for zone in zones],
         },
         "step": steps,
     }
     return described, "linux-2.6-4k" if parts[0] == "B" else "linux-2.6-8k"
-
-
-def zone_of(files: dict[tuple[str, int, str], str], zone: Zone) -> dict[str, Any]:
-    types = parse_pagetypeinfo("pagetypeinfo", files["boot", 0, "/proc/pagetypeinfo"])
-    free = types.free[types.zones.index(zone.key)]
-    block = zone_text(files["boot", 0, "/proc/zoneinfo"], zone)
-    start, spanned = (int(re.search(rf"{word}:?\s+(\d+)", block)[1]) for word in ("start_pfn", "spanned"))  # type: ignore[index]
-    region = 1 << 10
-    return {
-        "name": zone.name,
-        "first": start % region,
-        "pages": start % region + spanned,
-        "managed_kb": zone.managed * 4,
-        **{
-            f"free_{kind}": [int(count) for count in free[types.types.index(kind.capitalize())]]
-            for kind in ("unmovable", "movable", "reclaimable")
-        },
-    }
-
-
-def zone_text(text: str, zone: Zone) -> str:
-    """The lines of one zone in zoneinfo."""
-    return next(
-        part
-        for part in re.split(r"^(?=Node )", text, flags=re.M)
-        if re.match(rf"Node 0, zone +{zone.name}\n", part)
-    )
-
-
-def per_cpu_pages(text: str, zone: Zone) -> int:
-    found = re.search(r"count:\s+(\d+)", zone_text(text, zone))
-    return int(found[1]) if found else 0
 
 
 def rows(*chosen: str) -> Iterator[Row]:

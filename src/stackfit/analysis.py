@@ -276,7 +276,7 @@ def analyse(
     )
     selected = sets.select(program.images[0].release, program.machine)
     places = (*PLACES, *(place for entry in selected.candidates for place in entry.places))
-    resolution = Resolution({}, {}, {})
+    resolution = Resolution()
     # What follows values through code knows x86's registers and calling conventions.
     if program.machine.x86 and (resolve is None or resolve(code)):
         progress("resolving indirect calls", 0.6)

@@ -29,7 +29,7 @@ from stackfit.text import near_text
 
 __all__ = ["build_calls", "build_edges"]
 
-_NOTHING = Resolution({}, {}, {})
+_NOTHING = Resolution()
 _STATIC_CALL_TEXT = ".static_call.text"  # include/asm-generic/vmlinux.lds.h
 _PAGE_FAULT, _GENERAL_PROTECTION, _INVALID_OPCODE, _BREAKPOINT = 14, 13, 6, 3
 # arch/x86/include/asm/extable_fixup_types.h: these guard instructions that raise #GP, all others memory

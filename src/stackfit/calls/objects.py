@@ -110,15 +110,11 @@ def read_data(program: Program, functions: Functions, debug: Image | None = None
     place = np.concatenate([empty, *places])
     order = np.argsort(place, kind="stable")
     value = np.concatenate([empty, *values])[order]
-    entry = signed(functions.address)
-    absolute = value.view(np.uint64) & np.uint64(machine.mask)
-    found = np.minimum(np.searchsorted(functions.address, absolute), max(entry.size - 1, 0))
+    found = functions.entered(value.view(np.uint64) & np.uint64(machine.mask))
     return Data(
         place=place[order],
         value=value,
-        function=np.where((entry[found] == value) & callable_functions(functions)[found], found, -1).astype(
-            np.int32
-        ),
+        function=np.where((found >= 0) & callable_functions(functions)[found], found, -1).astype(np.int32),
         start=np.concatenate([empty, *starts])[order],
         end=np.concatenate([empty, *ends])[order],
         constant=np.concatenate([np.empty(0, np.bool_), *constant])[order],

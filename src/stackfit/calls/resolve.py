@@ -17,7 +17,7 @@ import enum
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,9 +79,9 @@ class Resolution:
     `paravirt`: what is put into members of pv_ops, by address; None: not known. `strangers`: functions that
     the code of modules without types puts somewhere: of which type the place is, no one knows."""
 
-    sites: Mapping[int, Resolved]
-    updates: Mapping[int, tuple[int, ...]]
-    held: Mapping[str, Held]
+    sites: Mapping[int, Resolved] = field(default_factory=dict)
+    updates: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    held: Mapping[str, Held] = field(default_factory=dict)
     paravirt: Mapping[int, tuple[int, ...]] | None = None
     strangers: tuple[int, ...] = ()
 
@@ -102,9 +102,9 @@ def resolve_indirect(
     `overrides`: find what guest code puts into pv_ops, too."""
     types = read_types(program, code.functions, debug)
     if types is None:
-        return Resolution({}, {}, {})
+        return Resolution()
     taken = _taken_in_code(code)
-    relative = np.searchsorted(code.functions.address, relative_targets(program, code.functions.address))
+    relative = code.functions.entered(relative_targets(program, code.functions.address))
     listed = set(relative[callable_functions(code.functions)[relative]].tolist())
     walk = Walk(code, tables, frames, pointers, taken | listed, types)
     flows = walk.follow(types.variables)
@@ -157,9 +157,8 @@ def _taken_in_code(code: Code) -> set[int]:
             code.address[relative] + table.length[relative] + table.displacement[relative].astype(np.uint64),
         ]
     )
-    at = np.minimum(np.searchsorted(code.functions.address, value), len(code.functions) - 1)
-    hit = (code.functions.address[at] == value) & callable_functions(code.functions)[at]
-    return set(at[hit].tolist())
+    at = code.functions.entered(value)
+    return set(at[(at >= 0) & callable_functions(code.functions)[at]].tolist())
 
 
 class _Resolver:
@@ -519,12 +518,12 @@ class _Resolver:
         around = self._around(struct, offset)
         if heads and any(outer == self._hooks.entry for outer, _ in around):
             return self._on_lists(heads)
-        for field in dict.fromkeys(field for _, field in around):
-            prototype = self._prototype_of((flow.FIELD, *field))
+        for place in dict.fromkeys(inner for _, inner in around):
+            prototype = self._prototype_of((flow.FIELD, *place))
             if prototype and not self._takes(prototype, arguments):
                 continue
-            names.add(field)
-            held, incomplete = self._of_field(field, prototype)
+            names.add(place)
+            held, incomplete = self._of_field(place, prototype)
             unknown |= incomplete
             members |= held
         if not names or unknown:
@@ -688,11 +687,7 @@ def _functions_at(code: Code, records: NDArray[np.int64]) -> NDArray[np.int64]:
     """Of each record, the function whose address it has; else -1."""
     found = np.full(len(records), -1, np.int64)
     rows = np.flatnonzero((records[:, _KIND] == flow.CONSTANT) & (records[:, _A] < 0))
-    value = records[rows, _A].view(np.uint64) & np.uint64(code.machine.mask)
-    entries = code.functions.address
-    at = np.minimum(np.searchsorted(entries, value), max(len(entries) - 1, 0))
-    hit = entries[at] == value
-    found[rows[hit]] = at[hit]
+    found[rows] = code.functions.entered(records[rows, _A].view(np.uint64) & np.uint64(code.machine.mask))
     return found
 
 

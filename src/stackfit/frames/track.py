@@ -183,6 +183,23 @@ def _set_stack_pointer(
 
 @cython.cfunc
 @cython.inline
+def _add_constant(
+    state: cython.int[::1], sp: cython.int, reg: cython.int, number: cython.longlong
+) -> cython.int:
+    """A known number is added to a register: to an address, which is so much less deep, or to a constant;
+    returns summary bits."""
+    total: cython.longlong = state[VALUES + reg] + (number if state[reg] == CONSTANT else -number)
+    if state[reg] not in (UNKNOWN, NUMBER) and -DEPTH_LIMIT < total < DEPTH_LIMIT:
+        state[VALUES + reg] = cython.cast(cython.int, total)
+    elif reg == sp:
+        return _set_stack_pointer(state, sp, UNKNOWN, 0)
+    else:
+        state[reg] = UNKNOWN
+    return 0
+
+
+@cython.cfunc
+@cython.inline
 def _put_off(
     state: cython.int[::1],
     waiting_states: cython.int[::1],
@@ -680,17 +697,9 @@ def track_functions(
                         state[VALUES + reg] = new_value
                 elif op == SUBTRACT:
                     if exact and reg < registers and b < registers and state[b] == CONSTANT:
-                        big = state[VALUES + b]
-                        if state[reg] == CONSTANT:
-                            big = -big
-                        big += state[VALUES + reg]
-                        if state[reg] in (UNKNOWN, NUMBER) or not -DEPTH_LIMIT < big < DEPTH_LIMIT:
-                            if reg == sp:
-                                summary |= _set_stack_pointer(state, sp, UNKNOWN, 0)
-                            else:
-                                state[reg] = UNKNOWN
-                        else:
-                            state[VALUES + reg] = cython.cast(cython.int, big)
+                        summary |= _add_constant(
+                            state, sp, reg, -cython.cast(cython.longlong, state[VALUES + b])
+                        )
                     elif reg == sp:
                         # alloca: bounded when the size is.
                         if b < registers and not (flags[row] & 1) and state[b] == NUMBER and kind != SWITCHED:
@@ -708,17 +717,7 @@ def track_functions(
                             state[reg] = UNKNOWN
                 elif op == ADD:
                     if exact and reg < registers and b < registers and state[b] == CONSTANT:
-                        big = state[VALUES + b]
-                        if state[reg] != CONSTANT:
-                            big = -big
-                        big += state[VALUES + reg]
-                        if state[reg] in (UNKNOWN, NUMBER) or not -DEPTH_LIMIT < big < DEPTH_LIMIT:
-                            if reg == sp:
-                                summary |= _set_stack_pointer(state, sp, UNKNOWN, 0)
-                            else:
-                                state[reg] = UNKNOWN
-                        else:
-                            state[VALUES + reg] = cython.cast(cython.int, big)
+                        summary |= _add_constant(state, sp, reg, state[VALUES + b])
                     elif reg == sp:
                         if kind != SWITCHED:
                             state[sp] = BELOW

@@ -62,6 +62,13 @@ class Functions:
         index = int(np.searchsorted(self.address, np.uint64(address)))
         return index if index < len(self.names) and int(self.address[index]) == address else -1
 
+    def entered(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """As `at`, of each of many addresses."""
+        index = np.minimum(np.searchsorted(self.address, addresses), max(len(self.names) - 1, 0))
+        if not len(self.names):
+            return np.full(addresses.shape, -1, np.int64)
+        return np.where(self.address[index] == addresses, index, -1)
+
     def containing(self, address: int) -> int:
         """Index of the function whose extent holds that address, or -1."""
         index = int(np.searchsorted(self.address, np.uint64(address), "right")) - 1

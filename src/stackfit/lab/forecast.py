@@ -138,7 +138,7 @@ def scenario_table(case: Case, boot: GuestLog, costs: str, compaction: bool) -> 
             "boost": case.condition == "boost",
             "per_cpu_pages": per_cpu_pages(boot.sections["boot", 0, "/proc/zoneinfo"], zones[-1]),
             "min_free_kb": sum(zone.minimum for zone in zones) * 4,
-            "zone": [zone_table(boot, zone) for zone in zones],
+            "zone": [zone_table(boot.sections, zone) for zone in zones],
             **({"swap_kb": 65536} if case.reclaim else {}),
         },
         "step": _reclaim(RECLAIM[case.state], caches) if case.reclaim else _steps(case, caches),
@@ -229,11 +229,11 @@ def _counters(runs: Sequence[Run]) -> dict[str, float]:
     return {key: sorted(row[key] for row in rows)[len(rows) // 2] for key in rows[0]}
 
 
-def zone_table(boot: GuestLog, zone: Zone) -> dict[str, Any]:
-    """A zone as scenarios describe it."""
-    types = parse_pagetypeinfo("pagetypeinfo", boot.sections["boot", 0, "/proc/pagetypeinfo"])
+def zone_table(files: Mapping[tuple[str, int, str], str], zone: Zone) -> dict[str, Any]:
+    """A zone as scenarios describe it, by the /proc files of a boot."""
+    types = parse_pagetypeinfo("pagetypeinfo", files["boot", 0, "/proc/pagetypeinfo"])
     free = types.free[types.zones.index(zone.key)]
-    block = _zone_text(boot.sections["boot", 0, "/proc/zoneinfo"], zone)
+    block = _zone_text(files["boot", 0, "/proc/zoneinfo"], zone)
     start, spanned = (int(found[1]) if (found := re.search(rf"{word}:?\s+(\d+)", block)) else 0
                       for word in ("start_pfn", "spanned"))  # fmt: skip
     return {

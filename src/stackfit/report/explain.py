@@ -11,7 +11,7 @@ from stackfit.analysis import Analysis
 from stackfit.decision.explain import Explanation
 from stackfit.frames.anatomy import Anatomy, PartKind
 from stackfit.image.lines import SourceLine
-from stackfit.report.json import image_json, modules_json, named_json
+from stackfit.report.json import chain_row_json, image_json, modules_json, named_json
 from stackfit.report.rows import ChainRow, bound_rows, chain_rows, module_of
 from stackfit.report.terminal import line, print_table
 from stackfit.text import bytes_text, clean, number_text, range_text, size_text
@@ -118,14 +118,7 @@ def explain_json(analysis: Analysis, result: Explanation) -> Json:
 
 def _chain_json(analysis: Analysis, row: ChainRow, site: int) -> Json:
     return {
-        "function": row.function,
-        "module": row.module,
-        "address": row.address or None,
-        "depth": row.depth,
-        "total": row.total,
-        "kind": row.kind,
-        "rung": row.rung or None,
-        "evidence": row.evidence,
+        **chain_row_json(row),
         "reason": _reason(analysis, site) or None,
         "source": None if row.index < 0 else _source_json(_source(analysis, row.index, row.address)),
     }

@@ -22,6 +22,7 @@ from stackfit.verdict.through import Through
 
 __all__ = [
     "calls_json",
+    "chain_row_json",
     "check_json",
     "contexts_json",
     "dumps",
@@ -186,20 +187,21 @@ def _open(items: OpenItems) -> list[Json]:
     return [{"reason": reason, "count": count} for reason, count in items.counts]
 
 
+def chain_row_json(row: ChainRow) -> Json:
+    return {
+        "function": row.function,
+        "module": row.module,
+        "address": row.address or None,
+        "depth": row.depth,
+        "total": row.total,
+        "kind": row.kind,
+        "rung": row.rung or None,
+        "evidence": row.evidence,
+    }
+
+
 def _chain(rows: list[ChainRow]) -> list[Json]:
-    return [
-        {
-            "function": row.function,
-            "module": row.module,
-            "address": row.address or None,
-            "depth": row.depth,
-            "total": row.total,
-            "kind": row.kind,
-            "rung": row.rung or None,
-            "evidence": row.evidence,
-        }
-        for row in rows
-    ]
+    return [chain_row_json(row) for row in rows]
 
 
 def _stack(analysis: Analysis, need: StackNeed) -> Json:
