@@ -16,7 +16,7 @@ from stackfit.isa.effects import FLAG_MEMORY
 
 __all__ = ["table_candidates"]
 
-_MOST = 4096
+_MOST = 4096  # entries of a table: calls through a larger one stay open
 
 
 def table_candidates(program: Program, code: Code, rows: Iterable[int]) -> dict[int, tuple[int, ...]]:
@@ -39,8 +39,10 @@ def table_candidates(program: Program, code: Code, rows: Iterable[int]) -> dict[
         if section.writable and not section.name.startswith(".data.rel.ro"):
             continue
         end = known[1] + known[2]
+        if end - start > _MOST * stride:
+            continue
         members: set[int] = set()
-        for at in range(start, min(end, start + _MOST * stride), stride):
+        for at in range(start, end, stride):
             pointer = memory.word(at) or 0
             if pointer:
                 members.add(code.functions.at(code.machine.code_address(pointer)))

@@ -21,7 +21,7 @@ from stackfit.verdict.model import Verdict
 __all__ = ["NAME", "Config", "apply_config", "find_config", "load_config"]
 
 NAME = "stackfit.toml"
-_MOST_BYTES = 1 << 30
+_MOST_BYTES = 1 << 30  # no budget of a stack is larger
 
 
 @dataclass(frozen=True)

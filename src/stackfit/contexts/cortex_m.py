@@ -36,9 +36,9 @@ _NAMES = {
     11: "SVCall", 12: "DebugMonitor", 14: "PendSV", 15: "SysTick",
 }  # fmt: skip
 _FIXED = {2: -2, 3: -1}  # priorities of NMI and HardFault (B1.5.4)
-_FIRST_INTERRUPT = 16
+_FIRST_INTERRUPT = 16  # exception number of IRQ 0 (B1.5.2)
 _MOST_VECTORS = 16 + 496  # B1.5.2
-_RESERVED = (8, 9, 10, 13)
+_RESERVED = (8, 9, 10, 13)  # exception numbers (B1.5.2)
 _BASIC, _EXTENDED, _ALIGNMENT = 32, 104, 4  # B1.5.6, B1.5.7: frame, frame with FP registers, padding to 8
 _TABLE_ALIGNMENT = 128  # B3.2.5 VTOR
 _PSP = 9  # SYSm of the process stack pointer (B5.2.1)

@@ -22,7 +22,7 @@ from stackfit.isa.effects import FLAG_CONDITIONAL, FLAG_MEMORY, NO_REGISTER, Ope
 __all__ = ["NO_SWITCHES", "Switches", "TableReader", "find_switches"]
 
 _LOOK_BACK = 24  # instructions evaluated before a jump
-_MOST_ENTRIES = 4096
+_MOST_ENTRIES = 4096  # what seems longer is no table of a switch: it is not understood, and open
 _LESS, _NOT_LESS = 6, 7  # RISC-V's bltu, bgeu
 _PC = 15  # Arm's program counter as a base register
 # libgcc's helpers of Thumb-1 code (config/arm/lib1funcs.S): bytes and halves count instructions.
@@ -192,13 +192,18 @@ class TableReader:
         bound: int | None,
         stride: int | None = None,
     ) -> tuple[int, ...]:
-        """Targets of a table's entries, up to the bound, or to the first that is no code of the function."""
+        """Targets of a table's entries, up to the bound, or to the first that is no code of the function;
+        nothing where the table is longer than it can be, or ends before its bound: a part is not all."""
         code = self.code
         function = int(code.function[row])
         found: list[int] = []
-        for number in range(_MOST_ENTRIES if bound is None else min(bound + 1, _MOST_ENTRIES)):
+        if bound is not None and bound >= _MOST_ENTRIES:
+            return ()
+        for number in range(_MOST_ENTRIES + 1 if bound is None else bound + 1):
             entry = self._number(place + number * (stride or width), width, signed)
             if entry is None:
+                if bound is not None:
+                    return ()
                 break
             at = code.row_at(code.machine.code_address(value.base + (entry << value.shift) & self.mask))
             owner = int(code.function[at]) if at >= 0 else -1
@@ -207,8 +212,12 @@ class TableReader:
                     return ()
                 break
             if int(self.table.operation[at]) == Operation.BAD:
+                if bound is not None:
+                    return ()
                 break
             found.append(at)
+        if len(found) > _MOST_ENTRIES:
+            return ()
         return tuple(dict.fromkeys(found))
 
     def _number(self, address: int, width: int, signed: bool) -> int | None:

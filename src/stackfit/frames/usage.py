@@ -28,7 +28,7 @@ __all__ = ["KINDS", "UsageDifference", "UsageKind", "UsageRow", "UsageWitness", 
 KINDS = ("static", "dynamic,bounded", "dynamic")
 _STT_FUNC, _STT_FILE = 2, 4
 _NUMBERED = re.compile(r"\.\d+$")
-_MOST_BYTES = 256 << 20
+_MOST_BYTES = 256 << 20  # of all rows of a kernel unpacked it is a few: hostile input is larger
 
 
 @dataclass(frozen=True)

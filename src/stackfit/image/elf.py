@@ -29,7 +29,7 @@ from stackfit.image.model import (
 
 __all__ = ["is_elf", "read_elf"]
 
-_RISCV = 243
+_RISCV = 243  # EM_RISCV
 _MACHINES = {
     (3, False): Machine.I386,
     (62, True): Machine.X86_64,

@@ -14,8 +14,8 @@ from stackfit.image.pointers import distinct
 
 __all__ = ["outside_entries"]
 
-_ALIGNMENT = 128
-_VECTORS = 16 + 496
+_ALIGNMENT = 128  # bytes: of a vector table (Armv7-M ARM, B3.2.5 VTOR)
+_VECTORS = 16 + 496  # exceptions and external interrupts at most (B1.5.2)
 _HANDLERS = 3  # reset, NMI, HardFault
 
 

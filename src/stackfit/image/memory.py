@@ -12,7 +12,7 @@ from stackfit.image.model import Program, Section
 __all__ = ["Memory"]
 
 _OBJECT = 1  # STT_OBJECT
-_MOST_TEXT = 64
+_MOST_TEXT = 64  # bytes: names of tasks are much shorter
 
 
 class Memory:
