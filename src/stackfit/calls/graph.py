@@ -11,6 +11,7 @@ from stackfit.assumptions import AssumptionSet
 from stackfit.assumptions.model import Candidates
 from stackfit.calls.constant_tables import table_candidates
 from stackfit.calls.constants import branch_targets, constant_before
+from stackfit.calls.handed import handed_switches
 from stackfit.calls.held import Held
 from stackfit.calls.inline_thunks import inline_thunks
 from stackfit.calls.kcfi import checked_classes
@@ -88,6 +89,8 @@ def build_calls(
             _exception_sites(code, tables, frames, vectors, sets),
         ]
     )
+    handed = handed_switches(code, sites, sets.sets, sets.add, thunk_registers(code.functions))
+    sites = np.concatenate([sites, handed])
     sites["assumption"] = -1
     texts = list[str]()
     if hypervisor is Hypervisor.ANY:
@@ -477,7 +480,10 @@ def _unknown(
 
 
 def _merge_alternatives(code: Code, tables: Tables, sites: NDArray[np.void], sets: _Sets) -> NDArray[np.void]:
-    """Report calls in replacement code at the place that is patched, candidates merged with those there."""
+    """Report calls in replacement code at the place that is patched, candidates merged with those there.
+
+    Replacements that are written anew at boot, from the pointer of the call that they replace, are left out.
+    """
     alternatives = tables.alternatives
     order = np.argsort(alternatives.replacement, kind="stable")
     start = alternatives.replacement[order]
@@ -487,6 +493,8 @@ def _merge_alternatives(code: Code, tables: Tables, sites: NDArray[np.void], set
         index = np.searchsorted(start, sites["address"], "right") - 1
         offset = sites["address"] - start[np.maximum(index, 0)]
         inside = (index >= 0) & (offset < length[np.maximum(index, 0)].astype(np.uint64))
+        never = inside & alternatives.direct[order][np.maximum(index, 0)]
+        sites, offset, index, inside = sites[~never], offset[~never], index[~never], inside[~never]
         place = alternatives.place[order][np.maximum(index, 0)]
         moved = np.where(inside, place + offset, sites["address"])
         shift = moved - sites["address"]
