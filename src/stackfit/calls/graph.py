@@ -31,6 +31,7 @@ from stackfit.text import near_text
 __all__ = ["build_calls", "build_edges"]
 
 _NOTHING = Resolution()
+_NO_POINTERS = np.empty(0, np.uint64)
 _STATIC_CALL_TEXT = ".static_call.text"  # include/asm-generic/vmlinux.lds.h
 _PAGE_FAULT, _GENERAL_PROTECTION, _INVALID_OPCODE, _BREAKPOINT = 14, 13, 6, 3
 # arch/x86/include/asm/extable_fixup_types.h: these guard instructions that raise #GP, all others memory
@@ -75,17 +76,19 @@ def build_calls(
     assumptions: AssumptionSet | None = None,
     resolution: Resolution = _NOTHING,
     hypervisor: Hypervisor = Hypervisor.NONE,
+    pointers: NDArray[np.uint64] = _NO_POINTERS,
 ) -> Calls:
     """All call sites of a program; `resolution` and then `[[candidates]]` of the assumptions fill sites that
-    stay open. `hypervisor`: what pv_ops hold.
+    stay open. `hypervisor`: what pv_ops hold. `pointers`: code addresses that stand in data.
 
     Raises InputError for candidates that name a function which the program does not have.
     """
     sets, names = _Sets(), list[str]()
+    updates = static_call_updates(code, frames, resolution.updates, resolution.hooks, pointers)
     sites = np.concatenate(
         [
             _transfer_sites(program, code, tables, frames, resolution.sites, sets, names),
-            _updated_sites(code, static_call_updates(code, frames, resolution.updates), sets),
+            _updated_sites(code, updates, sets),
             _exception_sites(code, tables, frames, vectors, sets),
         ]
     )
@@ -418,7 +421,7 @@ def _annotate(
     A function's come first, then a field's, then a site's, which holds. An entry whose places the program
     does not have changes nothing."""
     functions = code.functions
-    free = np.isin(sites["reason"], _INDIRECT) | (sites["rung"] > Rung.ANNOTATION)
+    free = np.isin(sites["reason"], (*_INDIRECT, Reason.UPDATED)) | (sites["rung"] > Rung.ANNOTATION)
     order = ("function", "field", "site")
     for entry in sorted(assumptions.candidates, key=lambda one: order.index(one.selector)):
         at = _annotated(code, sites, names, entry, assumptions)
