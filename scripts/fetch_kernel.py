@@ -27,6 +27,7 @@ import contextlib
 import fcntl
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -156,10 +157,9 @@ def complaint(output: str) -> str:
 def codename() -> str:
     """The code name of the release that runs here, from os-release(5); "" when it has none."""
     try:
-        fields = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', Path("/etc/os-release").read_text(), re.MULTILINE))
+        return platform.freedesktop_os_release().get("VERSION_CODENAME", "")
     except OSError:
         return ""
-    return str(fields.get("VERSION_CODENAME", ""))
 
 
 def sources_of(release: str) -> dict[str, str]:

@@ -152,7 +152,7 @@ def _syscalls(finder: _Finder) -> list[Context]:
                     )
                     merged.setdefault((abi_here, one.callee), []).append(start)
                     numbers.setdefault((abi_here, one.callee), one.number)
-            contexts.append(_entry_work(finder, entry, abi, [path for path, _ in paths]))
+            contexts.append(_entry_work(finder, entry, abi, paths))
     for (abi, callee), starts in merged.items():
         contexts.append(
             Context(
@@ -216,11 +216,17 @@ def _dispatch_paths(finder: _Finder, entry: int) -> list[tuple[tuple[int, ...], 
     return found
 
 
-def _entry_work(finder: _Finder, entry: int, abi: str, paths: list[tuple[int, ...]]) -> Context:
-    """What every system call does besides its own function: enter, exit, signals, task work, tracing."""
-    on_path = {site for path in paths for site in path}
+def _entry_work(
+    finder: _Finder, entry: int, abi: str, paths: list[tuple[tuple[int, ...], list[Dispatched]]]
+) -> Context:
+    """What every system call does besides its own function: enter, exit, signals, task work, tracing.
+
+    Where the function that has the table enters and leaves the kernel too (5.10), it does some of it.
+    """
+    on_path = {site for path, _ in paths for site in path}
+    calls = {one.callee for _, dispatched in paths for one in dispatched}
     functions: list[tuple[int, int, tuple[tuple[int, int], ...]]] = [(entry, 0, ())] if not paths else []
-    for path in paths:
+    for path, _ in paths:
         above = 0
         through: tuple[tuple[int, int], ...] = ()
         for site in path:
@@ -228,10 +234,11 @@ def _entry_work(finder: _Finder, entry: int, abi: str, paths: list[tuple[int, ..
             functions.append((function, above, through))
             through = (*through, (function, finder.weight(site)))
             above += finder.weight(site)
+        functions.append((finder.callees(path[-1])[0] if path else entry, above, through))
     starts: dict[Start, None] = {}
     for function, above, through in functions:
         for site, callee in finder.plain(function):
-            if site not in on_path:
+            if site not in on_path and callee not in calls and not _SYSCALL_STUB.match(finder.name(callee)):
                 size = finder.weight(site)
                 starts[Start(callee, above + size, (*through, (function, size)))] = None
     return Context(
