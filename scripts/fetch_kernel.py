@@ -3,7 +3,8 @@
 
 Packages come from the package sources the system is set up with, through apt and dpkg-deb alone. The state
 apt needs for that (index files, an empty dpkg status) is private to the cache, so no `apt-get update` has to
-have run, other architectures work without `dpkg --add-architecture`, and a plain user may call it.
+have run, other architectures work without `dpkg --add-architecture`, and a plain user may call it. With
+`--release` the same sources are asked for another Debian release than the one that runs here.
 
 Standard output is one JSON object, paths absolute, `null` where not asked for or not in the package:
 
@@ -11,9 +12,9 @@ Standard output is one JSON object, paths absolute, `null` where not asked for o
 
 A second call with the same arguments answers from the cache and needs no network. Layout of the cache:
 
-    resolved.json        what each (architecture, regular expression) last resolved to
+    resolved.json        what each (architecture, release, regular expression) last resolved to
     PACKAGE_VERSION_ARCH the unpacked package; of a -dbg package only the vmlinux
-    apt-ARCH             apt's private state
+    apt-ARCH[-RELEASE]   apt's private state
     lock                 held while something is being fetched
 
 Errors are one line on standard error and exit status 2.
@@ -26,22 +27,26 @@ import contextlib
 import fcntl
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-__all__ = ["ARCHITECTURES", "FetchError", "Kernel", "default_cache", "fetch", "fetch_tree"]
+__all__ = ["ARCHITECTURES", "RELEASES", "FetchError", "Kernel", "default_cache", "fetch", "fetch_tree"]
 
 ARCHITECTURES = {
     "amd64": r"linux-image-6\.1\..*-cloud-amd64-unsigned",
     "i386": r"linux-image-6\.1\..*-686-unsigned",
 }
+
+# Debian releases by code name, and the series of their kernels as in package names.
+RELEASES = {"bullseye": "5.10", "bookworm": "6.1", "trixie": "6.12"}
 
 INDEX_MAX_AGE = 3600.0  # seconds before a package index is fetched again
 COMMAND_TIMEOUT = 1800.0  # seconds for one apt or dpkg-deb command
@@ -52,18 +57,24 @@ OFFLINE = re.compile(
     r"Temporary failure resolving|Could not resolve|Could not connect|Unable to connect"
     r"|Cannot initiate the connection|Network is unreachable|Connection timed out|Connection failed"
 )
+# What it says where the index lists a file that its archive has dropped: as of releases past their end.
+GONE = re.compile(r"Failed to fetch .* (404|File not found)")
 
 
 class FetchError(Exception):
     """Nothing could be fetched: one line.
 
     `offline`: no package source could be reached. `unlisted`: the sources were reached and do not have it.
+    `gone`: they list it, and its file is no longer there.
     """
 
-    def __init__(self, cause: str, *, offline: bool = False, unlisted: bool = False) -> None:
+    def __init__(
+        self, cause: str, *, offline: bool = False, unlisted: bool = False, gone: bool = False
+    ) -> None:
         super().__init__(cause)
         self.offline = offline
         self.unlisted = unlisted
+        self.gone = gone
 
 
 @dataclass(frozen=True)
@@ -143,12 +154,54 @@ def complaint(output: str) -> str:
     return lines[-1] if lines else "no message"
 
 
-class Index:
-    """The package index of one architecture, in apt's private state below `cache`."""
+def codename() -> str:
+    """The code name of the release that runs here, from os-release(5); "" when it has none."""
+    try:
+        return platform.freedesktop_os_release().get("VERSION_CODENAME", "")
+    except OSError:
+        return ""
 
-    def __init__(self, cache: Path, arch: str) -> None:
+
+def sources_of(release: str) -> dict[str, str]:
+    """apt source files (name: text) for another release: the system's own, as far as they name its code name.
+
+    Both formats of sources.list(5). Raises FetchError if none does.
+    """
+    _, out, _ = run(
+        [tool("apt-config"), "shell", "list", "Dir::Etc::sourcelist/f", "parts", "Dir::Etc::sourceparts/d"]
+    )
+    named = dict(re.findall(r"^(\w+)='(.*)'$", out, re.MULTILINE))
+    files = [Path(named.get("list", "")), *sorted(Path(named["parts"]).glob("*"))] if "parts" in named else []
+    own = codename()
+    found: dict[str, str] = {}
+    for file in files:
+        if not own or file.suffix not in (".list", ".sources") or not file.is_file():
+            continue
+        text = file.read_text(errors="replace")
+        stanzas = re.split(r"\n\s*\n", text) if file.suffix == ".sources" else text.splitlines()
+        kept = []
+        for stanza in stanzas:
+            lines = [line for line in stanza.splitlines() if not line.lstrip().startswith("#")]
+            there, times = re.subn(rf"(?<=\s){re.escape(own)}(?=[\s/-]|$)", release, "\n".join(lines))
+            if times:
+                kept.append(there)
+        if kept:
+            found[file.name] = ("\n\n" if file.suffix == ".sources" else "\n").join(kept) + "\n"
+    if not found:
+        raise FetchError(f"no package source of the system names its own release, to ask it for {release}")
+    return found
+
+
+class Index:
+    """The package index of one architecture, in apt's private state below `cache`.
+
+    `release`: of that Debian release, from the same sources; None: as the system is set up.
+    """
+
+    def __init__(self, cache: Path, arch: str, release: str | None = None) -> None:
         self.arch = arch
-        self.state = cache / f"apt-{arch}"
+        self.release = release
+        self.state = cache / (f"apt-{arch}-{release}" if release else f"apt-{arch}")
         self.updated = False
         self.said = ""  # what the last update complained about
 
@@ -169,6 +222,9 @@ class Index:
             "Acquire::http::Timeout": "30",
             "Acquire::https::Timeout": "30",
         }
+        if self.release:
+            options["Dir::Etc::sourcelist"] = "/dev/null"
+            options["Dir::Etc::sourceparts"] = str(self.state / "sources")
         return [tool(name), *(f"-o{key}={value}" for key, value in options.items()), *arguments]
 
     def _lists(self) -> list[Path]:
@@ -179,7 +235,11 @@ class Index:
         for part in ("lists/partial", "cache/archives/partial"):
             (self.state / part).mkdir(parents=True, exist_ok=True)
         (self.state / "status").touch()
-        note(f"fetching the {self.arch} package index")
+        if self.release:
+            (self.state / "sources").mkdir(exist_ok=True)
+            for name, text in sources_of(self.release).items():
+                (self.state / "sources" / name).write_text(text)
+        note(f"fetching the {self.arch} package index{f' of {self.release}' if self.release else ''}")
         status, out, err = run(self.command("apt-get", "update"), UPDATE_TIMEOUT)
         self.updated = True
         # apt exits 0 when sources could not be reached and 100 when one of many is out of step.
@@ -220,21 +280,24 @@ class Index:
             )
         return found
 
-    def newest(self, pattern: str) -> Package | None:
-        """The newest package whose whole name matches; versions in names are compared number by number."""
+    def newest(self, pattern: str, without: Collection[str] = ()) -> Package | None:
+        """The newest package whose whole name matches; versions in names are compared number by number.
+
+        Names in `without` are passed over.
+        """
         _, out, _ = run(self.command("apt-cache", "pkgnames"))
-        names = [name for name in out.split() if re.fullmatch(pattern, name)]
+        names = [name for name in out.split() if re.fullmatch(pattern, name) and name not in without]
         for name in sorted(names, key=natural, reverse=True):
             if found := self.show(name):
                 return found[0]
         return None
 
-    def resolve(self, pattern: str, version: str | None = None) -> Package:
+    def resolve(self, pattern: str, version: str | None = None, without: Collection[str] = ()) -> Package:
         """The newest matching package, or the named version of it; fetches the index as needed."""
         if not self.fresh() and not self.updated:
             self.update()
         while True:
-            package = self.newest(pattern)
+            package = self.newest(pattern, without)
             if package is not None and version is not None:
                 package = next((p for p in self.show(package.name) if p.version == version), None)
             if package is not None:
@@ -256,8 +319,8 @@ class Index:
             status, out, err = run(command, cwd=directory)
         archives = sorted(directory.glob("*.deb"))
         if status != 0 or len(archives) != 1:
-            offline = bool(OFFLINE.search(out + err))
-            raise FetchError(f"{package.name}: {complaint(err + out)}", offline=offline)
+            offline, gone = bool(OFFLINE.search(out + err)), bool(GONE.search(out + err))
+            raise FetchError(f"{package.name}: {complaint(err + out)}", offline=offline, gone=gone)
         return archives[0]
 
 
@@ -337,7 +400,7 @@ class Cache:
         return self.directory / f"{name}_{version.replace(':', '%3a')}_{arch}"
 
     def resolved(self) -> dict[str, dict[str, str]]:
-        """What each "ARCH REGEX" resolved to; a damaged record counts as none."""
+        """What each "ARCH [RELEASE] REGEX" resolved to; a damaged record counts as none."""
         try:
             record = json.loads((self.directory / "resolved.json").read_text())
             return {
@@ -347,9 +410,9 @@ class Cache:
         except (OSError, ValueError, AttributeError, KeyError, TypeError):
             return {}
 
-    def remember(self, arch: str, pattern: str, package: Package) -> None:
+    def remember(self, key: str, package: Package) -> None:
         record = self.resolved()
-        record[f"{arch} {pattern}"] = {"package": package.name, "version": package.version}
+        record[key] = {"package": package.name, "version": package.version}
         with self.scratch() as scratch:
             (scratch / "resolved.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
             (scratch / "resolved.json").replace(self.directory / "resolved.json")
@@ -371,6 +434,24 @@ class Cache:
                     unpack_member(archive, member, root)
                 archive.unlink()
             root.replace(tree)
+
+
+def add_newest(cache: Cache, index: Index, pattern: str) -> Package:
+    """The newest matching package whose file the archive still has, unpacked in the cache."""
+    gone: list[FetchError] = []
+    without: set[str] = set()
+    while True:
+        try:
+            package = index.resolve(pattern, without=without)
+            cache.add(index, [package], cache.tree(package, index.arch))
+        except FetchError as error:
+            if error.gone:
+                note(f"{error}; looking for an older one")
+                gone.append(error)
+                without.add(package.name)
+                continue
+            raise (gone[0] if error.unlisted and gone else error) from None
+        return package
 
 
 def only(directory: Path, *patterns: str) -> Path | None:
@@ -421,6 +502,7 @@ def fetch(
     arch: str,
     pattern: str | None = None,
     *,
+    release: str | None = None,
     debug: bool = False,
     headers: bool = False,
     refresh: bool = False,
@@ -428,13 +510,18 @@ def fetch(
 ) -> Kernel:
     """The newest kernel package whose whole name matches `pattern`, unpacked in the cache.
 
-    debug: also the vmlinux of the -dbg package of the same version. headers: also the packages needed to
-    build modules for it, unpacked together. refresh: look for a newer package even if one is cached.
-    Raises FetchError; OSError if the cache cannot be written.
+    A package that the index lists and the archive has dropped is passed over. release: one of RELEASES,
+    instead of what the system's package sources are set up for. debug: also the vmlinux of the -dbg package
+    of the same version. headers: also the packages needed to build modules for it, unpacked together.
+    refresh: look for a newer package even if one is cached. Raises FetchError; OSError if the cache cannot
+    be written.
     """
-    pattern = ARCHITECTURES[arch] if pattern is None else pattern
+    if pattern is None:
+        pattern = ARCHITECTURES[arch]
+        if release:
+            pattern = pattern.replace(re.escape("6.1."), re.escape(RELEASES[release] + "."))
     cache = Cache(directory or default_cache())
-    key = f"{arch} {pattern}"
+    key = f"{arch} {release} {pattern}" if release else f"{arch} {pattern}"
 
     def cached() -> Kernel | None:
         entry = cache.resolved().get(key)
@@ -445,18 +532,17 @@ def fetch(
     with cache.locked():
         if not refresh and (kernel := cached()):  # another process fetched it meanwhile
             return kernel
-        index = Index(cache.directory, arch)
+        index = Index(cache.directory, arch, release)
         if refresh:
             index.update()
         entry = cache.resolved().get(key)
         if entry is None or refresh or describe(cache, arch, entry, False, False) is None:
-            package = index.resolve(pattern)
-            cache.add(index, [package], cache.tree(package, arch))
+            package = add_newest(cache, index, pattern)
             entry = {"package": package.name, "version": package.version}
             if describe(cache, arch, entry, False, False) is None:
                 shutil.rmtree(cache.tree(entry, arch), ignore_errors=True)
                 raise FetchError(f"{package.name}: no boot/vmlinuz in it, so not a kernel package")
-            cache.remember(arch, pattern, package)
+            cache.remember(key, package)
         plain = describe(cache, arch, entry, False, False)
         assert plain is not None
         if debug:
@@ -487,7 +573,7 @@ def fetch_tree(arch: str, pattern: str, *, directory: Path | None = None) -> Pat
         index = Index(cache.directory, arch)
         package = index.resolve(pattern)
         cache.add(index, [package], cache.tree(package, arch))
-        cache.remember(arch, pattern, package)
+        cache.remember(key, package)
         return cache.tree(package, arch)
 
 
@@ -497,6 +583,9 @@ def main(arguments: list[str] | None = None) -> int:
         description="Fetch and unpack (never install) a Debian kernel package; prints JSON.",
     )
     parser.add_argument("--arch", choices=sorted(ARCHITECTURES), default="amd64")
+    parser.add_argument(
+        "--release", choices=list(RELEASES), help="of this Debian release, not of the one that runs here"
+    )
     parser.add_argument("--package", metavar="REGEX", help="whole package name; the newest match is taken")
     parser.add_argument(
         "--debug", action="store_true", help="also the -dbg package's vmlinux (0.3-0.8 GB download)"
@@ -513,6 +602,7 @@ def main(arguments: list[str] | None = None) -> int:
         kernel = fetch(
             options.arch,
             options.package,
+            release=options.release,
             debug=options.debug,
             headers=options.headers,
             refresh=options.refresh,

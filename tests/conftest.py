@@ -60,12 +60,19 @@ class KernelFiles:
     release: str
 
 
-def fetched(arch: str, pattern: str | None = None, debug: bool = False, may_vanish: bool = False) -> Any:
-    """The kernel, or a skip. `may_vanish`: an exact version that its archive drops one day."""
+def fetched(
+    arch: str,
+    pattern: str | None = None,
+    debug: bool = False,
+    may_vanish: bool = False,
+    release: str | None = None,
+) -> Any:
+    """The kernel, or a skip. `may_vanish`: an exact version, or an old release, that its archive drops one
+    day."""
     try:
-        return fetch_kernel.fetch(arch, pattern, debug=debug)
+        return fetch_kernel.fetch(arch, pattern, debug=debug, release=release)
     except fetch_kernel.FetchError as error:
-        excused = error.offline or (may_vanish and error.unlisted)
+        excused = error.offline or (may_vanish and (error.unlisted or error.gone))
         if os.environ.get("CI") == "true" and not excused:
             pytest.fail(f"{arch} kernel: {error}", pytrace=False)
         pytest.skip(f"no {arch} kernel: {error}")
@@ -87,6 +94,18 @@ def amd64_kernel() -> KernelFiles:
 def i386_kernel() -> KernelFiles:
     """The newest Debian 6.1 686 kernel for i386."""
     return files(fetched("i386"))
+
+
+@pytest.fixture(scope="session")
+def bullseye_kernel() -> KernelFiles:
+    """The newest Debian 5.10 cloud kernel for amd64 that can still be had."""
+    return files(fetched("amd64", release="bullseye", may_vanish=True))
+
+
+@pytest.fixture(scope="session")
+def trixie_kernel() -> KernelFiles:
+    """The newest Debian 6.12 cloud kernel for amd64."""
+    return files(fetched("amd64", release="trixie", may_vanish=True))
 
 
 RECORDED = r"linux-image-6\.1\.0-56-cloud-amd64-unsigned"

@@ -286,7 +286,7 @@ def analyse(
     progress("building the call graph", 0.7)
     vectors = [] if bare else find_vectors(code)
     chosen = _for_machine(program, named or (load_layout(default_layout(program.machine)),))
-    calls = build_calls(program, code, tables, frames, vectors, selected, resolution, hypervisor)
+    calls = build_calls(program, code, tables, frames, vectors, selected, resolution, hypervisor, pointers)
     edges = build_edges(code, frames, calls)
     firmware = find_firmware(program, code, frames, calls, edges, chosen) if bare else None
     if firmware is not None:

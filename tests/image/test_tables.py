@@ -113,6 +113,18 @@ def test_alternatives_of_every_version(bits: int, form: str) -> None:
     assert found.replacement_length.tolist() == [i % 6 for i in range(20)]
 
 
+def test_alternatives_that_turn_indirect_calls_into_direct_ones() -> None:
+    direct, inverted = 1 << 17, 1 << 16  # ALT_FLAG_DIRECT_CALL, ALT_FLAG_NOT
+
+    def fill(p: Place) -> None:
+        for i in range(20):
+            p.relative(5 * i, 100 + 5 * i).raw("IBB", 7 | (direct if i % 2 else inverted), 5, 5)
+
+    found = tables(64, ".altinstructions", fill)
+    assert found.alternatives.direct.tolist() == [bool(i % 2) for i in range(20)]
+    assert offsets(found.paravirt, 64) == [5 * i for i in range(1, 20, 2)]
+
+
 @MODES
 def test_paravirt_sites(bits: int) -> None:
     pad = 6 if bits == 64 else 2

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -230,6 +231,44 @@ def test_altered_package_is_refused_and_leaves_nothing(archive: Archive, cache: 
     assert "linux-image-6.1.0-10-cloud-amd64-unsigned" in refused(archive, cache)
     assert not list(cache.glob("linux-*"))
     assert not list(cache.glob("tmp.*"))
+
+
+def test_a_package_that_the_archive_has_dropped_is_passed_over(archive: Archive, cache: Path) -> None:
+    archive.kernel("6.1.0-10-cloud-amd64", "6.1.10-1")
+    archive.kernel("6.1.0-11-cloud-amd64", "6.1.11-1").unlink()
+    assert fetched(archive, cache)["release"] == "6.1.0-10-cloud-amd64"
+    assert "6.1.0-11" in refused(archive, cache, "--package", r"linux-image-6\.1\.0-11-.*")
+
+
+def test_another_release_comes_from_the_same_sources(archive: Archive, tmp_path: Path) -> None:
+    own = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
+    if not own:
+        pytest.skip("the system's release has no code name")
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    (archive.directory / "sources.list").write_text(
+        f"# deb file:{own} {own} main\n"
+        f"deb [trusted=yes] file:/srv/{own} {own}-updates main\ndeb file:/x y z\n"
+    )
+    (parts / "a.sources").write_text(
+        f"Types: deb\nURIs: file:/srv/a\n# {own}\nSuites: {own} {own}-security\nComponents: main\n\n"
+        "Types: deb\nURIs: file:/srv/b\nSuites: other\n"
+    )
+    (parts / "b.list").write_text("deb file:/srv/c other main\n")
+    archive.config.write_text(
+        f'Dir::Etc::sourcelist "{archive.directory}/sources.list";\nDir::Etc::sourceparts "{parts}";\n'
+    )
+    code = "import json, fetch_kernel; print(json.dumps(fetch_kernel.sources_of('trixie')))"
+    environment = {**os.environ, "APT_CONFIG": str(archive.config), "PYTHONPATH": str(SCRIPT.parent)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert json.loads(done.stdout) == {
+        "sources.list": f"deb [trusted=yes] file:/srv/{own} trixie-updates main\n",
+        "a.sources": "Types: deb\nURIs: file:/srv/a\nSuites: trixie trixie-security\nComponents: main\n",
+    }
+
+
+def test_sources_that_name_no_release_give_none_of_another(archive: Archive, cache: Path) -> None:
+    assert "to ask it for trixie" in refused(archive, cache, "--release", "trixie")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from stackfit.assumptions import AssumptionSet
 from stackfit.assumptions.model import Candidates
 from stackfit.calls.constant_tables import table_candidates
 from stackfit.calls.constants import branch_targets, constant_before
+from stackfit.calls.handed import handed_switches
 from stackfit.calls.held import Held
 from stackfit.calls.inline_thunks import inline_thunks
 from stackfit.calls.kcfi import checked_classes
@@ -30,6 +31,7 @@ from stackfit.text import near_text
 __all__ = ["build_calls", "build_edges"]
 
 _NOTHING = Resolution()
+_NO_POINTERS = np.empty(0, np.uint64)
 _STATIC_CALL_TEXT = ".static_call.text"  # include/asm-generic/vmlinux.lds.h
 _PAGE_FAULT, _GENERAL_PROTECTION, _INVALID_OPCODE, _BREAKPOINT = 14, 13, 6, 3
 # arch/x86/include/asm/extable_fixup_types.h: these guard instructions that raise #GP, all others memory
@@ -74,20 +76,24 @@ def build_calls(
     assumptions: AssumptionSet | None = None,
     resolution: Resolution = _NOTHING,
     hypervisor: Hypervisor = Hypervisor.NONE,
+    pointers: NDArray[np.uint64] = _NO_POINTERS,
 ) -> Calls:
     """All call sites of a program; `resolution` and then `[[candidates]]` of the assumptions fill sites that
-    stay open. `hypervisor`: what pv_ops hold.
+    stay open. `hypervisor`: what pv_ops hold. `pointers`: code addresses that stand in data.
 
     Raises InputError for candidates that name a function which the program does not have.
     """
     sets, names = _Sets(), list[str]()
+    updates = static_call_updates(code, frames, resolution.updates, resolution.hooks, pointers)
     sites = np.concatenate(
         [
             _transfer_sites(program, code, tables, frames, resolution.sites, sets, names),
-            _updated_sites(code, static_call_updates(code, frames, resolution.updates), sets),
+            _updated_sites(code, updates, sets),
             _exception_sites(code, tables, frames, vectors, sets),
         ]
     )
+    handed = handed_switches(code, sites, sets.sets, sets.add, thunk_registers(code.functions))
+    sites = np.concatenate([sites, handed])
     sites["assumption"] = -1
     texts = list[str]()
     if hypervisor is Hypervisor.ANY:
@@ -415,7 +421,7 @@ def _annotate(
     A function's come first, then a field's, then a site's, which holds. An entry whose places the program
     does not have changes nothing."""
     functions = code.functions
-    free = np.isin(sites["reason"], _INDIRECT) | (sites["rung"] > Rung.ANNOTATION)
+    free = np.isin(sites["reason"], (*_INDIRECT, Reason.UPDATED)) | (sites["rung"] > Rung.ANNOTATION)
     order = ("function", "field", "site")
     for entry in sorted(assumptions.candidates, key=lambda one: order.index(one.selector)):
         at = _annotated(code, sites, names, entry, assumptions)
@@ -477,7 +483,10 @@ def _unknown(
 
 
 def _merge_alternatives(code: Code, tables: Tables, sites: NDArray[np.void], sets: _Sets) -> NDArray[np.void]:
-    """Report calls in replacement code at the place that is patched, candidates merged with those there."""
+    """Report calls in replacement code at the place that is patched, candidates merged with those there.
+
+    Replacements that are written anew at boot, from the pointer of the call that they replace, are left out.
+    """
     alternatives = tables.alternatives
     order = np.argsort(alternatives.replacement, kind="stable")
     start = alternatives.replacement[order]
@@ -487,6 +496,8 @@ def _merge_alternatives(code: Code, tables: Tables, sites: NDArray[np.void], set
         index = np.searchsorted(start, sites["address"], "right") - 1
         offset = sites["address"] - start[np.maximum(index, 0)]
         inside = (index >= 0) & (offset < length[np.maximum(index, 0)].astype(np.uint64))
+        never = inside & alternatives.direct[order][np.maximum(index, 0)]
+        sites, offset, index, inside = sites[~never], offset[~never], index[~never], inside[~never]
         place = alternatives.place[order][np.maximum(index, 0)]
         moved = np.where(inside, place + offset, sites["address"])
         shift = moved - sites["address"]

@@ -29,7 +29,7 @@ from stackfit.calls.held import Held, places_named
 from stackfit.calls.model import Rung
 from stackfit.calls.objects import Data, Placed, callable_functions, place_functions, read_data, with_objects
 from stackfit.calls.paravirt import paravirt_overrides
-from stackfit.calls.static_calls import STATIC_CALL_UPDATE
+from stackfit.calls.static_calls import STATIC_CALL_PREFIX, STATIC_CALL_UPDATE
 from stackfit.calls.types import Field, TypeLayout, read_types
 from stackfit.frames.model import Frames
 from stackfit.image.btf import Kind
@@ -79,6 +79,7 @@ class Resolved:
 class Resolution:
     """`sites`: by row of an indirect call. `updates`: by row of a call of `__static_call_update`, the
     functions that the static call is set to there. `held`: what the places asked for hold, by name.
+    `hooks`: security hooks that trampolines of static calls are set to, by trampoline.
     `paravirt`: what is put into members of pv_ops, by address; None: not known. `strangers`: functions that
     the code of modules without types puts somewhere: of which type the place is, no one knows."""
 
@@ -87,6 +88,7 @@ class Resolution:
     held: Mapping[str, Held] = field(default_factory=dict)
     paravirt: Mapping[int, tuple[int, ...]] | None = None
     strangers: tuple[int, ...] = ()
+    hooks: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 def resolve_indirect(
@@ -260,7 +262,10 @@ class _Resolver:
         self._hooks = _SecurityHooks(code, types, data, placed)
 
     def resolve(self, places: Iterable[str] = ()) -> Resolution:
-        return Resolution(self._sites(), self._updates(), self._held(places), strangers=self._strangers())
+        hooks = {} if self._mode is Indirect.STRICT else self._hooks.trampolines
+        return Resolution(
+            self._sites(), self._updates(), self._held(places), strangers=self._strangers(), hooks=hooks
+        )
 
     def _strangers(self) -> tuple[int, ...]:
         functions, types = self._code.functions, self._types
@@ -689,16 +694,18 @@ class _Resolver:
 class _SecurityHooks:
     """Security modules' hooks: `struct security_hook_list` says which list each goes on
     (include/linux/lsm_hooks.h), and a caller (security/security.c) names the head of the one list that it
-    walks.
+    walks. Since 6.12 it says which row of the table of static calls instead, and a caller has a call of each
+    trampoline in that row: which hook goes where is settled at boot.
 
-    `functions`: head → hooks on its list. `entry`: the struct's id, 0 without one; `types`: that and the
-    union of hooks in it.
+    `functions`: head, or beginning of the row, → hooks on its list. `trampolines`: those of each trampoline.
+    `entry`: the struct's id, 0 without one; `types`: that and the union of hooks in it.
     """
 
     def __init__(self, code: Code, types: TypeLayout, data: Data, placed: Placed) -> None:
         self.entry = 0
         self.types = set[int]()
         self.functions = defaultdict[int, set[int]](set)
+        self.trampolines = dict[int, tuple[int, ...]]()
         self._named: dict[int, set[int]] = defaultdict(set)
         for struct in np.flatnonzero((types.kind == Kind.STRUCT) & (types.named > 0)).tolist():
             if types.same[struct] == struct and types.types.name(struct) == "security_hook_list":
@@ -719,6 +726,7 @@ class _SecurityHooks:
                     self.functions[head].add(function)
         if not self.functions:
             return
+        self.trampolines = self._in_table(code, types, data)
         table = code.instructions
         absolute = (
             (table.flags & FLAG_MEMORY > 0) & (table.base == NO_REGISTER) & (table.index == NO_REGISTER)
@@ -731,6 +739,27 @@ class _SecurityHooks:
         owner = code.function[rows[known]]
         for function, head in zip(owner.tolist(), address[known].tolist(), strict=True):
             self._named[function].add(head)
+
+    def _in_table(self, code: Code, types: TypeLayout, data: Data) -> dict[int, tuple[int, ...]]:
+        """By trampoline that stands in `static_calls_table`: the hooks that name its row."""
+        size = 0  # of a row: all have one length
+        for struct in np.flatnonzero((types.kind == Kind.STRUCT) & (types.named > 0)).tolist():
+            if types.same[struct] == struct and types.types.name(struct) == "lsm_static_calls_table":
+                rows = len(types.types.parts(struct))
+                size = int(types.size[struct]) // rows if rows else 0
+        if not size:
+            return {}
+        functions, heads = code.functions, sorted(self.functions)
+        entered = functions.entered(data.value.view(np.uint64) & np.uint64(code.machine.mask))
+        found = {}
+        for place, function in zip(data.place.tolist(), entered.tolist(), strict=True):
+            if function >= 0 and functions.names[function].startswith(STATIC_CALL_PREFIX):
+                at = bisect_right(heads, place) - 1
+                if at >= 0 and place < heads[at] + size:
+                    found[function] = tuple(sorted(self.functions[heads[at]]))
+                elif heads[0] <= place < heads[-1]:
+                    found[function] = ()
+        return found
 
     def heads_in(self, function: int) -> tuple[int, ...]:
         """Heads of hook lists that a function names."""

@@ -31,6 +31,7 @@ _OTHER_ENTRIES = (
     "asm_fred_",
     "asm_exc_xen_",
     "asm_exc_nmi_noist",
+    "asm_exc_nmi_kvm_vmx",  # since 6.9 what asm_exc_nmi_noist was: KVM calls it after an NMI of a guest
     "asm_load_gs_index",
 )
 
@@ -140,7 +141,10 @@ def _handler(code: Code, stub: int) -> int:
 
 
 def _is_handler(name: str) -> bool:
-    """C handlers as DEFINE_IDTENTRY* names them (arch/x86/include/asm/idtentry.h)."""
+    """C handlers as DEFINE_IDTENTRY* names them (arch/x86/include/asm/idtentry.h).
+
+    `kernel_exc_`: of #VC, whose stub comes to it before the handler for user mode.
+    """
     return name.startswith(
-        ("exc_", "sysvec_", "common_interrupt", "spurious_interrupt", "__common_interrupt")
+        ("exc_", "kernel_exc_", "sysvec_", "common_interrupt", "spurious_interrupt", "__common_interrupt")
     )

@@ -22,6 +22,7 @@ from stackfit.contexts.dispatch import Dispatched, dispatch_table, dispatch_tree
 from stackfit.contexts.model import Context, Start
 from stackfit.image.model import Machine, Program
 from stackfit.isa.code import Code
+from stackfit.isa.effects import ABSOLUTE, NO_REGISTER, RIP, Operation
 
 __all__ = ["EMPTY_PREEMPT_COUNT_ONLY", "USER_MODE_ONLY", "linux_contexts"]
 
@@ -151,7 +152,7 @@ def _syscalls(finder: _Finder) -> list[Context]:
                     )
                     merged.setdefault((abi_here, one.callee), []).append(start)
                     numbers.setdefault((abi_here, one.callee), one.number)
-            contexts.append(_entry_work(finder, entry, abi, [path for path, _ in paths]))
+            contexts.append(_entry_work(finder, entry, abi, paths))
     for (abi, callee), starts in merged.items():
         contexts.append(
             Context(
@@ -192,8 +193,12 @@ def _dispatch_paths(finder: _Finder, entry: int) -> list[tuple[tuple[int, ...], 
     for _ in range(_ENTRY_DEPTH):
         following: list[tuple[int, tuple[int, ...]]] = []
         for function, path in level:
+            # By name only: what a call through the table of pointers may reach makes no tree of compares.
             stubs = {
-                callee for _, callee in finder.plain(function) if _SYSCALL_STUB.match(finder.name(callee))
+                callee
+                for site, callee in finder.plain(function)
+                if finder.kind(site) in (CallKind.DIRECT, CallKind.TAIL)
+                and _SYSCALL_STUB.match(finder.name(callee))
             }
             dispatched = (
                 dispatch_tree(finder.code, function)
@@ -211,11 +216,17 @@ def _dispatch_paths(finder: _Finder, entry: int) -> list[tuple[tuple[int, ...], 
     return found
 
 
-def _entry_work(finder: _Finder, entry: int, abi: str, paths: list[tuple[int, ...]]) -> Context:
-    """What every system call does besides its own function: enter, exit, signals, task work, tracing."""
-    on_path = {site for path in paths for site in path}
+def _entry_work(
+    finder: _Finder, entry: int, abi: str, paths: list[tuple[tuple[int, ...], list[Dispatched]]]
+) -> Context:
+    """What every system call does besides its own function: enter, exit, signals, task work, tracing.
+
+    Where the function that has the table enters and leaves the kernel too (5.10), it does some of it.
+    """
+    on_path = {site for path, _ in paths for site in path}
+    calls = {one.callee for _, dispatched in paths for one in dispatched}
     functions: list[tuple[int, int, tuple[tuple[int, int], ...]]] = [(entry, 0, ())] if not paths else []
-    for path in paths:
+    for path, _ in paths:
         above = 0
         through: tuple[tuple[int, int], ...] = ()
         for site in path:
@@ -223,10 +234,11 @@ def _entry_work(finder: _Finder, entry: int, abi: str, paths: list[tuple[int, ..
             functions.append((function, above, through))
             through = (*through, (function, finder.weight(site)))
             above += finder.weight(site)
+        functions.append((finder.callees(path[-1])[0] if path else entry, above, through))
     starts: dict[Start, None] = {}
     for function, above, through in functions:
         for site, callee in finder.plain(function):
-            if site not in on_path:
+            if site not in on_path and callee not in calls and not _SYSCALL_STUB.match(finder.name(callee)):
                 size = finder.weight(site)
                 starts[Start(callee, above + size, (*through, (function, size)))] = None
     return Context(
@@ -380,7 +392,8 @@ def _nmi(finder: _Finder, vectors: list[Vector]) -> list[Context]:
 
 
 def _softirqs(finder: _Finder) -> list[Context]:
-    """`__do_softirq` itself and each action that code registers with open_softirq()."""
+    """`__do_softirq` itself and each action that code registers: by open_softirq(), or, where the compiler
+    has put that into its caller, by a store into the table that it fills."""
     cores = finder.named("handle_softirqs", "__do_softirq")  # the first since 6.1.95 and 6.10
     if not cores:
         return [Context("all", "softirq", (), open="__do_softirq was not found", interrupt="softirq")]
@@ -403,7 +416,7 @@ def _softirqs(finder: _Finder) -> list[Context]:
     size = max((finder.weight(site) for site in through), default=0)
     actions, missing = _registered(finder, "open_softirq", 1)
     above = (*lead, (core, size))
-    for action in actions:
+    for action in sorted({*actions, *_stored_softirqs(finder)}, key=finder.name):
         start = Start(action, sum(weight for _, weight in above), above)
         contexts.append(Context(finder.name(action), "softirq", (start,), interrupt="softirq"))
     if missing:
@@ -417,6 +430,31 @@ def _softirqs(finder: _Finder) -> list[Context]:
             )
         )
     return contexts
+
+
+_SOFTIRQS = 10  # include/linux/interrupt.h:NR_SOFTIRQS
+
+
+def _stored_softirqs(finder: _Finder) -> set[int]:
+    """Functions that code stores by name into the table that open_softirq() fills, `softirq_vec`."""
+    table, code = finder.code.instructions, finder.code
+    word, mask = code.machine.word, np.uint64(code.machine.mask)
+    found: set[int] = set()
+    stores = table.operation == Operation.STORE_IMMEDIATE
+    behind = code.address + table.length
+    place = table.displacement.astype(np.int64).view(np.uint64)
+    place = np.where(table.base == RIP, behind + place, place) & mask
+    fixed = stores & (table.index == NO_REGISTER) & np.isin(table.base, (RIP, ABSOLUTE))
+    for function in finder.named("open_softirq"):
+        rows = np.arange(int(code.first[function]), int(code.first[function + 1]))
+        indexed = (table.operation[rows] == Operation.STORE) & (table.scale[rows] == word)
+        indexed &= (table.base[rows] == ABSOLUTE) & (table.index[rows] != NO_REGISTER)
+        for start in place[rows[indexed]]:
+            inside = fixed & (place >= start) & (place < start + np.uint64(_SOFTIRQS * word))
+            for action in (table.immediate[inside].view(np.uint64) & mask).tolist():
+                if (one := code.functions.at(action)) >= 0:
+                    found.add(one)
+    return found
 
 
 # Functions with a printf-like tail: on i386 all their arguments go on the stack.

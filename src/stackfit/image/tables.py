@@ -39,12 +39,17 @@ class ExceptionTable:
 
 @dataclass(frozen=True, eq=False)
 class Alternatives:
-    """Code that is replaced at boot: `length` bytes at `place` by `replacement_length` at `replacement`."""
+    """Code that is replaced at boot: `length` bytes at `place` by `replacement_length` at `replacement`.
+
+    `direct`: an indirect call is replaced by a direct one to what its pointer holds at boot. The replacement
+    in the image, a call of BUG_func, is never run.
+    """
 
     place: Addresses
     replacement: Addresses
     length: NDArray[np.int32]
     replacement_length: NDArray[np.int32]
+    direct: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +68,7 @@ class Tables:
     exceptions: ExceptionTable
     alternatives: Alternatives
     bugs: Bugs
-    paravirt: Addresses  # call sites that are patched from pv_ops
+    paravirt: Addresses  # call sites that are patched from pv_ops: their own table, alternatives since 6.8
 
 
 def read_tables(program: Program) -> Tables:
@@ -75,7 +80,8 @@ def read_tables(program: Program) -> Tables:
         exceptions.append(_exceptions(image, code))
         alternatives.append(_alternatives(image, code))
         bugs.append(_bugs(image, code))
-        paravirt.append(_paravirt(image, code))
+        *_, direct = alternatives[-1]
+        paravirt.append(np.concatenate([_paravirt(image, code), alternatives[-1][0][direct]]))
     return Tables(
         StaticKeys(*(np.concatenate(columns) for columns in zip(*static_keys, strict=True))),
         ExceptionTable(*(np.concatenate(columns) for columns in zip(*exceptions, strict=True))),
@@ -230,18 +236,19 @@ def _exceptions(image: Image, code: _Ranges) -> tuple[Addresses, Addresses, NDAr
 # ---------------------------------------------------------------- alternatives
 
 # (stride, place of instrlen, place of replacementlen): 4.19 to 5.15 have a padlen byte behind, 6.x do not;
-# from 6.3 the feature word is 32 bits.
+# from 6.3 the feature word is 32 bits, its upper half flags.
 _ALTERNATIVE_FORMS = ((12, 10, 11), (13, 10, 11), (14, 12, 13))
+_FLAGS_FORM, _FLAGS_AT, _FLAG_DIRECT_CALL = 14, 10, 1 << 1  # ALT_FLAG_DIRECT_CALL, 6.8 and later
+
+_Alternatives = tuple[Addresses, Addresses, NDArray[np.int32], NDArray[np.int32], NDArray[np.bool_]]
 
 
-def _alternatives(
-    image: Image, code: _Ranges
-) -> tuple[Addresses, Addresses, NDArray[np.int32], NDArray[np.int32]]:
+def _alternatives(image: Image, code: _Ranges) -> _Alternatives:
     section = image.section(".altinstructions")
     none = np.empty(0, np.int32)
+    best: _Alternatives = (_NONE, _NONE, none, none, np.empty(0, np.bool_))
     if section is None or section.data.size < 12:
-        return _NONE, _NONE, none, none
-    best: tuple[Addresses, Addresses, NDArray[np.int32], NDArray[np.int32]] = (_NONE, _NONE, none, none)
+        return best
     for stride, length_at, replacement_at in _ALTERNATIVE_FORMS:
         if section.data.size % stride:
             continue
@@ -254,7 +261,10 @@ def _alternatives(
         good = code.contain(place) & (code.contain(replacement) | (replacement_length == 0))
         good &= replacement_length <= length
         if int(good.sum()) > best[0].size:
-            best = place[good], replacement[good], length[good], replacement_length[good]
+            direct = np.zeros(place.size, np.bool_)
+            if stride == _FLAGS_FORM:
+                direct = (_words(section, stride, _FLAGS_AT, "<u2") & _FLAG_DIRECT_CALL) != 0
+            best = place[good], replacement[good], length[good], replacement_length[good], direct[good]
     return best
 
 
