@@ -20,6 +20,7 @@ __all__ = ["MAX_FILE", "MAX_ITEMS", "MAX_TEXT", "Table", "find", "hint", "names_
 MAX_FILE = 1 << 20  # bytes
 MAX_ITEMS = 10_000  # items of a list
 MAX_TEXT = 4_000  # characters of a text
+_MOST_DOTS = 500  # of one line
 
 
 def quoted(text: str) -> str:
@@ -47,6 +48,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(shown, "not a file name") from None
     if len(raw) > MAX_FILE:
         raise InputError(shown, f"larger than the {MAX_FILE >> 20} MiB that a file of this kind may have")
+    if any(line.count(b".") > _MOST_DOTS for line in raw.split(b"\n") if len(line) > _MOST_DOTS):
+        # Of a key of n parts tomllib keeps n keys of up to n parts.
+        raise InputError(shown, f"a line with more than {_MOST_DOTS} dots")
     try:
         return tomllib.loads(raw.decode())
     except UnicodeDecodeError as error:
