@@ -99,7 +99,7 @@ def _debug_objects() -> dict[str, bytes]:
         for bits in (64, 32):
             with tempfile.TemporaryDirectory() as directory:
                 out = Path(directory) / "out.o"
-                command = ["gcc", f"-m{bits}", f"-gdwarf-{version}", "-O2", "-ffreestanding", "-fno-pic", "-x", "c"]
+                command = ["gcc", f"-m{bits}", f"-ffile-prefix-map={directory}=/src", f"-gdwarf-{version}", "-O2", "-ffreestanding", "-fno-pic", "-x", "c"]
                 subprocess.run([*command, "-c", "-o", out, "-"], input=_SOURCE.encode(), check=True, cwd=directory)
                 found[f"dwarf{version}-{bits}"] = out.read_bytes()
     return found
@@ -288,6 +288,10 @@ def _rest() -> None:
         sample = _FIXTURES / "sample/bin/i386"
         write_database(analyse([sample / "vmlinux"], [sample / "vendor_blob.ko"]), out)
         _put("database", "i386", out.read_bytes())
+    tests = _test_module("measure/test_census")
+    rows = tests.census_rows(tests.MARKS, "x86_64", "linux-x86_64", "6.1.0", "00ff")
+    _put("census", "census", tests.parquet_bytes(rows))
+    _put("census-text", "census", tests.csv_bytes(rows))
     _put("usage", "usage", b"object,function,bytes,kind\na/b.o,f,16,static\nc.o,g,48,dynamic\nd.o,h,8,\"dynamic,bounded\"\n")
     built = {
         "schema": "stackfit.kernel/1", "name": "x", "release": "6.1.0", "source": "s", "compiler": "gcc 12",

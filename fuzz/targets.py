@@ -7,6 +7,7 @@ are too much time and memory (fuzz/worker.py has the limits).
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import random
 from collections.abc import Callable, Iterable
@@ -270,6 +271,20 @@ def _database(path: Path) -> None:
     diff(found, found)
 
 
+def _census(path: Path) -> None:
+    """A host's file, as a fleet's census reads it."""
+    from stackfit.fleet.hosts import find_hosts, read_host
+
+    for file in find_hosts([str(path)]):
+        read_host(file)
+
+
+def _there(module: str) -> bool:
+    with contextlib.suppress(ImportError):
+        return importlib.util.find_spec(module) is not None
+    return False
+
+
 TARGETS = {
     target.name: target
     for target in (
@@ -308,5 +323,8 @@ TARGETS = {
         Target("usage", Form.TEXT, read_usage, ".csv"),
         Target("built", Form.JSON, _built, ".json"),
         Target("database", Form.SQLITE, _database, ".db"),
+        Target("census", Form.BYTES, _census, ".parquet"),
+        Target("census-text", Form.TEXT, _census, ".csv"),
     )
+    if not target.name.startswith("census") or (_there("stackfit.fleet.hosts") and _there("pyarrow"))
 }

@@ -42,7 +42,7 @@ from elves import (
 
 CASES: dict[str, tuple[tuple[str, ...], Callable[[], bytes]]] = {}
 MIB = 1 << 20
-CORPUS = Path(__file__).resolve().parents[2] / "fuzz" / "corpus"
+CORPUS = Path(__file__).resolve().parents[1] / "fuzz" / "corpus"
 
 
 def hostile(*targets: str) -> Callable[[Callable[[], bytes]], Callable[[], bytes]]:
@@ -228,7 +228,13 @@ def compressed_section_bombs() -> bytes:
 
 
 def _text(code: bytes, bits: int = 64, type_: int = DYN) -> bytes:
-    parts = [Part(".text", code, flags=ALLOC | EXECUTE, address=0x1000), Part("__ksymtab", b"")]
+    named = symbol(bits, 1, 0x1000, 1)
+    parts = [
+        Part(".text", code, flags=ALLOC | EXECUTE, address=0x1000),
+        Part(".symtab", bytes(len(named)) + named, SYMTAB, 0, link=3, entry_size=len(named)),
+        Part(".strtab", b"\0start_kernel\0", STRTAB, 0),
+        Part("__ksymtab", b""),
+    ]
     return Elf(bits, X86_64 if bits == 64 else 3, type_, parts).build()
 
 
