@@ -73,16 +73,21 @@ def outcome(target: Target, path: Path) -> tuple[str, str]:
     """("", what came out) or (what is wrong, its traceback) of one file."""
     signal.setitimer(signal.ITIMER_PROF, LIMIT_SECONDS)
     try:
-        target.run(path)
+        said = target.run(path)
+        return "", _shape(said, path) if isinstance(said, str) else "read"
     except InputError as error:
-        return "", re.sub(r"[\d.]+|'.*'|0x\w+", "#", str(error).replace(str(path), ""))[:60]
+        return "", _shape(str(error), path)
     except (Exception, SystemExit) as error:
         frames = [one for one in traceback.extract_tb(error.__traceback__) if "stackfit" in one.filename]
         where = f"{Path(frames[-1].filename).name}:{frames[-1].name}" if frames else "fuzz"
         return f"{type(error).__name__} in {where}", "".join(traceback.format_exception(error))
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-    return "", "read"
+
+
+def _shape(said: str, path: Path) -> str:
+    """An error without what is particular in it."""
+    return re.sub(r"[\d.]+|'.*'|0x\w+", "#", said.replace(str(path), ""))[:80]
 
 
 def judged(target: Target, data: bytes) -> str:
