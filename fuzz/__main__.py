@@ -1,7 +1,8 @@
 """Runs every target for a while: `python -m fuzz --seconds 60`, status 1 when there is a finding.
 
-Each target has a process of its own; one that ends (out of time or memory, or in a crash) is a finding, and is
-started again behind the input it ended at. Findings go to `--out`, one file each, with what was wrong beside it;
+Each target has a process of its own; one that ends (out of time or memory, or in a crash) is a finding, and
+is started again behind the input it ended at. Findings go to `--out`, one file each, with what was wrong
+beside it;
 `python -m fuzz --try FILE --target NAME` runs one again.
 """
 
@@ -51,7 +52,10 @@ def run_target(name: str, seconds: float, seed: str, out: Path) -> Result:
             for line in _lines(done.stdout):
                 if "done" in line:
                     result.inputs += line["done"]
-                    result.kinds, result.peak = max(result.kinds, line["kinds"]), max(result.peak, line["peak"])
+                    result.kinds, result.peak = (
+                        max(result.kinds, line["kinds"]),
+                        max(result.peak, line["peak"]),
+                    )
                 else:
                     _keep(result, line["wrong"], line["traceback"], place / f"finding-{line['number']}", out)
             if done.returncode == 0:
@@ -116,7 +120,8 @@ def main() -> int:
     with ThreadPoolExecutor(options.jobs) as pool:
         for result in pool.map(lambda name: run_target(name, each, options.seed, options.out), names):
             print(
-                f"{result.target:12} {result.inputs:8} inputs, {result.kinds:4} outcomes, peak {result.peak:5} MiB",
+                f"{result.target:12} {result.inputs:8} inputs, {result.kinds:4} outcomes,"
+                f" peak {result.peak:5} MiB",
                 *(f"\n    {kind}: {place}" for kind, place in result.wrong.items()),
                 flush=True,
             )

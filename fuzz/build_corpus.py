@@ -1,6 +1,7 @@
 """Builds fuzz/corpus from the fixtures and what the tests build: `python -m fuzz.build_corpus`.
 
-Small files only: what is changed in a large one hits nothing, mostly. `*.stored.xz` is kept packed and read unpacked.
+Small files only: what is changed in a large one hits nothing, mostly. `*.stored.xz` is kept packed, and read
+unpacked.
 """
 
 from __future__ import annotations
@@ -99,15 +100,35 @@ def _debug_objects() -> dict[str, bytes]:
         for bits in (64, 32):
             with tempfile.TemporaryDirectory() as directory:
                 out = Path(directory) / "out.o"
-                command = ["gcc", f"-m{bits}", f"-ffile-prefix-map={directory}=/src", f"-gdwarf-{version}", "-O2", "-ffreestanding", "-fno-pic", "-x", "c"]
-                subprocess.run([*command, "-c", "-o", out, "-"], input=_SOURCE.encode(), check=True, cwd=directory)
+                command = [
+                    "gcc",
+                    f"-m{bits}",
+                    f"-ffile-prefix-map={directory}=/src",
+                    f"-gdwarf-{version}",
+                    "-O2",
+                    "-ffreestanding",
+                    "-fno-pic",
+                    "-x",
+                    "c",
+                ]
+                subprocess.run(
+                    [*command, "-c", "-o", out, "-"], input=_SOURCE.encode(), check=True, cwd=directory
+                )
                 found[f"dwarf{version}-{bits}"] = out.read_bytes()
     return found
 
 
 def _kallsyms() -> None:
     elves, tests = _test_module("elves"), _test_module("image/test_kallsyms")
-    chosen = ("4.19 relative", "4.19 i386", "5.10 absolute", "6.1 per-CPU", "6.2 i386", "6.4 per-CPU", "6.12 relative")
+    chosen = (
+        "4.19 relative",
+        "4.19 i386",
+        "5.10 absolute",
+        "6.1 per-CPU",
+        "6.2 i386",
+        "6.4 per-CPU",
+        "6.12 relative",
+    )
     for name in chosen:
         era = tests.ERAS[name]
         wide = era.machine.word == 8
@@ -127,13 +148,19 @@ def _kallsyms() -> None:
 
 
 def _kernel_tables() -> None:
-    elves, tests, orc = _test_module("elves"), _test_module("image/test_tables"), _test_module("image/test_orc")
+    elves, tests, orc = (
+        _test_module("elves"),
+        _test_module("image/test_tables"),
+        _test_module("image/test_orc"),
+    )
     code = bytes.fromhex("e90000000090") * 40
     for bits in (64, 32):
         upper = tests.UPPER[bits]
         parts = [elves.Part(".text", code, flags=6, address=upper + tests.TEXT)]
 
-        def add(name: str, fill: object, bits: int = bits, upper: int = upper, parts: list[object] = parts) -> None:
+        def add(
+            name: str, fill: object, bits: int = bits, upper: int = upper, parts: list[object] = parts
+        ) -> None:
             place = tests.Place(bits)
             fill(place)  # type: ignore[operator]
             at = upper + tests.TABLE + 0x1000 * len(parts)
@@ -142,11 +169,15 @@ def _kernel_tables() -> None:
             parts.append(elves.Part(name, place.data, address=at, flags=2))
 
         add("__ex_table", lambda p: [p.relative(5 * i, 5 * i + 5).raw("I", 3) for i in range(8)])
-        add(".altinstructions", lambda p: [p.relative(5 * i, 100 + 5 * i).raw("HBB", 7, 5, i) for i in range(6)])
+        add(
+            ".altinstructions",
+            lambda p: [p.relative(5 * i, 100 + 5 * i).raw("HBB", 7, 5, i) for i in range(6)],
+        )
         if bits == 64:
             add("__bug_table", lambda p: [p.relative(5 * i).raw("IHH", 4, 7, i) for i in range(8)])
             add(".parainstructions", lambda p: [p.pointer(5 * i).raw("BB6x", 1, 5) for i in range(4)])
         add("__jump_table", tests.keys(4, bits))
+        parts += [*elves.symbols(bits, [("start_kernel", upper + tests.TEXT, 1)], len(parts) + 1)]
         parts.append(elves.Part("__ksymtab"))
         machine = elves.X86_64 if bits == 64 else elves.I386
         built = elves.Elf(bits, machine, elves.EXEC, parts).build()
@@ -154,9 +185,10 @@ def _kernel_tables() -> None:
             _put(target, f"kernel-tables-{bits}", built)
     for version in orc.VERSIONS:
         one, two = orc.tables(orc.LOGICAL, version).sections
-        parts = [elves.Part(".text", code, flags=6, address=orc.TEXT), elves.Part("__ksymtab")]
+        parts = [elves.Part(".text", code, flags=6, address=orc.TEXT)]
+        parts += [*elves.symbols(64, [("start_kernel", orc.TEXT, 1)], 2), elves.Part("__ksymtab")]
         parts += [elves.Part(s.name, s.data.tobytes(), address=s.address, flags=2) for s in (one, two)]
-        _put("orc", "orc-%d.%d" % version, elves.Elf(64, elves.X86_64, elves.EXEC, parts).build())
+        _put("orc", f"orc-{version[0]}.{version[1]}", elves.Elf(64, elves.X86_64, elves.EXEC, parts).build())
 
 
 def _types() -> None:
@@ -185,15 +217,17 @@ def _instructions() -> None:
 
 def _recordings() -> None:
     parse, trace = _test_module("measure/test_parse"), _test_module("pages/test_trace")
-    texts = [value for key, value in vars(parse).items() if key.isupper() and isinstance(value, str)]
-    for number, text in enumerate([*texts, *_RECORDED]):
+    for number, text in enumerate([parse.STACK, *_RECORDED]):
         _put("recording", f"recording-{number}", text.encode())
     edges = lzma.decompress((_FIXTURES / "recordings/calledges-i386/judgement.csv.xz").read_bytes())
     _put("recording", "edges", b"\n".join(edges.split(b"\n")[:40]))
     _put("traces", "traces", json.dumps(_TRACES).encode())
     for name, data in (
-        ("csv", trace.CSV), ("tracefs", trace.TRACEFS), ("trace-cmd", trace.trace_cmd()), ("perf", trace.perf_script()),
-    ):  # fmt: skip
+        ("csv", trace.CSV),
+        ("tracefs", trace.TRACEFS),
+        ("trace-cmd", trace.trace_cmd()),
+        ("perf", trace.perf_script()),
+    ):
         _put("events", name, data if isinstance(data, bytes) else data.encode())
     place = _FIXTURES / "recordings/pagetrace-i386"
     files = [place / f"{name}-1" for name in ("buddyinfo", "pagetypeinfo", "zoneinfo")]
@@ -205,7 +239,8 @@ def _recordings() -> None:
 
 
 _RECORDED = (
-    "[  12.0] RIP: 0010:panic_here+0x12/0x30\n[  12.1] RSP: 0018:ffff EFLAGS: 00010246\n[  12.1] Call Trace:\n"
+    "[  12.0] RIP: 0010:panic_here+0x12/0x30\n[  12.1] RSP: 0018:ffff EFLAGS: 00010246\n"
+    "[  12.1] Call Trace:\n"
     "[  12.1]  <IRQ>\n[  12.1]  ? show_stack+0x10/0x20\n[  12.1]  handle_irq+0x10/0x20 [virtio_net]\n"
     "[  12.1]  </IRQ>\n[  12.1]  <TASK>\n[  12.2]  do_syscall_64+0x3b/0x90\n[  12.2]  </TASK>\n",
     "bash 12 [000] 100.0:     cycles:\n\tffffffff81234567 vfs_write+0x235 ([kernel.kallsyms])\n"
@@ -220,8 +255,19 @@ _TRACES = {
     "modules": [{"name": "ext4", "build_id": None}],
     "places": ["0xffffffff81000010", "ext4:.text+0x10", "0xffffffff81000000"],
     "edges": [[0, 2, 1, 5], [None, 2, 1, 1]],
-    "chains": [{"name": "a", "kind": "stack tracer", "rows": [[2, 0, 96, 48, False], [2, None, 48, 48, True]]}],
-    "marks": [{"stack": "process", "owner": "init (1)", "bytes": 4000, "size": 16384, "kind": "user", "name": "init"}],
+    "chains": [
+        {"name": "a", "kind": "stack-tracer", "rows": [[2, 0, 96, 48, False], [2, None, 48, 48, True]]}
+    ],
+    "marks": [
+        {
+            "stack": "process",
+            "owner": "init (1)",
+            "bytes": 4000,
+            "size": 16384,
+            "kind": "user",
+            "name": "init",
+        }
+    ],
     "left_out": {"addresses in user mode": 3},
 }
 
@@ -292,10 +338,15 @@ def _rest() -> None:
     rows = tests.census_rows(tests.MARKS, "x86_64", "linux-x86_64", "6.1.0", "00ff")
     _put("census", "census", tests.parquet_bytes(rows))
     _put("census-text", "census", tests.csv_bytes(rows))
-    _put("usage", "usage", b"object,function,bytes,kind\na/b.o,f,16,static\nc.o,g,48,dynamic\nd.o,h,8,\"dynamic,bounded\"\n")
+    _put(
+        "usage",
+        "usage",
+        b'object,function,bytes,kind\na/b.o,f,16,static\nc.o,g,48,dynamic\nd.o,h,8,"dynamic,bounded"\n',
+    )
     built = {
-        "schema": "stackfit.kernel/1", "name": "x", "release": "6.1.0", "source": "s", "compiler": "gcc 12",
-        "configs": ["a"], "patches": [], "seconds": 1.0, "processor": 1.0,
+        "schema": "stackfit.kernel/1", "name": "x", "variant": "a", "configs": ["a"], "release": "6.1.0",
+        "compiler": "gcc 12", "seconds": 1.0, "cpu_seconds": None, "jobs": 2, "cache": False, "objects": 3,
+        "patches": {"a.patch": "00ff"},
     }  # fmt: skip
     _put("built", "kernel.json", json.dumps(built).encode())
 
@@ -303,7 +354,17 @@ def _rest() -> None:
 def main() -> None:
     sys.path.insert(0, str(_TESTS))
     shutil.rmtree(_CORPUS, ignore_errors=True)
-    for step in (_images, _kallsyms, _kernel_tables, _types, _instructions, _recordings, _dumps, _toml, _rest):
+    for step in (
+        _images,
+        _kallsyms,
+        _kernel_tables,
+        _types,
+        _instructions,
+        _recordings,
+        _dumps,
+        _toml,
+        _rest,
+    ):
         step()
     size = sum(path.stat().st_size for path in _CORPUS.rglob("*") if path.is_file())
     print(f"{size >> 10} KiB in {_CORPUS}")

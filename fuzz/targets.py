@@ -217,7 +217,9 @@ def _tables_of(path: Path) -> str:
 
 def _explain(path: Path) -> str:
     """The worst chain with its variables, of a function by its name and of one that there may be."""
-    return "".join(command("explain", str(path), name)[1] for name in ("queue_run", "structs", "0xffffffff81000100"))
+    return "".join(
+        command("explain", str(path), name)[1] for name in ("queue_run", "structs", "0xffffffff81000100")
+    )
 
 
 # ---------------------------------------------------------------- text

@@ -1,8 +1,8 @@
-"""One process that runs one target on changed inputs: `python -m fuzz.worker TARGET …`, started by fuzz/__main__.py.
+"""One process that runs one target on changed inputs: `python -m fuzz.worker TARGET …`.
 
-An input may take LIMIT_SECONDS of the processor and LIMIT_MEMORY bytes beyond what the process had before. The
-kernel watches over both, so compiled code cannot get around them: the process ends, or is given no more memory.
-What it was at stands in the file `current`.
+An input may take LIMIT_SECONDS of the processor and LIMIT_MEMORY bytes beyond what the process had before.
+The kernel watches over both, so compiled code cannot get around them: the process ends, or is given no more
+memory. Which input that was stands in the file `progress`. fuzz/__main__.py starts it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,18 @@ LIMIT_SECONDS = 20  # of the processor; a MiB must not take a minute, on a slowe
 LIMIT_MEMORY = 768 << 20
 _POOL = 300  # inputs that lead to something new, kept to be changed further
 
-__all__ = ["LIMIT_MEMORY", "LIMIT_SECONDS", "content", "corpus", "findings", "input_of", "judged", "limited", "main", "outcome"]
+__all__ = [
+    "LIMIT_MEMORY",
+    "LIMIT_SECONDS",
+    "content",
+    "corpus",
+    "findings",
+    "input_of",
+    "judged",
+    "limited",
+    "main",
+    "outcome",
+]
 
 ROOT = Path(__file__).parent
 

@@ -6,9 +6,6 @@ Each is a function of nothing that gives bytes; CASES says which targets of fuzz
 from __future__ import annotations
 
 import bz2
-import gzip
-import io
-import json
 import lzma
 import sqlite3
 import struct
@@ -128,7 +125,7 @@ def bomb_of_empty_lines() -> bytes:
 @hostile("traces")
 def bomb_of_json() -> bytes:
     packer = lzma.LZMACompressor(preset=0)
-    return packer.compress(b"{\"a\":[") + repeated(b"[],", 1500)(packer.compress, lambda: b"") + packer.flush()
+    return packer.compress(b'{"a":[') + repeated(b"[],", 1500)(packer.compress, lambda: b"") + packer.flush()
 
 
 @hostile("events")
@@ -223,7 +220,10 @@ def many_relocations() -> bytes:
 def compressed_section_bombs() -> bytes:
     body = zlib.compress(bytes(300 << 20), 9)
     data = struct.pack("<IIQQ", 1, 0, 300 << 20, 1) + body
-    parts = [Part(".debug_info", data, PROGBITS, COMPRESSED), Part(".debug_abbrev", data, PROGBITS, COMPRESSED)]
+    parts = [
+        Part(".debug_info", data, PROGBITS, COMPRESSED),
+        Part(".debug_abbrev", data, PROGBITS, COMPRESSED),
+    ]
     return Elf(parts=parts, type=EXEC).build()
 
 
@@ -300,8 +300,8 @@ def _unit(entries: bytes, version: int = 4) -> bytes:
     return struct.pack("<I", len(body)) + body
 
 
-# 1: unit with code and a range; 2: function; 3: typedef; 4: block of children; 5: leaf; 6: variable with a list;
-# 7: block with ranges; 8: number; 9: typedef without name
+# 1: unit with code and a range; 2: function; 3: typedef; 4: block of children; 5: leaf; 6: variable with a
+# list; 7: block with ranges; 8: number; 9: typedef without name
 _ABBREVIATIONS = (
     b"\x01\x11\x01\x11\x01\x12\x07\0\0"
     b"\x02\x2e\x01\x03\x08\x11\x01\x12\x07\x49\x13\0\0"
@@ -561,7 +561,8 @@ _NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE
 def everything_joins_everything() -> bytes:
     return _changed(
         "DROP TABLE sites", "DROP TABLE candidates",
-        "CREATE TABLE sites (site, function, reason, kind, candidates)", "CREATE TABLE candidates (candidates, function)",
+        "CREATE TABLE sites (site, function, reason, kind, candidates)",
+        "CREATE TABLE candidates (candidates, function)",
         f"{_NUMBERS} INSERT INTO sites SELECT i, 1, NULL, 'direct', 1 FROM n",
         f"{_NUMBERS} INSERT INTO candidates SELECT 1, i FROM n",
     )  # fmt: skip

@@ -78,8 +78,8 @@ def analyse_frames(
 
     A function returns when a return, or a tail call to a function that returns, is reachable; what follows a
     call to one that does not is not executed. Starting from "all return", functions found not to are taken
-    back until nothing changes (the greatest fixpoint). After _MOST_ROUNDS the others are left as returning: more
-    is taken to run than does, no less.
+    back until nothing changes (the greatest fixpoint). After _MOST_ROUNDS the others are left as
+    returning: more is taken to run than does, no less.
     """
     functions = code.functions
     count = len(functions)
@@ -138,7 +138,9 @@ def analyse_frames(
 
 SITE_FIELDS = ("function", "row", "callee", "depth", "kind", "stack", "under")
 _FUNCTION, _ROW, _CALLEE, _DEPTH, _KIND, _STACK = range(6)
-_MOST_ROUNDS = 100  # each finds callers of those found before; a kernel takes 9, one that is made to a million
+_MOST_ROUNDS = (
+    100  # each finds callers of those found before; a kernel takes 9, one that is made to a million
+)
 # A function of which not all is known counts as one that returns.
 _MAY_RETURN = Summary.RETURNS | Summary.TOO_COMPLEX | Summary.UNDECODED | Summary.CONFLICT
 _LEAVING = (

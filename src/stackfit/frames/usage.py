@@ -93,15 +93,14 @@ def read_usage(path: Path) -> list[UsageRow]:
         raise InputError(str(path), "too long for a table of stack usage")
     rows: list[UsageRow] = []
     reader = csv.DictReader(io.StringIO(text))
-    number = 1
     try:
-        for number, row in enumerate(reader, 2):
+        for row in reader:
             if row["kind"] not in KINDS or not 0 <= int(row["bytes"]) < 1 << 31:
                 raise ValueError
             unit = row["object"].rsplit("/", 1)[-1].removesuffix(".o") + ".c"
             rows.append(UsageRow(unit, row["function"], int(row["bytes"]), row["kind"]))
     except (AttributeError, KeyError, TypeError, ValueError, csv.Error):
-        raise InputError(str(path), f"line {number}: no row of stack usage") from None
+        raise InputError(str(path), f"line {reader.line_num}: no row of stack usage") from None
     if not rows:
         raise InputError(str(path), "no row of stack usage in it")
     return rows

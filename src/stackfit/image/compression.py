@@ -1,7 +1,7 @@
 """Decompression of kernels and modules, capped: gzip, xz, lzma, bzip2, zstd, legacy lz4, lzop.
 
-Formats are told by their magic, never by the file's name. Caps: `most_output` bytes of output unless the caller
-states another, MAXIMUM_DICTIONARY bytes of working memory for xz, lzma and zstd.
+Formats are told by their magic, never by the file's name. Caps: `most_output` bytes of output unless the
+caller states another, MAXIMUM_DICTIONARY bytes of working memory for xz, lzma and zstd.
 Sources: RFC 1952 (gzip), the .xz file format 1.1, RFC 8878 (zstd), lz4's `lz4_Frame_format.md` (legacy
 frame), lzop's `lzop.c` and Linux `lib/decompress_unlzo.c`; `lib/decompress.c` for a kernel's magics.
 """
@@ -56,8 +56,8 @@ class _Incremental(Protocol):
 
 
 def most_output(size: int, ratio: int = _RATIO, most: int = MAXIMUM_OUTPUT) -> int:
-    """Bytes that a compressed file of `size` bytes may hold: a small file that says that it holds very much is
-    meant to take all memory."""
+    """Bytes that a compressed file of `size` bytes may hold: a small file that says that it holds very much
+    is meant to take all memory."""
     return min(_FREE_OUTPUT + ratio * size, most)
 
 
@@ -73,8 +73,9 @@ def compression_of(data: bytes | memoryview) -> str | None:
 def decompress(path: str, data: bytes | memoryview, cap: int | None = None) -> bytes:
     """The content of a compressed file, e.g. a `.ko.xz`: one stream and nothing behind it but zero padding.
 
-    `cap`: the greatest accepted size of the content in bytes (None: as `most_output` has it). Raises InputError when the data is in no known
-    format, corrupt, truncated, larger than `cap` or followed by other data.
+    `cap`: the greatest accepted size of the content in bytes (None: as `most_output` has it). Raises
+    InputError when the data is in no known format, corrupt, truncated, larger than `cap` or followed by other
+    data.
     """
     out, used = decompress_stream(path, data, cap)
     if bytes(data[used:]).strip(b"\0"):

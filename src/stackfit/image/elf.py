@@ -232,7 +232,9 @@ def _decompressed(path: str, data: Bytes, offset: int, bits64: bool, limit: int)
     at = 8 if bits64 else 4
     size = int.from_bytes(data[at : at + (8 if bits64 else 4)].tobytes(), "little")
     if size > limit:
-        raise InputError(path, f"compressed section of {size} bytes, more than a file of this size may hold", offset)
+        raise InputError(
+            path, f"compressed section of {size} bytes, more than a file of this size may hold", offset
+        )
     body = data[header:].tobytes()
     if kind == 1:
         try:

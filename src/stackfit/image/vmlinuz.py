@@ -61,8 +61,8 @@ def is_bzimage(data: bytes | memoryview) -> bool:
 def unpack(path: str, data: bytes | memoryview, cap: int | None = None) -> Unpacked:
     """Unpack an x86 bzImage in memory.
 
-    `path` names the file in errors; `cap` is the greatest accepted size of the decompressed payload in bytes (None: as the
-    payload's size allows, compression.py).
+    `path` names the file in errors; `cap` is the greatest accepted size of the decompressed payload in bytes
+    (None: compression.most_output).
     Raises InputError when the data is no bzImage with a payload (boot protocol 2.08, Linux 2.6.26, or later),
     or the payload is truncated, corrupt, larger than `cap`, of another size than it states, or no ELF file.
     """

@@ -79,8 +79,8 @@ _COLUMNS = [field.name for field in fields(CensusRow)]
 
 
 def csv_bytes(rows: Iterable[CensusRow]) -> bytes:
-    """With a line of column names. A task names itself: a name that a spreadsheet would take for a formula begins
-    with `'`."""
+    """With a line of column names. A task names itself: a name that a spreadsheet would take for a formula
+    begins with `'`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)

@@ -76,9 +76,7 @@ def read_live(
     )
 
 
-def _kcore_marks(
-    debug: str | None, machine: Machine, opened: Callable[[], object]
-) -> tuple[Mark, ...]:
+def _kcore_marks(debug: str | None, machine: Machine, opened: Callable[[], object]) -> tuple[Mark, ...]:
     program = open_program(debug)
     opened()
     return program_marks(program, machine)
