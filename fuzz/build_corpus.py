@@ -334,6 +334,13 @@ def _rest() -> None:
         sample = _FIXTURES / "sample/bin/i386"
         write_database(analyse([sample / "vmlinux"], [sample / "vendor_blob.ko"]), out)
         _put("database", "i386", out.read_bytes())
+    from fuzz.targets import ANSWER
+    from stackfit.cache.store import open_store
+
+    with tempfile.TemporaryDirectory() as directory:
+        store = open_store(directory)
+        store.save("00ff", ANSWER)
+        _put("cache", "answer", store.entries()[0][0].read_bytes())
     tests = _test_module("measure/test_census")
     rows = tests.census_rows(tests.MARKS, "x86_64", "linux-x86_64", "6.1.0", "00ff")
     _put("census", "census", tests.parquet_bytes(rows))

@@ -18,6 +18,7 @@ import numpy as np
 
 from fuzz.mutate import Form, bzimage, pack
 from stackfit.assumptions import load_assumptions
+from stackfit.cache.store import open_store
 from stackfit.cli.config import load_config
 from stackfit.cli.main import main
 from stackfit.frames.usage import read_usage
@@ -183,7 +184,7 @@ def _decode_reduced(machine: Machine, kinds: Iterable[int]) -> Callable[[Path], 
 def command(*words: str) -> tuple[int, str]:
     """A command of stackfit, its output thrown away: status, and what it says of an error."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
-        status = main(list(words))
+        status = main([*words, "--no-cache"])
     if status not in (0, 1, 2) or (status == 2 and not said.getvalue().startswith("stackfit: ")):
         raise AssertionError(f"status {status}: {said.getvalue()[:300]!r}")
     if "not enough memory" in said.getvalue():
@@ -277,6 +278,21 @@ def _database(path: Path) -> None:
     diff(found, found)
 
 
+def _answer(path: Path) -> None:
+    """An entry of the cache of answers: it is whole, or not there."""
+    store = open_store(path.parent / "cache")
+    store.clear()
+    store.save("00ff", ANSWER)
+    ((place, _, _),) = store.entries()
+    place.write_bytes(path.read_bytes())
+    found = store.load("00ff")
+    if found is not None and found != ANSWER:
+        raise AssertionError("a damaged entry is taken for an answer")
+
+
+ANSWER = {"answer": b"{}" * 100, "report": bytes(range(256))}
+
+
 def _census(path: Path) -> None:
     """A host's file, as a fleet's census reads it."""
     from stackfit.fleet.hosts import find_hosts, read_host
@@ -329,6 +345,7 @@ TARGETS = {
         Target("usage", Form.TEXT, read_usage, ".csv"),
         Target("built", Form.JSON, _built, ".json"),
         Target("database", Form.SQLITE, _database, ".db"),
+        Target("cache", Form.BYTES, _answer),
         Target("census", Form.BYTES, _census, ".parquet"),
         Target("census-text", Form.TEXT, _census, ".csv"),
     )
