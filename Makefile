@@ -4,6 +4,8 @@
 # uncompiled-test  the core tests (no kernel needed, no long runs) on plain Python modules
 # bench            page operations a second next to random reads; CPU time and memory next to checkstack.pl; the
 #                  largest HTML report in a browser (needs chromium, chromium-driver)
+# fuzz             every parser on changed inputs for SECONDS in all (60); findings go to build/fuzz
+# sanitize         the compiled modules' tests with every bound checked, and under AddressSanitizer (half an hour)
 # docs             the site (build/site), manual page and shell completions (build/share, as below /usr/share)
 # clean            everything built here; fetched kernels stay in .cache/kernels
 #
@@ -25,7 +27,9 @@ PARALLEL := -n 2 --dist loadfile
 # With a compiler at hand an uncompiled module is a broken build; without one it is the supported slow way.
 COMPILED := $(if $(shell command -v gcc),compiled)
 
-.PHONY: demo test lint uncompiled-test bench docs clean
+.PHONY: demo test lint uncompiled-test fuzz sanitize bench docs clean
+
+SECONDS := 60
 
 demo: .venv/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh
@@ -33,6 +37,7 @@ demo: .venv/installed
 test: lint
 	STACKFIT_HOT_MODULES=$(COMPILED) $(BIN)/python -m pytest -rs $(PARALLEL)
 	$(MAKE) --no-print-directory uncompiled-test
+	$(MAKE) --no-print-directory fuzz
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -47,6 +52,14 @@ uncompiled-test: .venv/installed-dev
 	cp -R src build/uncompiled/src
 	find build/uncompiled \( -name '*.so' -o -name __pycache__ \) -prune -exec rm -rf {} +
 	PYTHONPATH=build/uncompiled/src STACKFIT_HOT_MODULES=uncompiled $(BIN)/python -m pytest -rs $(PARALLEL) -m "not kernel and not slow"
+
+# One seed: what `make test` finds it finds again. An hour of another one: make fuzz SECONDS=3600 SEED=7
+SEED := 0
+fuzz: .venv/installed-dev
+	$(BIN)/python -m fuzz --seconds $(SECONDS) --seed $(SEED) --jobs 2
+
+sanitize: .venv/installed-dev
+	PYTHON=$(BIN)/python scripts/sanitize.sh
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/allocator.py

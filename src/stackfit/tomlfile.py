@@ -7,6 +7,7 @@ texts of at most 4,000 characters, lists of at most 10,000 items.
 from __future__ import annotations
 
 import difflib
+import re
 import stat
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,8 @@ __all__ = ["MAX_FILE", "MAX_ITEMS", "MAX_TEXT", "Table", "find", "hint", "names_
 MAX_FILE = 1 << 20  # bytes
 MAX_ITEMS = 10_000  # items of a list
 MAX_TEXT = 4_000  # characters of a text
+_MOST_DOTS = 100  # of one key: for n of them tomllib keeps n keys of up to n parts
+_QUOTED = re.compile(rb"\"[^\"]*\"|'[^']*'")
 
 
 def quoted(text: str) -> str:
@@ -47,6 +50,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(shown, "not a file name") from None
     if len(raw) > MAX_FILE:
         raise InputError(shown, f"larger than the {MAX_FILE >> 20} MiB that a file of this kind may have")
+    for number, line in enumerate(raw.split(b"\n"), 1):
+        if line.count(b".") > _MOST_DOTS and _key_of(line).count(b".") > _MOST_DOTS:
+            raise InputError(shown, f"line {number}: a key of more than {_MOST_DOTS} parts")
     try:
         return tomllib.loads(raw.decode())
     except UnicodeDecodeError as error:
@@ -55,6 +61,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(shown, f"not TOML: {' '.join(str(error).split())}") from None
     except (RecursionError, ValueError):  # nesting without end; integers of thousands of digits
         raise InputError(shown, "not TOML: nested too deeply or a number too long") from None
+
+
+def _key_of(line: bytes) -> bytes:
+    """What stands before the `=`, quoted parts left out."""
+    return _QUOTED.sub(b"", line).partition(b"=")[0]
 
 
 def find(name_or_path: str | Path, directory: Path, what: str) -> Path:

@@ -80,7 +80,7 @@ def test_on_the_command_line(build: tuple[Path, Path], capsys: pytest.CaptureFix
     ("content", "cause"),
     [
         (b"", "no row of stack usage"),
-        (b"\xfd7zXZ\0broken", "not a table"),
+        (b"\xfd7zXZ\0broken", "xz: corrupt"),
         (b"a,b\n1,2\n", "line 2"),
         (HEAD.encode() + b"a.o,a.c,1,1,f,many,static\n", "line 2"),
         (HEAD.encode() + b"a.o,a.c,1,1,f,8,guessed\n", "line 2"),

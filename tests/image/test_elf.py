@@ -294,7 +294,7 @@ def test_compressed_sections_that_cannot_be() -> None:
     refused(Elf(parts=[Part(".x", b"\x01\0\0\0", flags=COMPRESSED)]).build(), "shorter than its header")
     refused(Elf(parts=[compressed(64, 3, 10, b"abc")]).build(), "unknown method 3")
     refused(Elf(parts=[compressed(64, 1, 10, b"abc")]).build(), "compressed section")
-    refused(Elf(parts=[compressed(64, 1, 1 << 40, b"abc")]).build(), "1 GiB accepted")
+    refused(Elf(parts=[compressed(64, 1, 1 << 40, b"abc")]).build(), "more than a file of this size may hold")
     refused(
         Elf(parts=[compressed(64, 1, 50, zlib.compress(bytes(40)))]).build(), "holds 40 bytes, 50 promised"
     )
@@ -304,7 +304,7 @@ def test_all_compressed_sections_share_one_limit(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(elf, "MAXIMUM_DECOMPRESSED", 1000)
     one = compressed(64, 1, 600, zlib.compress(bytes(600)))
     assert read_elf("a.o", Elf(parts=[one]).build()).sections[1].size == 600
-    refused(Elf(parts=[one, one]).build(), "accepted in all")
+    refused(Elf(parts=[one, one]).build(), "more than a file of this size may hold")
 
 
 def test_names_that_overlap_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:

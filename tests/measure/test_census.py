@@ -86,3 +86,10 @@ def test_census_of_a_traces_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["measure", "census", str(traces), "--output", str(tmp_path / "none.csv")]) == 2
     assert "no marks in it" in capsys.readouterr().err
     assert not (tmp_path / "none.csv").exists()
+
+
+def test_a_name_is_no_formula_in_a_spreadsheet() -> None:
+    """A task names itself; Parquet has the name as it is."""
+    (row,) = census_rows([thread("=cmd|' /C x'!A", 5, 100, "user")], "x86_64", "l")
+    (_, read) = csv.reader(io.StringIO(csv_bytes([row]).decode()))
+    assert read[7] == "'=cmd|' /C x'!A" and row.name == "=cmd|' /C x'!A"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -100,7 +103,7 @@ def test_the_stack_tracer_is_switched_on_and_put_back(root: Path) -> None:
     assert enabled.read_text() == "0" and greatest.read_text() == "1234"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_wait_and_the_tracer_is_put_back(root: Path, number: int) -> None:
     enabled = root / "proc/sys/kernel/stack_tracer_enabled"
     before = signal.getsignal(signal.SIGTERM)
@@ -111,6 +114,47 @@ def test_a_signal_ends_the_wait_and_the_tracer_is_put_back(root: Path, number: i
 
     assert record_stack_trace(60, root, wait) == TABLE
     assert enabled.read_text() == "0" and signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_tracer_is_put_back_where_a_part_of_that_fails(root: Path) -> None:
+    enabled = root / "proc/sys/kernel/stack_tracer_enabled"
+
+    def wait(seconds: float) -> None:
+        enabled.unlink()
+        enabled.mkdir()
+
+    with pytest.raises(InputError, match="stack_tracer_enabled"):
+        record_stack_trace(1, root, wait)
+    assert (root / "sys/kernel/tracing/stack_max_size").read_text() == "1234"
+
+
+def test_what_only_root_may_do_is_given_up_before_anything_is_made_of_what_was_read(root: Path) -> None:
+    (root / "proc/kcore").write_bytes(b"")
+    calls = []
+
+    def marks(debug: str | None, machine: Machine) -> tuple[Mark, ...]:
+        calls.append("marks")
+        return ()
+
+    read_live(root, None, marks, lambda: calls.append("given up"))
+    assert calls == ["marks", "given up"]  # with drgn it is given up between opening and reading
+
+
+def test_capabilities_are_gone_for_good() -> None:
+    """In a process of its own: they would be gone here, too."""
+    code = (
+        "import sys, subprocess; from stackfit.measure.privileges import drop_capabilities as drop;"
+        "assert drop(); print(open('/proc/self/status').read());"
+        "print(subprocess.run(['cat', '/proc/self/status'], capture_output=True, text=True).stdout)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = re.findall(r"^(CapInh|CapPrm|CapEff|CapBnd|CapAmb|NoNewPrivs):\s+(\w+)$", done.stdout, re.M)
+    assert len(found) == 12
+    for name, value in found:
+        if name == "NoNewPrivs":
+            assert value == "1"
+        elif name != "CapBnd" or os.geteuid() == 0:
+            assert int(value, 16) & ~2 == 0  # CAP_DAC_OVERRIDE
 
 
 def test_a_tracer_that_is_on_is_read_and_left_alone(root: Path) -> None:

@@ -56,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = next((word for word in words if word in _COMMANDS), None)
     parser = build_parser(() if chosen is None else (chosen,))
     options = parser.parse_args(words)
+    options.owns_process = arguments is None  # what it gives up is not taken from somebody else's
     gc.set_threshold(200_000, 20, 20)  # hundreds of thousands of names and symbols, next to no cycles
     for stream in (sys.stdout, sys.stderr):
         if isinstance(

@@ -16,8 +16,9 @@ from stackfit.measure.census import census_rows, csv_bytes, parquet_bytes
 from stackfit.measure.core import open_dump
 from stackfit.measure.debugged import dump_marks
 from stackfit.measure.files import marks_traces_json, pack, read_recording, traces_json
-from stackfit.measure.live import read_live, record_stack_trace
+from stackfit.measure.live import Live, read_live, record_stack_trace
 from stackfit.measure.model import Mark
+from stackfit.measure.privileges import drop_capabilities
 from stackfit.pages.free import FILES, read_free_memory
 from stackfit.report.json import dumps
 from stackfit.report.live import live_json, print_live
@@ -167,8 +168,14 @@ def _dump(options: argparse.Namespace) -> int:
     return 1 if found.compared is not None and found.compared[1] else 0
 
 
+def _live_marks(options: argparse.Namespace) -> Live:
+    if options.owns_process:
+        return read_live(debug=options.debug, opened=drop_capabilities)
+    return read_live(debug=options.debug)
+
+
 def _live(options: argparse.Namespace) -> int:
-    live = read_live(debug=options.debug)
+    live = _live_marks(options)
     document = live_json(live)
     if options.stack_trace:
         output(options.stack_trace, record_stack_trace(options.seconds))
@@ -199,7 +206,7 @@ def _marked(
 ) -> Iterator[tuple[tuple[Mark, ...], Machine, str | None, str | None]]:
     """Marks of one host, with its machine, release and build-id."""
     if not options.traces:
-        live = read_live(debug=options.debug)
+        live = _live_marks(options)
         if live.machine is None or not live.marks:
             raise InputError("/proc/kcore", "no marks: " + "; ".join(why for _, why in live.unread))
         yield live.marks, live.machine, live.release, live.build_id

@@ -78,7 +78,8 @@ def analyse_frames(
 
     A function returns when a return, or a tail call to a function that returns, is reachable; what follows a
     call to one that does not is not executed. Starting from "all return", functions found not to are taken
-    back until nothing changes (the greatest fixpoint).
+    back until nothing changes (the greatest fixpoint). After _MOST_ROUNDS the others are left as
+    returning: more is taken to run than does, no less.
     """
     functions = code.functions
     count = len(functions)
@@ -89,21 +90,25 @@ def analyse_frames(
     parts: list[NDArray[np.int32]] = []
     # Most that do not return have no instruction that could: known beforehand, their callers are walked once.
     work = np.flatnonzero(own & ~_has_way_out(code)).astype(np.int32)
-    while work.size:
+    for _ in range(_MOST_ROUNDS):
+        if not work.size:
+            break
         tracker.walk(work, no_return)
         tracker.forget(work)
         found = work[tracker.per_function["summary"][work] & _MAY_RETURN == 0]
         no_return[found] = 1
         work = np.setdiff1d(work, found) if found.size else found
     work = np.flatnonzero(own).astype(np.int32)
+    rounds = 0
     while work.size:
+        rounds += 1
         work, made = tracker.walk(work, no_return)
         made = _unique_sites(made)
         redone = np.zeros(count, np.bool_)
         redone[work] = True
         parts = [part[~redone[part[:, _FUNCTION]]] for part in parts] + [made]
         found = np.flatnonzero(own & (no_return == 0) & (tracker.per_function["summary"] & _MAY_RETURN == 0))
-        if not found.size:
+        if not found.size or rounds == _MOST_ROUNDS:
             break
         no_return[found] = 1
         sites = np.concatenate(parts)
@@ -133,6 +138,9 @@ def analyse_frames(
 
 SITE_FIELDS = ("function", "row", "callee", "depth", "kind", "stack", "under")
 _FUNCTION, _ROW, _CALLEE, _DEPTH, _KIND, _STACK = range(6)
+_MOST_ROUNDS = (
+    100  # each finds callers of those found before; a kernel takes 9, one that is made to a million
+)
 # A function of which not all is known counts as one that returns.
 _MAY_RETURN = Summary.RETURNS | Summary.TOO_COMPLEX | Summary.UNDECODED | Summary.CONFLICT
 _LEAVING = (

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import io
-import lzma
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from stackfit.frames.model import OPEN_FRAME, Frames
+from stackfit.image.compression import compression_of, decompress
 from stackfit.image.model import InputError, Program
 from stackfit.isa.code import Code
 
@@ -28,7 +28,7 @@ __all__ = ["KINDS", "UsageDifference", "UsageKind", "UsageRow", "UsageWitness", 
 KINDS = ("static", "dynamic,bounded", "dynamic")
 _STT_FUNC, _STT_FILE = 2, 4
 _NUMBERED = re.compile(r"\.\d+$")
-_MOST_BYTES = 256 << 20  # of all rows of a kernel unpacked it is a few: hostile input is larger
+_MOST_BYTES = 64 << 20  # of all rows of a kernel unpacked it is a few
 
 
 @dataclass(frozen=True)
@@ -80,24 +80,27 @@ class UsageWitness:
 def read_usage(path: Path) -> list[UsageRow]:
     """The table of a build. InputError: it is none."""
     try:
-        data = path.read_bytes()
-        text = (lzma.decompress(data) if data[:6] == b"\xfd7zXZ\0" else data).decode("utf-8")
-    except (OSError, lzma.LZMAError, UnicodeDecodeError, EOFError) as error:
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+        if compression_of(data) == "xz":
+            data = decompress(str(path), data, _MOST_BYTES)
+        text = data.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             str(path), getattr(error, "strerror", None) or "not a table of stack usage"
         ) from None
-    if len(text) > _MOST_BYTES:
+    if len(data) > _MOST_BYTES:
         raise InputError(str(path), "too long for a table of stack usage")
-    rows = []
+    rows: list[UsageRow] = []
     reader = csv.DictReader(io.StringIO(text))
-    for number, row in enumerate(reader, 2):
-        try:
-            if row["kind"] not in KINDS:
+    try:
+        for row in reader:
+            if row["kind"] not in KINDS or not 0 <= int(row["bytes"]) < 1 << 31:
                 raise ValueError
             unit = row["object"].rsplit("/", 1)[-1].removesuffix(".o") + ".c"
             rows.append(UsageRow(unit, row["function"], int(row["bytes"]), row["kind"]))
-        except (AttributeError, KeyError, TypeError, ValueError):
-            raise InputError(str(path), f"line {number}: no row of stack usage") from None
+    except (AttributeError, KeyError, TypeError, ValueError, csv.Error):
+        raise InputError(str(path), f"line {reader.line_num}: no row of stack usage") from None
     if not rows:
         raise InputError(str(path), "no row of stack usage in it")
     return rows

@@ -1,6 +1,6 @@
 """Decompression of kernels and modules, capped: gzip, xz, lzma, bzip2, zstd, legacy lz4, lzop.
 
-Formats are told by their magic, never by the file's name. Caps: MAXIMUM_OUTPUT bytes of output unless the
+Formats are told by their magic, never by the file's name. Caps: `most_output` bytes of output unless the
 caller states another, MAXIMUM_DICTIONARY bytes of working memory for xz, lzma and zstd.
 Sources: RFC 1952 (gzip), the .xz file format 1.1, RFC 8878 (zstd), lz4's `lz4_Frame_format.md` (legacy
 frame), lzop's `lzop.c` and Linux `lib/decompress_unlzo.c`; `lib/decompress.c` for a kernel's magics.
@@ -17,10 +17,13 @@ from typing import Any, Protocol
 
 from stackfit.image.model import InputError
 
-__all__ = ["MAXIMUM_OUTPUT", "compression_of", "decompress", "decompress_stream"]
+__all__ = ["MAXIMUM_OUTPUT", "compression_of", "decompress", "decompress_stream", "most_output"]
 
 MAXIMUM_OUTPUT = 512 << 20
 MAXIMUM_DICTIONARY = 256 << 20
+
+_FREE_OUTPUT = 64 << 20  # bytes that any file may hold, and for each of its own bytes _RATIO more
+_RATIO = 64  # kernels and modules hold 3 to 8 times their size, text of a tracer up to 40 times
 
 _LZ4_BLOCK = 8 << 20  # a legacy block's greatest uncompressed size
 _LZ4_BOUND = _LZ4_BLOCK + _LZ4_BLOCK // 255 + 16  # LZ4_compressBound of it
@@ -52,6 +55,12 @@ class _Incremental(Protocol):
     def decompress(self, data: memoryview, max_length: int, /) -> bytes: ...
 
 
+def most_output(size: int, ratio: int = _RATIO, most: int = MAXIMUM_OUTPUT) -> int:
+    """Bytes that a compressed file of `size` bytes may hold: a small file that says that it holds very much
+    is meant to take all memory."""
+    return min(_FREE_OUTPUT + ratio * size, most)
+
+
 def compression_of(data: bytes | memoryview) -> str | None:
     """gzip, xz, zstd, lz4 (legacy frame), lzma, bzip2 or lzo by the data's first bytes, else None."""
     head = bytes(data[:9])
@@ -61,11 +70,12 @@ def compression_of(data: bytes | memoryview) -> str | None:
     return None
 
 
-def decompress(path: str, data: bytes | memoryview, cap: int = MAXIMUM_OUTPUT) -> bytes:
+def decompress(path: str, data: bytes | memoryview, cap: int | None = None) -> bytes:
     """The content of a compressed file, e.g. a `.ko.xz`: one stream and nothing behind it but zero padding.
 
-    `cap`: the greatest accepted size of the content in bytes. Raises InputError when the data is in no known
-    format, corrupt, truncated, larger than `cap` or followed by other data.
+    `cap`: the greatest accepted size of the content in bytes (None: as `most_output` has it). Raises
+    InputError when the data is in no known format, corrupt, truncated, larger than `cap` or followed by other
+    data.
     """
     out, used = decompress_stream(path, data, cap)
     if bytes(data[used:]).strip(b"\0"):
@@ -74,7 +84,7 @@ def decompress(path: str, data: bytes | memoryview, cap: int = MAXIMUM_OUTPUT) -
 
 
 def decompress_stream(
-    path: str, data: bytes | memoryview, cap: int = MAXIMUM_OUTPUT, base: int = 0
+    path: str, data: bytes | memoryview, cap: int | None = None, base: int = 0
 ) -> tuple[bytes | bytearray, int]:
     """(content, bytes of `data` that the stream takes): what follows the stream is the caller's to judge.
 
@@ -86,6 +96,7 @@ def decompress_stream(
         head = bytes(data[:6]).hex(" ")
         known = ", ".join(name for _, name in _MAGICS)
         raise InputError(path, f"starts with {head or 'nothing'}: no known compression ({known})", base)
+    cap = most_output(len(data)) if cap is None else cap
     try:
         out, used = _METHODS[kind](memoryview(data), cap)
     except _Failure as failure:

@@ -14,7 +14,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from stackfit.image.compression import MAXIMUM_DICTIONARY
+from stackfit.image.compression import MAXIMUM_DICTIONARY, most_output
 from stackfit.image.model import (
     RELOCATION_DTYPE,
     SYMBOL_DTYPE,
@@ -54,8 +54,8 @@ _SHN_LORESERVE, _SHN_XINDEX, _SHN_ABS = 0xFF00, 0xFFFF, 0xFFF1
 MAXIMUM_SECTIONS = 100_000
 MAXIMUM_SYMBOLS = 20_000_000
 MAXIMUM_RELOCATIONS = 20_000_000
+MAXIMUM_DECOMPRESSED = 1 << 30  # bytes of all compressed sections together, and see most_output
 MAXIMUM_NAMES = 1 << 30  # bytes of all names of one table
-MAXIMUM_DECOMPRESSED = 1 << 30  # bytes of all compressed sections together
 _MAXIMUM_NOTES = 1 << 16  # bytes of all notes that are searched for a build id
 
 _SECTION_FIELDS = (
@@ -194,7 +194,7 @@ def _sections(
 ) -> tuple[Section, ...]:
     columns = list(zip(*(headers[name].tolist() for name in _SECTION_FIELDS), strict=True))
     limit = (1 << 64) - 1 if bits64 else 1 << 32  # the end of a section is an address in 64 bits, too
-    decompressed = 0
+    left = most_output(raw.size, most=MAXIMUM_DECOMPRESSED)
     contents: list[Bytes] = []
     for index, (_, kind, flags, address, offset, size, *_) in enumerate(columns):
         if address + size > limit:
@@ -206,8 +206,8 @@ def _sections(
             raise InputError(path, f"section {index} of {size} bytes ends beyond the end of the file", offset)
         data = raw[offset : offset + size]
         if flags & _SHF_COMPRESSED:
-            data = _decompressed(path, data, offset, bits64, MAXIMUM_DECOMPRESSED - decompressed)
-            decompressed += data.size
+            data = _decompressed(path, data, offset, bits64, left)
+            left -= data.size
         contents.append(data)
     if names_index >= len(contents):
         raise InputError(path, f"section name table {names_index} does not exist", 62 if bits64 else 50)
@@ -232,7 +232,9 @@ def _decompressed(path: str, data: Bytes, offset: int, bits64: bool, limit: int)
     at = 8 if bits64 else 4
     size = int.from_bytes(data[at : at + (8 if bits64 else 4)].tobytes(), "little")
     if size > limit:
-        raise InputError(path, f"compressed section of {size} bytes (1 GiB accepted in all)", offset)
+        raise InputError(
+            path, f"compressed section of {size} bytes, more than a file of this size may hold", offset
+        )
     body = data[header:].tobytes()
     if kind == 1:
         try:

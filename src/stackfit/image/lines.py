@@ -27,6 +27,9 @@ __all__ = ["SourceLine", "SourceLines"]
 
 _ALL, _MOST = (1 << 64) - 1, (1 << 31) - 1
 _LONGEST = 4 << 20  # bytes of one unit's line program; the kernel's longest has a tenth of a MiB
+_LONGEST_NUMBER = 4096  # bytes of a LEB128 number
+_WIDEST = 140  # bits of one in a line program; padded ones are longer than they need
+_MOST_RANGES = 2_000_000  # of all units; a kernel has a tenth of that
 _Answer = TypeVar("_Answer")
 
 
@@ -188,6 +191,10 @@ class _Stream(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         part = self._data[self._at : self._at + len(buffer)]
+        if len(part) > _LONGEST_NUMBER and int(np.frombuffer(part, np.uint8).min()) >= 0x80:
+            # A LEB128 number goes on as long as bytes have their highest bit; pyelftools reads all of it, and
+            # adds each to one that is as long already.
+            raise ValueError(f"a number of more than {_LONGEST_NUMBER} bytes")
         buffer[: len(part)] = part
         self._at += len(part)
         return len(part)
@@ -202,8 +209,12 @@ def _code(dwarf: DWARFInfo) -> Iterator[tuple[int, int, int]]:
             if entry.length:
                 yield entry.begin_addr, entry.begin_addr + entry.length, entry.info_offset
         return
+    left = _MOST_RANGES
     for unit in dwarf.iter_CUs():
         for start, end in _unit_code(dwarf, unit):
+            left -= 1
+            if not left:  # units may share a long list
+                raise ValueError(f"more than {_MOST_RANGES} ranges of code")
             if start < end:
                 yield start, end, unit.cu_offset
 
@@ -252,6 +263,8 @@ def _line_rows(program: LineProgram) -> _Rows:
             at += 1
             value |= (byte & 0x7F) << shift
             shift += 7
+            if shift > _WIDEST:
+                raise ValueError(f"a number of more than {_WIDEST} bits")
             if byte < 0x80:
                 return value - (1 << shift) if signed and byte & 0x40 else value
 

@@ -27,7 +27,7 @@ Range = tuple[int, int]  # first address, the one after the last
 Operation = tuple[str, tuple[int, ...]]  # of an expression: its name without `DW_OP_`, its operands
 
 _DEEPEST = 256  # entries within each other
-_MOST_ENTRIES = 200_000  # of one function; the kernel's largest has a twentieth of that
+_MOST_ENTRIES = 200_000  # of one function, with their ranges; the kernel's largest has a twentieth of that
 _LONGEST_TYPE = 64  # types that lead to each other
 
 
@@ -169,9 +169,7 @@ class _Reader:
         found = {}
         for entry in self._functions(self._unit.get_top_DIE()):
             type_entry = self._type_of(entry)
-            bare = type_entry
-            while bare is not None and (bare.tag == "DW_TAG_typedef" or bare.tag in _QUALIFIERS):
-                bare = self._type_of(bare)
+            bare = self._plain(type_entry)
             if bare is not None and bare.tag in _AGGREGATES and (size := self._size(type_entry)):
                 found[self._name(entry)] = (self._text(type_entry), size)
         return found
@@ -188,9 +186,7 @@ class _Reader:
         if depth > _DEEPEST:
             raise ValueError("entries lie within too many others")
         for entry in self._children(parent):
-            self._left -= 1
-            if self._left < 0:
-                raise ValueError(f"a function has more than {_MOST_ENTRIES} entries")
+            self._spend(1)
             if entry.tag in ("DW_TAG_variable", "DW_TAG_formal_parameter"):
                 self._variable(entry, owner, scope)
             elif entry.tag == "DW_TAG_lexical_block":
@@ -199,6 +195,12 @@ class _Reader:
                 ranges = self._ranges(entry) or scope
                 self._inlined.append(Inlined(self._name(entry), owner, ranges))
                 self._walk(entry, len(self._inlined) - 1, ranges, depth + 1)
+
+    def _spend(self, count: int) -> None:
+        """Lists count as often as they are read: many entries may share a long one."""
+        self._left -= count
+        if self._left < 0:
+            raise ValueError(f"a function has more than {_MOST_ENTRIES} entries")
 
     def _variable(self, entry: DIE, owner: int, scope: tuple[Range, ...]) -> None:
         location = entry.attributes.get("DW_AT_location")
@@ -210,6 +212,7 @@ class _Reader:
             places.append(Place(scope, self._expression(found.loc_expr), True))
         else:
             base = self._base
+            self._spend(len(found or ()))
             for one in found or ():
                 if isinstance(one, ListBase):
                     base = int(one.base_address)
@@ -259,7 +262,9 @@ class _Reader:
         if attribute is None or lists is None:
             return ()
         found, base = [], self._base
-        for one in lists.get_range_list_at_offset(attribute.value, self._unit):
+        listed = lists.get_range_list_at_offset(attribute.value, self._unit)
+        self._spend(len(listed))
+        for one in listed:
             if isinstance(one, BaseAddressEntry):
                 base = int(one.base_address)
             else:
@@ -268,6 +273,14 @@ class _Reader:
         return tuple(part for part in found if part[0] < part[1])
 
     # ------------------------------------------------------------ types
+
+    def _plain(self, entry: DIE | None) -> DIE | None:
+        """A type behind its typedefs and qualifiers; None where they lead to each other."""
+        for _ in range(_LONGEST_TYPE):
+            if entry is None or (entry.tag != "DW_TAG_typedef" and entry.tag not in _QUALIFIERS):
+                return entry
+            entry = self._type_of(entry)
+        return None
 
     def _type_of(self, entry: DIE | None) -> DIE | None:
         if entry is None or "DW_AT_type" not in entry.attributes:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stackfit.image.compression import MAXIMUM_OUTPUT, compression_of, decompress_stream
+from stackfit.image.compression import compression_of, decompress_stream
 from stackfit.image.elf import is_elf
 from stackfit.image.model import InputError
 
@@ -58,10 +58,11 @@ def is_bzimage(data: bytes | memoryview) -> bool:
     return flag == b"\x55\xaa" and magic == b"HdrS"
 
 
-def unpack(path: str, data: bytes | memoryview, cap: int = MAXIMUM_OUTPUT) -> Unpacked:
+def unpack(path: str, data: bytes | memoryview, cap: int | None = None) -> Unpacked:
     """Unpack an x86 bzImage in memory.
 
-    `path` names the file in errors; `cap` is the greatest accepted size of the decompressed payload in bytes.
+    `path` names the file in errors; `cap` is the greatest accepted size of the decompressed payload in bytes
+    (None: compression.most_output).
     Raises InputError when the data is no bzImage with a payload (boot protocol 2.08, Linux 2.6.26, or later),
     or the payload is truncated, corrupt, larger than `cap`, of another size than it states, or no ELF file.
     """

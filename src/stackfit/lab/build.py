@@ -150,8 +150,8 @@ def load_built(output: Path, name: str) -> Built:
         raise InputError(
             str(directory), f"no kernel there: stackfit lab build --variant {name.split('-c')[0]}"
         ) from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(str(path), f"not written by lab build: {error}") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(str(path), f"not written by lab build: {str(error)[:200]}") from None
 
 
 def _make_directory(path: Path) -> None:

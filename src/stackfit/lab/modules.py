@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from stackfit.image.compression import MAXIMUM_OUTPUT
 from stackfit.image.load import find_modules, load_image
 from stackfit.image.model import InputError
 from stackfit.pages.procfs import read_bytes, unpacked
@@ -76,7 +75,7 @@ def load_order(files: Mapping[str, Path], more: Iterable[str] = ()) -> LoadOrder
             for other in _depends(files[name]):
                 visit(other)
             path = files[name]
-            data[name] = unpacked(str(path), read_bytes(path, _MOST_BYTES), MAXIMUM_OUTPUT)
+            data[name] = unpacked(str(path), read_bytes(path, _MOST_BYTES))
             order.append(name)
 
         for name in names:

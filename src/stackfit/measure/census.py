@@ -24,6 +24,7 @@ __all__ = ["CensusRow", "census_rows", "csv_bytes", "parquet_bytes"]
 _INSTANCE = re.compile(r"(?<=[/:-])\d+|(?<=/u)\d+|\d+$")
 _WORKER = re.compile(r"(kworker/[^+-]*)[+-].*")
 _USER = "user"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,17 @@ _COLUMNS = [field.name for field in fields(CensusRow)]
 
 
 def csv_bytes(rows: Iterable[CensusRow]) -> bytes:
-    """With a line of column names."""
+    """With a line of column names. A task names itself: a name that a spreadsheet would take for a formula
+    begins with `'`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
-    writer.writerows([getattr(row, name) for name in _COLUMNS] for row in rows)
+    writer.writerows([_cell(getattr(row, name)) for name in _COLUMNS] for row in rows)
     return text.getvalue().encode("utf-8")
+
+
+def _cell(value: str | int) -> str | int:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def parquet_bytes(rows: Iterable[CensusRow]) -> bytes:

@@ -146,6 +146,8 @@ def _headers(
         elif kind == 4:
             notes.append((offset, length))
     segments.sort()
+    if sum(end - start for start, end, _ in segments) > data.size:
+        raise InputError(path, "segments share bytes of the file", table)
     for (_, end, _), (start, _, _) in itertools.pairwise(segments):
         if start < end:
             raise InputError(path, f"two segments have the physical address {start:#x}", table)

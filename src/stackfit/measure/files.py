@@ -23,6 +23,8 @@ __all__ = ["SCHEMA", "marks_traces_json", "pack", "read_recording", "traces_json
 
 SCHEMA = "stackfit.traces/1"
 Json = dict[str, Any]
+# As objects values take many times the bytes of their text. A kernel has half a million places of calls.
+_MOST_LISTS, _MOST_VALUES = 2_000_000, 8_000_000
 _KINDS = {kind.label: kind for kind in ChainKind}
 
 
@@ -31,6 +33,8 @@ def read_recording(path: Path) -> Recording:
     text = read_text(path)
     if text.lstrip()[:1] != "{":
         return parse_recording(str(path), text)
+    if text.count("[") > _MOST_LISTS or text.count(",") > _MOST_VALUES:
+        raise InputError(str(path), f"JSON of more than {_MOST_LISTS} lists or {_MOST_VALUES} values")
     try:
         document = json.loads(text)
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:

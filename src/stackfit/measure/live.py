@@ -47,9 +47,11 @@ def read_live(
     root: Path = Path("/"),
     debug: str | None = None,
     marks: Callable[[str | None, Machine], tuple[Mark, ...]] | None = None,
+    opened: Callable[[], object] = lambda: None,
 ) -> Live:
     """`root`: where proc and sys are; `debug`: vmlinux with DWARF (default: where drgn looks for it); `marks`
-    reads those of the running kernel."""
+    reads those of the running kernel. `opened` is called when the files that only root may open are open: the
+    time to give up what is not needed any more (measure/privileges.py)."""
     reader = _Reader(root)
     machine = _MACHINES.get(platform.machine())
     release = (reader.text("release", "proc/sys/kernel/osrelease") or "").strip() or None
@@ -58,9 +60,10 @@ def read_live(
         reader.unread.append(("marks of stacks", f"no layout of {platform.machine()}"))
     elif reader.readable("marks of stacks", "proc/kcore"):
         try:
-            found = (marks or _kcore_marks)(debug, machine)
+            found = marks(debug, machine) if marks is not None else _kcore_marks(debug, machine, opened)
         except InputError as error:
             reader.unread.append(("marks of stacks", str(error)))
+    opened()
     return Live(
         release,
         reader.build_id(),
@@ -73,8 +76,10 @@ def read_live(
     )
 
 
-def _kcore_marks(debug: str | None, machine: Machine) -> tuple[Mark, ...]:
-    return program_marks(open_program(debug), machine)
+def _kcore_marks(debug: str | None, machine: Machine, opened: Callable[[], object]) -> tuple[Mark, ...]:
+    program = open_program(debug)
+    opened()
+    return program_marks(program, machine)
 
 
 class _Reader:
@@ -163,8 +168,11 @@ def record_stack_trace(
                 wait(seconds)
             return _read(tracefs / "stack_trace")
         finally:
-            _write(enabled, "0")
-            _write(tracefs / "stack_max_size", before)
+            with _undisturbed():
+                try:
+                    _write(enabled, "0")
+                finally:
+                    _write(tracefs / "stack_max_size", before)
 
 
 def _tracefs(root: Path) -> Path:
@@ -178,16 +186,28 @@ def _tracefs(root: Path) -> Path:
 
 @contextmanager
 def _terminated() -> Iterator[None]:
-    """SIGTERM ends the wait like Ctrl-C, so that the tracer is put back."""
+    """SIGTERM, and SIGHUP of a terminal that is gone, end the wait like Ctrl-C: the tracer is put back."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """No signal that ends this process comes between."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _read(path: Path) -> str:

@@ -21,7 +21,7 @@ from stackfit.pages.procfs import read_bytes, unpacked
 
 __all__ = ["MAX_FILE", "parse_recording", "place_of", "read_text"]
 
-MAX_FILE = 512 << 20  # bytes on disk; unpacked at most MAXIMUM_OUTPUT
+MAX_FILE = 512 << 20  # bytes on disk; unpacked: compression.most_output
 MAX_LINE = 65536
 MAX_ROWS = 4096  # of one chain: the deepest stack there is has fewer
 _TRACE_CMD = b"\x17\x08\x44tracing"  # trace-cmd.dat(5)
@@ -52,7 +52,7 @@ _CALL = re.compile(
 )
 # `\tffffffff81234567 vfs_write+0x235 ([kernel.kallsyms])`
 _PERF_ROW = re.compile(
-    rf"\s+(?P<ip>[0-9a-f]{{6,16}})\s+(?:{_SYMBOL}|(?P<bare>{_NAME}|\[unknown\]))\s+\((?P<file>[^()]*(?:\([^()]*\))?[^()]*)\)\s*$"
+    rf"\s+(?P<ip>[0-9a-f]{{6,16}})\s+(?:{_SYMBOL}|(?P<bare>{_NAME}|\[unknown\]))\s+\((?P<file>[^()]*(?:\([^()]*\)[^()]*)?)\)\s*$"
 )
 # Lines of the kernel's log: `[   12.345678]`, `<4>` and a journal's prefix before them.
 _LOG_HEAD = re.compile(r"(?:^|[\s\]:])Call [Tt]race:\s*$")
@@ -81,7 +81,7 @@ def read_text(path: Path) -> str:
     raw = read_bytes(path, MAX_FILE)
     if raw.startswith(_TRACE_CMD):
         return _reported(path)
-    data = unpacked(str(path), raw, MAXIMUM_OUTPUT)
+    data = unpacked(str(path), raw)
     return data.decode("utf-8", "replace")
 
 

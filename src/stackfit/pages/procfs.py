@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stackfit.image.compression import compression_of, decompress
+from stackfit.image.compression import compression_of, decompress, most_output
 from stackfit.image.model import InputError
 
 __all__ = [
@@ -44,6 +44,7 @@ MAX_PAGES = 1 << 26  # page frames of a kpageflags file
 MAX_ORDERS = 32
 MAX_ZONES = 4096
 _MOST_PAGES = 1 << 52  # of a zone: 64-bit addresses, 4 KiB pages
+_FLAGS_RATIO = 256
 _KPF_BUDDY = 1 << 10  # include/uapi/linux/kernel-page-flags.h
 
 ZoneKey = tuple[int, str]  # node, zone name
@@ -138,8 +139,8 @@ def read_bytes(path: Path, cap: int) -> bytes:
     return data
 
 
-def unpacked(path: str, data: bytes, cap: int) -> bytes:
-    """`data`, unpacked to at most `cap` bytes if it is gzip, xz or zstd."""
+def unpacked(path: str, data: bytes, cap: int | None = None) -> bytes:
+    """`data`, unpacked to at most `cap` bytes if it is gzip, xz or zstd. None: as many as its size allows."""
     return decompress(path, data, cap) if compression_of(data) in ("gzip", "xz", "zstd") else data
 
 
@@ -318,7 +319,8 @@ def parse_counters(path: str, text: str) -> dict[str, int]:
 
 def parse_kpageflags(path: str, data: bytes) -> NDArray[np.uint64]:
     """/proc/kpageflags as it is or compressed: a little-endian u64 of flags by page frame."""
-    raw = unpacked(path, data, MAX_PAGES * 8)
+    # Nearly all pages have the flags of the one before: one byte holds hundreds.
+    raw = unpacked(path, data, min(MAX_PAGES * 8, most_output(len(data), ratio=_FLAGS_RATIO)))
     if not raw or len(raw) % 8:
         raise InputError(path, f"{len(raw)} bytes are no whole number of page flags")
     return np.frombuffer(raw, "<u8")

@@ -17,14 +17,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stackfit.image.compression import MAXIMUM_OUTPUT
 from stackfit.image.model import InputError
 from stackfit.pages.procfs import MAX_PAGES, read_bytes, unpacked
 
 __all__ = ["EVENT", "MAX_EVENTS", "Kind", "Mark", "Trace", "parse_trace", "read_trace", "write_csv"]
 
 MAX_EVENTS = 1 << 24
-MAX_FILE = 512 << 20  # bytes on disk; unpacked at most MAXIMUM_OUTPUT
+MAX_FILE = 512 << 20  # bytes on disk; unpacked: compression.most_output
 MAX_LINE = 4096
 _MAX_ORDER = 31
 
@@ -103,7 +102,7 @@ class Trace:
 
 def read_trace(path: Path) -> Trace:
     """A trace file of any of the formats, compressed or not (told by content). InputError names the line."""
-    data = unpacked(str(path), read_bytes(path, MAX_FILE), MAXIMUM_OUTPUT)
+    data = unpacked(str(path), read_bytes(path, MAX_FILE))
     return parse_trace(str(path), data)
 
 

@@ -153,7 +153,8 @@ def _file(line: SourceLine) -> Json:
 
 
 def _image(analysis: Analysis, module: str | None) -> Json:
-    path = next(image.path for image in analysis.program.images if image.module == module)
+    images = analysis.program.images
+    path = next((image.path for image in images if image.module == module), images[0].path)
     return {"uri": _uri(path)}
 
 

@@ -19,6 +19,9 @@ from stackfit.store.write import fill
 __all__ = ["is_database", "read_database", "snapshot"]
 
 _MAGIC = b"SQLite format 3\0"
+_MOST_TEXT = 1 << 20  # bytes of a value
+_STEP = 10_000  # instructions of SQLite's machine
+_FREE_STEPS, _STEPS = 2_000, 2
 _TABLES = (
     "about",
     "images",
@@ -49,12 +52,27 @@ def read_database(path: str | Path) -> Snapshot:
         uri = f"{Path(path).resolve().as_uri()}?mode=ro&immutable=1"
         with closing(sqlite3.connect(uri, uri=True)) as connection:
             connection.execute("PRAGMA trusted_schema = OFF")
+            _limit(connection, Path(path).stat().st_size)
             _check(name, connection)
             return _read(name, connection)
     except sqlite3.Error as error:
         raise InputError(name, f"the database cannot be read: {error}") from None
     except (TypeError, ValueError, OverflowError):  # a text where a number belongs, or the other way round
         raise InputError(name, "the database holds values that stackfit did not write") from None
+
+
+def _limit(connection: sqlite3.Connection, size: int) -> None:
+    """What a database may cost follows from its size: columns can be computed, and everything may join with
+    everything. (One that was written here takes a fifth of an instruction a byte.)"""
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_TEXT)
+    left = _FREE_STEPS + _STEPS * size // _STEP
+
+    def step() -> bool:
+        nonlocal left
+        left -= 1
+        return left < 0  # ends the statement: OperationalError
+
+    connection.set_progress_handler(step, _STEP)
 
 
 def snapshot(analysis: Analysis, path: str) -> Snapshot:
