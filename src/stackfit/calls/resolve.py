@@ -456,9 +456,10 @@ class _Resolver:
             for one in self._types.pointers_at(struct, offset):
                 found |= self._loose_by_prototype.get(one, set())
         if kind == flow.FIELD:
-            for row in (*self._loose_at.get(offset, ()), *self._loose_in_tables):
-                if self._placed.fits(row, (struct, offset)):
-                    found.add(int(self._data.function[row]))
+            near = (*self._loose_at.get(offset, ()), *self._loose_in_tables)
+            found.update(
+                int(self._data.function[row]) for row in self._placed.fitting(near, (struct, offset))
+            )
         return found
 
     def _reach(self, place: _Place) -> tuple[set[int], bool]:
@@ -536,9 +537,9 @@ class _Resolver:
         """(struct, field): the function pointers at a byte off a struct, in the structs that it is embedded
         in."""
         if (struct, offset) not in self._surroundings:
-            found = []
-            for outer, at in self._types.containers.get(struct, ()):
-                field = self._types.function_field(outer, at + offset)
+            found, types = [], self._types
+            for outer, at in types.containers.get(struct, ()):
+                field = types.function_field(outer, at + offset) if types.spans(outer, at + offset) else None
                 if field is not None:
                     found.append((outer, field))
             self._surroundings[struct, offset] = found
@@ -644,7 +645,10 @@ class _SecurityHooks:
         shift = np.where(relative, code.address.view(np.int64) + table.length, 0)
         rows = np.flatnonzero(absolute | relative)
         address = (table.displacement + shift)[rows]
-        known = np.isin(address, np.array(sorted(self.functions), np.int64))
+        heads_at = np.array(sorted(self.functions), np.int64)
+        near = (address >= heads_at[0]) & (address <= heads_at[-1])
+        rows, address = rows[near], address[near]
+        known = np.isin(address, heads_at)
         owner = code.function[rows[known]]
         for function, head in zip(owner.tolist(), address[known].tolist(), strict=True):
             self._named[function].add(head)
