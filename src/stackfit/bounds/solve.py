@@ -83,10 +83,11 @@ class Solver:
     """Bounds for one program under one set of limits.
 
     `exceptions`: how many exceptions may nest on one chain; `hops`: the greatest number of indirect calls
-    on a chain; without any, `edges` are those given but for hops. Edges of kind SWITCH leave the stack and are
-    not followed. `first_only`: functions that do not run on top of an exception (bool by function; default
-    none): once one has been taken on a chain, edges into them are not followed. `like`: a solver of the same program whose prices are taken over,
-    instead of looking for better ones; they were found for other chains, and give valid bounds for these.
+    on a chain; without any, `edges` are those given but for hops. Edges of kind SWITCH leave the stack and
+    are not followed. `first_only`: functions that do not run on top of an exception (bool by function;
+    default none): once one has been taken on a chain, edges into them are not followed. `like`: a solver of
+    the same program whose prices are taken over, instead of looking for better ones; they were found for
+    other chains, and give valid bounds for these.
 
     Memory: at most 128 MB of values, 256 MB of what `upper`, `bound` or `reachable` were asked about, and
     arrays of the program's size.
@@ -171,9 +172,9 @@ class Solver:
     def resized(
         self, weight: NDArray[np.int32], frame: NDArray[np.int32], function: int, like: int
     ) -> Solver:
-        """The same program with other bytes: `weight` is added to that of each of `edges`, `frame` to that of each
-        function that is not cut; only `function` and its edges have any. `like`: bounds are to be good for
-        chains from this function. What is tracked and priced stays: it gives valid bounds for any bytes."""
+        """The same program with other bytes: `weight` is added to that of each of `edges`, `frame` to that of
+        each function that is not cut; only `function` and its edges have any. `like`: bounds are to be good
+        for chains from this function. What is tracked and priced stays: it gives valid bounds for any bytes."""
         other = copy.copy(self)
         other.weight = self.weight + weight
         other.frame = np.where(self.limits.cut >= 0, self.frame, self.frame + frame).astype(np.int32)
