@@ -174,7 +174,8 @@ class Solver:
     ) -> Solver:
         """The same program with other bytes: `weight` is added to that of each of `edges`, `frame` to that of
         each function that is not cut; only `function` and its edges have any. `like`: bounds are to be good
-        for chains from this function. What is tracked and priced stays: it gives valid bounds for any bytes."""
+        for chains from this function. What is tracked and priced stays: it gives valid bounds for any
+        bytes."""
         other = copy.copy(self)
         other.weight = self.weight + weight
         other.frame = np.where(self.limits.cut >= 0, self.frame, self.frame + frame).astype(np.int32)

@@ -13,7 +13,6 @@ open.
 
 from __future__ import annotations
 
-import enum
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -30,6 +29,7 @@ from stackfit.calls.objects import Data, Placed, callable_functions, place_funct
 from stackfit.calls.paravirt import paravirt_overrides
 from stackfit.calls.static_calls import STATIC_CALL_UPDATE
 from stackfit.calls.types import Field, TypeLayout, read_types
+from stackfit.choices import Indirect
 from stackfit.frames.model import Frames
 from stackfit.image.btf import Kind
 from stackfit.image.model import Image, Program
@@ -50,14 +50,6 @@ _AGGREGATES = (int(Kind.STRUCT), int(Kind.UNION))
 _FUNC_PROTO = int(Kind.FUNC_PROTO)
 _ROUNDS = 2  # walks that know what the one before found
 _LARGE = 256  # bytes: an object beyond this size may be an array of some struct
-
-
-class Indirect(enum.Enum):
-    """What resolution may rest on."""
-
-    STRICT = "strict"  # what the image's own constant data settles
-    TYPED = "typed"  # … and that pointers are used as their types say
-    SIGNATURE = "signature"  # … but any function of the prototype may be in any place of that prototype
 
 
 @dataclass(frozen=True)
