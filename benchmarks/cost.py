@@ -87,7 +87,7 @@ def measure(
                 )
         wall = time.perf_counter() - start
         output.seek(0)
-        return Cost(round(cpu, 2), round(wall, 2), peak, sum(1 for _ in output))
+        return Cost(round(cpu, 4), round(wall, 4), peak, sum(1 for _ in output))
 
 
 def best(rounds: int, pipeline: list[list[str]], accepted: tuple[int, ...] = (0,)) -> Cost:
