@@ -107,8 +107,11 @@ def resolve_indirect(
     data = with_objects(read_data(program, code.functions, debug), wholes)
     placed = place_functions(data, types, code.functions, _objects(flows, types))
     copied = _copied(copies, data, placed, types)
+    known = {**copied, **placed.variables, **types.variables}
+    del placed  # a hundred megabytes of a kernel with its modules
     for _ in range(_ROUNDS):
-        flows = walk.follow({**copied, **placed.variables, **types.variables}, flows)
+        flows = walk.follow(known, flows)
+    del walk
     placed = place_functions(data, types, code.functions, [*_objects(flows, types), *copied.items()])
     resolution = _Resolver(code, types, flows, data, placed, taken, listed, mode).resolve(places)
     if not overrides:
