@@ -2,8 +2,8 @@
 # test             lint, every test on the compiled hot modules, the core tests again on the uncompiled ones
 # lint             ruff, mypy --strict, the layer contract
 # uncompiled-test  the core tests (no kernel needed, no long runs) on plain Python modules
-# bench            page operations a second next to random reads; CPU time and memory next to checkstack.pl; the
-#                  largest HTML report in a browser (needs chromium, chromium-driver)
+# bench            page operations a second next to random reads; CPU time and memory next to objdump and
+#                  checkstack.pl; how both grow; the largest HTML report in a browser (needs chromium, chromium-driver)
 # fuzz             every parser on changed inputs for SECONDS in all (60); findings go to build/fuzz
 # sanitize         the compiled modules' tests with every bound checked, and under AddressSanitizer (half an hour)
 # docs             the site (build/site), manual page and shell completions (build/share, as below /usr/share)
@@ -64,6 +64,7 @@ sanitize: .venv/installed-dev
 bench: .venv/installed
 	$(BIN)/python benchmarks/allocator.py
 	$(BIN)/python benchmarks/checkstack.py
+	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/html_report.py
 
 docs: .venv/installed-dev

@@ -60,11 +60,13 @@ def cpu(work: Callable[[], int], rounds: int) -> tuple[float, int]:
     return best, operations
 
 
-def pairs(per_cpu: bool, order: int) -> Callable[[], int]:
+def pairs(per_cpu: bool, order: int, operations: int = 1 << 21) -> Callable[[], int]:
+    """Blocks of one order taken, then given back, until as many operations are done."""
+
     def work() -> int:
         made, pages = zone(per_cpu), np.zeros(min(BLOCKS, PAGES >> (order + 1)), np.int32)
         done = 0
-        while done < 1 << 21:
+        while done < operations:
             taken = made.allocate_many(order, c.MOVABLE, made.low, 0, pages)
             made.release_many(pages[:taken], order)
             done += 2 * taken

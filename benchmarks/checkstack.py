@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
-"""stackfit next to the kernel's own checkstack.pl: CPU seconds and peak memory, same kernel, same run.
+"""stackfit next to objdump and the kernel's checkstack.pl: CPU seconds, peak memory; one kernel, one run.
 
+    objdump -d vmlinux                                  what every tool that reads disassembly stands on
     objdump -d vmlinux | perl checkstack.pl x86_64      frames of the kernel's functions
+    stackfit frames vmlinuz                             the same question
     stackfit check vmlinuz                              stacks, chains, verdicts from the shipped image
     stackfit check vmlinuz --modules DIR                the same with every module of the package
+    … again                                             unchanged: the answer kept by the run before it
 
 checkstack.pl gets the uncompressed vmlinux of the -dbg package, because objdump needs symbols; stackfit gets
 the vmlinuz that boots. The script comes out of Debian's linux-kbuild package, the smallest that has it. CPU
@@ -14,92 +17,32 @@ them. Of several rounds the one with the least CPU counts. Nothing else should b
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from cost import BenchmarkError, Cost, best, load_fetch_kernel, measure, one_cpu, program, read
+
 ARCHITECTURE = "amd64"
 CHECKSTACK_ARCHITECTURE = "x86_64"
-
-
-@dataclass(frozen=True)
-class Cost:
-    """CPU (user + system) and wall-clock seconds, and the largest resident set in bytes."""
-
-    cpu: float
-    wall: float
-    peak_rss: int
-    output_lines: int
-
-
-class BenchmarkError(Exception):
-    """The benchmark cannot run: one line."""
-
-
-def load_fetch_kernel() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("fetch_kernel", REPOSITORY / "scripts" / "fetch_kernel.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["fetch_kernel"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def program(name: str) -> str:
-    beside = Path(sys.executable).parent / name  # not resolved: a venv's own directory
-    path = str(beside) if os.access(beside, os.X_OK) else shutil.which(name)
-    if path is None:
-        raise BenchmarkError(f"{name} not found")
-    return path
-
-
-def measure(pipeline: list[list[str]], accepted: tuple[int, ...] = (0,)) -> Cost:
-    """Runs the commands as one pipeline and adds up what the kernel charged to them and their children."""
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        start = time.perf_counter()
-        children: list[subprocess.Popen[bytes]] = []
-        for number, command in enumerate(pipeline):
-            before = children[-1].stdout if children else None
-            last = number == len(pipeline) - 1
-            child = subprocess.Popen(
-                command,
-                stdin=before or subprocess.DEVNULL,
-                stdout=output if last else subprocess.PIPE,
-                stderr=errors,
-            )
-            if before:
-                before.close()
-            children.append(child)
-        cpu, peak = 0.0, 0
-        for command, child in zip(pipeline, children, strict=True):
-            _, status, usage = os.wait4(child.pid, 0)
-            child.returncode = os.waitstatus_to_exitcode(status)
-            cpu += usage.ru_utime + usage.ru_stime
-            peak = max(peak, usage.ru_maxrss * 1024)
-            if child.returncode not in accepted:
-                errors.seek(0)
-                said = errors.read().decode(errors="replace").strip().splitlines()
-                raise BenchmarkError(
-                    f"{Path(command[0]).name} exited {child.returncode}: {said[-1] if said else 'no message'}"
-                )
-        wall = time.perf_counter() - start
-        output.seek(0)
-        return Cost(round(cpu, 2), round(wall, 2), peak, sum(1 for _ in output))
-
-
-def best(rounds: int, pipeline: list[list[str]], accepted: tuple[int, ...] = (0,)) -> Cost:
-    return min((measure(pipeline, accepted) for _ in range(rounds)), key=lambda cost: cost.cpu)
+PEER, FLOOR = "objdump -d vmlinux | checkstack.pl", "objdump -d vmlinux"
+HELP_ROUNDS = 20  # of commands that take a few hundredths of a second
+# (row, the row that it is held against, what it may cost of that one's CPU)
+TARGETS = (
+    ("stackfit frames vmlinuz", PEER, 0.15),
+    ("stackfit check vmlinuz", PEER, 0.15),
+    ("stackfit check vmlinuz --modules DIR", PEER, 0.5),
+    ("stackfit check vmlinuz, again", "stackfit check vmlinuz", 0.1),
+    ("stackfit check vmlinuz --modules DIR, again", "stackfit check vmlinuz --modules DIR", 0.1),
+    ("stackfit --help", "python -c pass", 5.0),
+)
+MOST_MEMORY = 1_200_000_000  # bytes, of any row
 
 
 def first_line(*command: str) -> str:
@@ -124,9 +67,6 @@ def benchmark(rounds: int) -> dict[str, object]:
     if help_text.returncode != 0:
         raise BenchmarkError("stackfit check --help fails; is stackfit installed here?")
     compiled = hot_modules_compiled()
-    check = [stackfit, "check"]
-    if "--no-cache" in help_text.stdout:  # a stored result would measure nothing
-        check.append("--no-cache")
 
     fetch_kernel = load_fetch_kernel()
     try:
@@ -139,21 +79,32 @@ def benchmark(rounds: int) -> dict[str, object]:
     if script is None:
         raise BenchmarkError(f"{kbuild.name}: no checkstack.pl in it")
 
+    read([kernel.vmlinux, kernel.vmlinuz, *sorted(Path(kernel.modules).rglob("*.ko*"))])
+    disassemble = [objdump, "-d", kernel.vmlinux]
+    check, tree = [stackfit, "check", kernel.vmlinuz], ["--modules", kernel.modules]
+    nothing_kept = ["--no-cache"]
     commands = {
-        "objdump -d vmlinux | checkstack.pl": [
-            [objdump, "-d", kernel.vmlinux],
-            [perl, str(script), CHECKSTACK_ARCHITECTURE],
-        ],
-        "stackfit check vmlinuz": [[*check, kernel.vmlinuz]],
-        "stackfit check vmlinuz --modules DIR": [[*check, kernel.vmlinuz, "--modules", kernel.modules]],
+        PEER: [disassemble, [perl, str(script), CHECKSTACK_ARCHITECTURE]],
+        FLOOR: [disassemble],
+        "stackfit frames vmlinuz": [[stackfit, "frames", kernel.vmlinuz, *nothing_kept]],
+        "stackfit check vmlinuz": [[*check, *nothing_kept]],
+        "stackfit check vmlinuz --modules DIR": [[*check, *tree, *nothing_kept]],
     }
-    # Input that has to come from the disk would charge its first reader.
-    for path in (kernel.vmlinux, kernel.vmlinuz, *sorted(Path(kernel.modules).rglob("*.ko*"))):
-        with open(path, "rb") as stream:
-            while stream.read(1 << 20):
-                pass
-
     costs = {name: best(rounds, pipeline) for name, pipeline in commands.items()}
+    costs["… on one CPU"] = min(
+        (measure([[*check, *tree, *nothing_kept]], before=one_cpu) for _ in range(rounds)),
+        key=lambda cost: cost.cpu,
+    )
+    with tempfile.TemporaryDirectory() as cache:
+        for name, words in (("", check), (" --modules DIR", [*check, *tree])):
+            kept = [[*words, "--cache", cache]]
+            measure(kept)
+            costs[f"stackfit check vmlinuz{name}, again"] = best(rounds, kept)
+    for name, words in (
+        ("stackfit --help", [stackfit, "--help"]),
+        ("python -c pass", [sys.executable, "-c", "pass"]),
+    ):
+        costs[name] = best(HELP_ROUNDS, [words])
     reference = next(iter(costs.values()))
     return {
         "schema": "stackfit.benchmark-checkstack/1",
@@ -174,7 +125,15 @@ def benchmark(rounds: int) -> dict[str, object]:
             }
             for name, cost in costs.items()
         ],
+        "targets": [_target(costs, *target) for target in TARGETS],
+        "most_memory": MOST_MEMORY,
+        "peak_rss": max(cost.peak_rss for cost in costs.values()),
     }
+
+
+def _target(costs: dict[str, Cost], row: str, other: str, most: float) -> dict[str, object]:
+    ratio = costs[row].cpu / costs[other].cpu if costs[other].cpu else float("inf")
+    return {"row": row, "of": other, "ratio": round(ratio, 3), "most": most, "met": ratio <= most}
 
 
 def table(result: dict[str, object]) -> str:
@@ -191,6 +150,14 @@ def table(result: dict[str, object]) -> str:
         f" {row['cpu_ratio'] or 0:8.2f}x {row['rss_ratio'] or 0:8.2f}x"
         for row in rows
     ]
+    targets = result["targets"]
+    assert isinstance(targets, list)
+    for one in targets:
+        state = "met" if one["met"] else "NOT met"
+        lines.append(f"{one['row']}: {one['ratio']:.2f} of {one['of']}, at most {one['most']}: {state}")
+    peak, most = int(str(result["peak_rss"])), int(str(result["most_memory"]))
+    state = "met" if peak <= most else "NOT met"
+    lines.append(f"peak memory: {peak / 1e6:.0f} MB, at most {most / 1e6:.0f} MB: {state}")
     return "\n".join(lines)
 
 

@@ -19,9 +19,9 @@ from stackfit.assumptions import AssumptionSet, combine, load_assumptions
 from stackfit.calls.graph import build_calls, build_edges
 from stackfit.calls.held import Held
 from stackfit.calls.model import Calls, EdgeKind, Edges
-from stackfit.calls.paravirt import Hypervisor
-from stackfit.calls.resolve import Indirect, Resolution, resolve_indirect
+from stackfit.calls.resolve import Resolution, resolve_indirect
 from stackfit.calls.vectors import Vector, find_vectors
+from stackfit.choices import MOST_HOPS, UNLIMITED, Hypervisor, Indirect
 from stackfit.contexts.firmware import Firmware, fit_layout
 from stackfit.contexts.images import find_firmware, is_firmware
 from stackfit.contexts.linux import linux_contexts
@@ -60,9 +60,7 @@ from stackfit.verdict.through import Through, find_through
 __all__ = ["MOST_HOPS", "UNLIMITED", "Analysis", "Step", "analyse", "check"]
 
 Step = Callable[[str, float], None]  # of progress: what is done now, share done
-UNLIMITED = -1  # hops: no limit, whatever the assumption sets say
-DEFAULT_HOPS = 8  # the hop curve is given at 0 to 8 indirect calls,
-MOST_HOPS = 32  # … and never beyond this many: each is a layer of values over the whole program
+DEFAULT_HOPS = 8  # the hop curve is given at 0 to 8 indirect calls
 
 
 def _silent(step: str, share: float) -> None:

@@ -273,10 +273,12 @@ def test_a_changed_program_is_bounded_by_what_was_found_for_it_before(
         less = data.draw(st.integers(-30, 30))
         ordered = sorted(range(len(graph.edges)), key=lambda one: (graph.edges[one][0], one))
         weight = np.array([less if graph.edges[one][0] == function else 0 for one in ordered], np.int32)
-        weight = np.maximum(weight, -solver.weight)
+        kept = np.array([hops > 0 or graph.edges[one][3] != HOP for one in ordered], np.bool_)
+        weight[kept] = np.maximum(weight[kept], -solver.weight)
+        weight[~kept] = 0
         frame = np.zeros(len(graph.frame), np.int32)
         frame[function] = max(less, -graph.frame[function])
-        changed = solver.resized(weight, frame, function, 0)
+        changed = solver.resized(weight[kept], frame, function, 0)
         edges = list(graph.edges)
         for place, one in enumerate(ordered):
             caller, callee, size, kind = edges[one]

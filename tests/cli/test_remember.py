@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import stackfit.cli.options
+import stackfit.analysis
 from stackfit.cli.main import main
 
 SAMPLE = Path(__file__).resolve().parents[2] / "fixtures" / "sample" / "bin" / "x86_64"
@@ -32,13 +32,13 @@ class Bench:
         shutil.copy(SAMPLE / "vendor_blob.ko", place / "modules")
         monkeypatch.chdir(place)
         monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
-        real = stackfit.cli.options.analyse
+        real = stackfit.analysis.analyse
 
         def counted(*words: object, **more: object) -> object:
             self.analyses += 1
             return real(*words, **more)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(stackfit.cli.options, "analyse", counted)
+        monkeypatch.setattr(stackfit.analysis, "analyse", counted)
 
     def run(self, *words: str) -> tuple[int, str, str]:
         status = main([*words])

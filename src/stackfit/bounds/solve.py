@@ -70,6 +70,7 @@ class _Layout:
     """The program as solve_layer() and search() walk it."""
 
     info: NDArray[np.int64]
+    rows: NDArray[np.int32]  # of it, as solve_layer() wants them
     combinations: NDArray[np.int64]
     group_first: NDArray[np.int32]
     part_first: NDArray[np.int32]
@@ -82,10 +83,11 @@ class Solver:
     """Bounds for one program under one set of limits.
 
     `exceptions`: how many exceptions may nest on one chain; `hops`: the greatest number of indirect calls
-    on a chain. Edges of kind SWITCH leave the stack and are not followed. `first_only`: functions that do
-    not run on top of an exception (bool by function; default none): once one has been taken on a chain,
-    edges into them are not followed. `like`: a solver of the same program whose prices are taken over,
-    instead of looking for better ones; they were found for other chains, and give valid bounds for these.
+    on a chain; without any, `edges` are those given but for hops. Edges of kind SWITCH leave the stack and
+    are not followed. `first_only`: functions that do not run on top of an exception (bool by function;
+    default none): once one has been taken on a chain, edges into them are not followed. `like`: a solver of
+    the same program whose prices are taken over, instead of looking for better ones; they were found for
+    other chains, and give valid bounds for these.
 
     Memory: at most 128 MB of values, 256 MB of what `upper`, `bound` or `reachable` were asked about, and
     arrays of the program's size.
@@ -100,7 +102,8 @@ class Solver:
         first_only: NDArray[np.bool_] | None = None,
         like: Solver | None = None,
     ) -> None:
-        self.edges = edges
+        self._degree = np.diff(edges.first)  # hops included: what rounds of work are counted by
+        edges = self.edges = edges if hops else _without_hops(edges)
         self.limits = limits
         self._followed: dict[bool, NDArray[np.uint8]] = {}  # edges of a chain, with hops or without
         self._hub: dict[bool, tuple[NDArray[np.bool_], NDArray[np.bool_]]] = {}  # see _find_hub()
@@ -134,6 +137,8 @@ class Solver:
         self._layout = self._arrange(self._tracked)
         self._stack = np.empty((_LONGEST_CHAIN, 7), np.int64)
         self._chain = np.empty((_LONGEST_CHAIN, 2), np.int64)
+        sizes = (self.count, len(edges.callee), self.count)
+        self._scratch = tuple(np.empty(size, np.int32) for size in sizes)  # of solve_layer()
         self._price = np.zeros(self.count, np.int32)
         self._settled: NDArray[np.intp] | None = None  # functions with a price, once prices change no more
         self._known: dict[int, _Chain] = {}
@@ -167,9 +172,10 @@ class Solver:
     def resized(
         self, weight: NDArray[np.int32], frame: NDArray[np.int32], function: int, like: int
     ) -> Solver:
-        """The same program with other bytes: `weight` is added to that of each edge, `frame` to that of each
-        function that is not cut; only `function` and its edges have any. `like`: bounds are to be good for
-        chains from this function. What is tracked and priced stays: it gives valid bounds for any bytes."""
+        """The same program with other bytes: `weight` is added to that of each of `edges`, `frame` to that of
+        each function that is not cut; only `function` and its edges have any. `like`: bounds are to be good
+        for chains from this function. What is tracked and priced stays: it gives valid bounds for any
+        bytes."""
         other = copy.copy(self)
         other.weight = self.weight + weight
         other.frame = np.where(self.limits.cut >= 0, self.frame, self.frame + frame).astype(np.int32)
@@ -294,8 +300,8 @@ class Solver:
         info[nodes, _OFFSET] += np.arange(n) - np.repeat(starts, sizes)
         group_first = np.searchsorted(group_of_part, np.arange(combinations.size + 1))
         return _Layout(
-            info, combinations, group_first.astype(np.int32), np.append(starts, n).astype(np.int32), nodes,
-            int(room.sum()), uncounted,
+            info, _rows_of(info), combinations, group_first.astype(np.int32),
+            np.append(starts, n).astype(np.int32), nodes, int(room.sum()), uncounted,
         )  # fmt: skip
 
     def _track(self, functions: list[int]) -> bool:
@@ -385,11 +391,12 @@ class Solver:
             for nested in range(self.exceptions + 1):
                 layer = hop * (self.exceptions + 1) + nested
                 solve_layer(
-                    edges.first, edges.callee, self.weight, self._kind, layout.info, layout.combinations,
+                    edges.first, edges.callee, self.weight, self._kind, layout.rows, layout.combinations,
                     layout.group_first, layout.part_first, layout.nodes, self.frame, self._price,
                     nested < self.exceptions, begin, end, values[layer],
                     values[layer - 1] if nested else nothing,
                     values[layer - self.exceptions - 1] if hop else nothing,
+                    *self._scratch,
                 )  # fmt: skip
 
     def _fresh(self) -> NDArray[np.int32]:
@@ -424,7 +431,7 @@ class Solver:
 
         Prices of a group change no value of the groups below it: one group is solved in each round.
         """
-        degree = np.diff(self.edges.first)
+        degree = self._degree
         for hub in hubs:
             group = int(self._group[hub])
             inside = self._group == group
@@ -647,6 +654,24 @@ class Solver:
             site = -1 if last else int(self.edges.site[chain.passes[index + 1][1]])
             links.append(ChainLink(function, site, end - before, end))
         return tuple(links)
+
+
+def _without_hops(edges: Edges) -> Edges:
+    """The edges but for hops: of a whole kernel's the smaller part."""
+    kept = edges.kind != EdgeKind.HOP
+    if kept.all():
+        return edges
+    before = np.append(0, np.cumsum(kept))
+    return Edges(
+        before[edges.first], edges.callee[kept], edges.weight[kept], edges.kind[kept], edges.site[kept]
+    )
+
+
+def _rows_of(info: NDArray[np.int64]) -> NDArray[np.int32]:
+    """int32[n, 8]: what solve_layer() looks at for every edge, in half the bytes."""
+    rows = np.ascontiguousarray(info[:, :_BLOCKED], np.int32)
+    rows[:, _ROLE] += 4 * info[:, _BLOCKED].astype(np.int32)
+    return rows
 
 
 def _product(times: list[int]) -> int:

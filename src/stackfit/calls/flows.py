@@ -146,14 +146,15 @@ class Walk:
             _agreed_origins(before.records, types, origins)
             _embedding_origins(code, before.records, types, origins)
         if before is None:
-            found = self._follow(self._work, arguments, known, origins)
+            parts, function = self._follow(self._work, arguments, known, origins)
+            found = np.concatenate(parts), function
         else:
             # What has the same inputs has the same records.
             again = self._affected(before, arguments, known, origins)
             kept = ~again[before.function]
-            new, function = self._follow(self._work[again[self._work]], arguments, known, origins)
+            parts, function = self._follow(self._work[again[self._work]], arguments, known, origins)
             found = (
-                np.concatenate([before.records[kept], new]),
+                np.concatenate([before.records[kept], *parts]),
                 np.concatenate([before.function[kept], function]),
             )
         return Flows(*found, origins, arguments, known, used)
@@ -195,10 +196,11 @@ class Walk:
         arguments: NDArray[np.int64],
         variables: dict[int, int],
         origins: NDArray[np.int32],
-    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    ) -> tuple[list[NDArray[np.int64]], NDArray[np.int32]]:
+        """Records, in parts of their order, and the function in whose walk each was written."""
         at = np.array(sorted(variables), np.int64)
         kinds = np.array([variables[one] for one in at.tolist()], np.int32)
-        parts, begin, room = [], 0, _ROOM
+        parts, begin, room = [np.empty((0, RECORD_SIZE), np.int64)], 0, _ROOM
         ends = np.zeros(len(work), np.int32)
         owners = [np.empty(0, np.int32)]
         while begin < len(work):
@@ -218,7 +220,7 @@ class Walk:
                 parts.append(records[:count].copy())
             else:
                 room = count + 1
-        return np.concatenate([np.empty((0, RECORD_SIZE), np.int64), *parts]), np.concatenate(owners)
+        return parts, np.concatenate(owners)
 
 
 def _with_trampolines(code: Code, types: TypeLayout) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:

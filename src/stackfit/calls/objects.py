@@ -68,9 +68,10 @@ class Placed:
     variables: dict[int, int]
     _placement: _Placement
 
-    def fits(self, row: int, field: Field) -> bool:
-        """Whether the object that a loose row lies in can be the struct, the row in that field of it."""
-        return self._placement.fits(row, *field)
+    def fitting(self, rows: Iterable[int], field: Field) -> list[int]:
+        """Those of some loose rows of which the object that they lie in can be the struct, the row in that
+        field of it."""
+        return self._placement.fitting(rows, *field)
 
 
 def read_data(program: Program, functions: Functions, debug: Image | None = None) -> Data:
@@ -365,14 +366,20 @@ class _Placement:
                 least = here
         return least or []
 
-    def fits(self, row: int, type_id: int, offset: int) -> bool:
-        start, end, size = self._start[row], self._end[row], self._size[type_id]
-        if size <= 0 or size > end - start or (end - start) % size >= _SLACK:
-            return False
-        key = (type_id, start)
-        if key not in self._fitting:
-            self._fitting[key] = self._fits(type_id, size, start, end)
-        return self._fitting[key] and (self._place[row] - start) % size == offset
+    def fitting(self, rows: Iterable[int], type_id: int, offset: int) -> list[int]:
+        found, size = [], self._size[type_id]
+        starts, ends, place, known = self._start, self._end, self._place, self._fitting
+        for row in rows if size > 0 else ():
+            start = starts[row]
+            room = ends[row] - start
+            if size > room or (place[row] - start) % size != offset or room % size >= _SLACK:
+                continue
+            key = (type_id, start)
+            if key not in known:
+                known[key] = self._fits(type_id, size, start, ends[row])
+            if known[key]:
+                found.append(row)
+        return found
 
     def _fits(self, type_id: int, size: int, start: int, end: int) -> bool:
         """Whether every pointer of the object stands where the struct has one of its kind."""

@@ -8,7 +8,6 @@ fields of the structs that pv_ops is made of.
 
 from __future__ import annotations
 
-import enum
 from collections import defaultdict
 
 import numpy as np
@@ -18,19 +17,13 @@ from stackfit.calls import flow_constants as flow
 from stackfit.calls.held import tagged
 from stackfit.calls.objects import Data, Placed
 from stackfit.calls.types import TypeLayout
+from stackfit.choices import Hypervisor
 from stackfit.image.functions import Functions
 from stackfit.image.model import Program
 
 __all__ = ["Hypervisor", "paravirt_overrides"]
 
 _PV_OPS, _TEMPLATE = "pv_ops", "paravirt_patch_template"  # arch/x86/include/asm/paravirt_types.h
-
-
-class Hypervisor(enum.Enum):
-    """What pv_ops hold."""
-
-    NONE = "none"  # what the image has: native functions
-    ANY = "any"  # … or what any hypervisor's guest code puts there
 
 
 def paravirt_overrides(

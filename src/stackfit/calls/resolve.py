@@ -13,7 +13,6 @@ open.
 
 from __future__ import annotations
 
-import enum
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -31,6 +30,7 @@ from stackfit.calls.objects import Data, Placed, callable_functions, place_funct
 from stackfit.calls.paravirt import paravirt_overrides
 from stackfit.calls.static_calls import STATIC_CALL_PREFIX, STATIC_CALL_UPDATE
 from stackfit.calls.types import Field, TypeLayout, read_types
+from stackfit.choices import Indirect
 from stackfit.frames.model import Frames
 from stackfit.image.btf import Kind
 from stackfit.image.functions import Functions
@@ -53,14 +53,6 @@ _FUNC_PROTO = int(Kind.FUNC_PROTO)
 _ROUNDS = 2  # walks that know what the one before found
 _COPYING = ("memcpy", "__memcpy", "memmove", "__memmove")
 _LARGE = 256  # bytes: an object beyond this size may be an array of some struct
-
-
-class Indirect(enum.Enum):
-    """What resolution may rest on."""
-
-    STRICT = "strict"  # what the image's own constant data settles
-    TYPED = "typed"  # … and that pointers are used as their types say
-    SIGNATURE = "signature"  # … but any function of the prototype may be in any place of that prototype
 
 
 @dataclass(frozen=True)
@@ -118,8 +110,11 @@ def resolve_indirect(
     data = with_objects(read_data(program, code.functions, debug), wholes)
     placed = place_functions(data, types, code.functions, _objects(flows, types))
     copied = _copied(copies, data, placed, types)
+    known = {**copied, **placed.variables, **types.variables}
+    del placed  # a hundred megabytes of a kernel with its modules
     for _ in range(_ROUNDS):
-        flows = walk.follow({**copied, **placed.variables, **types.variables}, flows)
+        flows = walk.follow(known, flows)
+    del walk
     placed = place_functions(data, types, code.functions, [*_objects(flows, types), *copied.items()])
     resolution = _Resolver(code, types, flows, data, placed, taken, listed, mode).resolve(places)
     if not overrides:
@@ -532,9 +527,10 @@ class _Resolver:
             for one in self._types.pointers_at(struct, offset):
                 found |= self._loose_by_prototype.get(one, set())
         if kind == flow.FIELD:
-            for row in (*self._loose_at.get(offset, ()), *self._loose_in_tables):
-                if self._placed.fits(row, (struct, offset)):
-                    found.add(int(self._data.function[row]))
+            near = (*self._loose_at.get(offset, ()), *self._loose_in_tables)
+            found.update(
+                int(self._data.function[row]) for row in self._placed.fitting(near, (struct, offset))
+            )
         return found
 
     def _reach(self, place: _Place) -> tuple[set[int], bool]:
@@ -612,9 +608,9 @@ class _Resolver:
         """(struct, field): the function pointers at a byte off a struct, in the structs that it is embedded
         in."""
         if (struct, offset) not in self._surroundings:
-            found = []
-            for outer, at in self._types.containers.get(struct, ()):
-                field = self._types.function_field(outer, at + offset)
+            found, types = [], self._types
+            for outer, at in types.containers.get(struct, ()):
+                field = types.function_field(outer, at + offset) if types.spans(outer, at + offset) else None
                 if field is not None:
                     found.append((outer, field))
             self._surroundings[struct, offset] = found
@@ -735,7 +731,10 @@ class _SecurityHooks:
         shift = np.where(relative, code.address.view(np.int64) + table.length, 0)
         rows = np.flatnonzero(absolute | relative)
         address = (table.displacement + shift)[rows]
-        known = np.isin(address, np.array(sorted(self.functions), np.int64))
+        heads_at = np.array(sorted(self.functions), np.int64)
+        near = (address >= heads_at[0]) & (address <= heads_at[-1])
+        rows, address = rows[near], address[near]
+        known = np.isin(address, heads_at)
         owner = code.function[rows[known]]
         for function, head in zip(owner.tolist(), address[known].tolist(), strict=True):
             self._named[function].add(head)

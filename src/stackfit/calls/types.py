@@ -9,10 +9,12 @@ qualifiers.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +76,7 @@ class TypeLayout:
     locals: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 5), np.int64))
     _leaves: dict[Field, tuple[int, Field] | None] = field(default_factory=dict)
     _pointers: dict[Field, set[int]] = field(default_factory=dict)
+    _starts: dict[int, tuple[list[int], list[int]]] = field(default_factory=dict)
 
     def prototypes_of(self, function: int) -> tuple[int, ...]:
         """Prototypes that a function may have; none when nothing is known of it."""
@@ -158,6 +161,10 @@ class TypeLayout:
                 return (type_id, (owner, at)) if offset == 0 else None
         return None
 
+    def spans(self, struct: int, offset: int) -> bool:
+        """Whether something may lie at a byte of a struct or union: it is not outside."""
+        return 0 <= offset < self._lists[3][struct] or (offset >= 0 and self._ends_open(struct))
+
     def _ends_open(self, type_id: int) -> bool:
         """Whether a struct ends in an array of no size of its own."""
         kinds, _, _, size, part_first, _, part_type = self._lists
@@ -171,12 +178,18 @@ class TypeLayout:
         kinds, _, link, size, part_first, part_at, part_type = self._lists
         begin, end = part_first[type_id], part_first[type_id + 1]
         if kinds[type_id] == _STRUCT:
-            for part in range(end - 1, begin - 1, -1):
-                at = part_at[part]
-                if 0 <= at <= offset:  # a flexible array at the end has no size of its own
-                    member = part_type[part]
-                    return part if offset < at + size[member] or kinds[member] == _ARRAY else -1
-            return -1
+            known = self._starts.get(type_id)
+            if known is None:
+                # The last member that begins at or before a byte, of those that begin at one.
+                rows = [part for part in range(begin, end) if part_at[part] >= 0]
+                known = self._starts[type_id] = _ascending([part_at[part] for part in rows], rows)
+            starts, rows = known
+            at = bisect_right(starts, offset) - 1
+            if at < 0:
+                return -1
+            member = part_type[rows[at]]
+            # A flexible array at the end has no size of its own.
+            return rows[at] if offset < starts[at] + size[member] or kinds[member] == _ARRAY else -1
         chosen, pointers, aggregates = -1, set[int](), 0
         for part in range(end - 1, begin - 1, -1):
             at, member = part_at[part], part_type[part]
@@ -224,9 +237,10 @@ class TypeLayout:
     def function_field(self, struct: int, offset: int) -> Field | None:
         """The field of a function pointer at a byte of a struct, also where only a union may have one."""
         found = self.leaf(struct, offset)
-        if found is None or (found[0] and self.kind[self.link[found[0]]] != _FUNC_PROTO):
+        if found is None:
             return None
-        return found[1]
+        kinds, _, link, *_ = self._lists
+        return found[1] if not found[0] or kinds[link[found[0]]] == _FUNC_PROTO else None
 
     def starts_with(self, type_id: int, other: int) -> bool:
         """Whether a pointer to a type is one to the other too: its first member, or that one's, has that
@@ -280,6 +294,16 @@ class TypeLayout:
             path += f".{name}" if name else ""
             type_id, offset = int(self.part_type[row]), offset - int(self.part_at[row])
         return self.describe(owner) + path + (f"+{offset}" if offset else "")
+
+
+def _ascending(starts: list[int], rows: list[int]) -> tuple[list[int], list[int]]:
+    """The same where starts ascend, as compilers have them. Elsewhere for each start the last row that begins
+    there or before."""
+    if all(one <= two for one, two in pairwise(starts)):
+        return starts, rows
+    different = sorted(set(starts))
+    last = {start: max(number for number, one in enumerate(starts) if one <= start) for start in different}
+    return [starts[last[start]] for start in different], [rows[last[start]] for start in different]
 
 
 def _in_register(types: TypeLayout) -> NDArray[np.int32]:

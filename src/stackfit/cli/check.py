@@ -19,13 +19,6 @@ from stackfit.cli.options import (
 from stackfit.cli.remember import add_cache_options, remembered
 from stackfit.cli.written import note, output
 from stackfit.image.model import InputError
-from stackfit.report.components import suggestions_toml
-from stackfit.report.gate import print_gate
-from stackfit.report.html_check import check_page
-from stackfit.report.json import check_json, dumps
-from stackfit.report.terminal import make_console, print_check
-from stackfit.report.through import print_through
-from stackfit.store.show import print_diff
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +43,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace, gate: Gate) -> int:
+    from stackfit.report.components import suggestions_toml
+    from stackfit.report.gate import print_gate
+    from stackfit.report.html_check import check_page
+    from stackfit.report.json import check_json, dumps
+    from stackfit.report.terminal import make_console, print_check
+    from stackfit.report.through import print_through
+    from stackfit.store.show import print_diff
+
     images, modules = options.images, options.modules
     analysis = run_analysis(options, images)
     through = analysis.through(options.through) if options.through else None

@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from stackfit.analysis import MOST_HOPS, UNLIMITED
-from stackfit.calls.paravirt import Hypervisor
-from stackfit.calls.resolve import Indirect
+from stackfit.choices import MOST_HOPS, UNLIMITED, Hypervisor, Indirect
 from stackfit.cli.failing import FailOn, fail_on_words
 from stackfit.decision.gate import AT, BUDGET, KINDS, Budget
 from stackfit.tomlfile import Table, read_toml

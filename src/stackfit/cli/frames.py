@@ -8,11 +8,6 @@ from pathlib import Path
 from stackfit.cli.options import add_image_options, run_analysis
 from stackfit.cli.remember import add_cache_options, remembered
 from stackfit.cli.written import output
-from stackfit.frames.usage import read_usage, usage_witness
-from stackfit.report.json import dumps, frames_json
-from stackfit.report.terminal import make_console, print_table
-from stackfit.report.usage import print_usage, usage_json
-from stackfit.text import clean, number_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +29,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from stackfit.frames.usage import read_usage, usage_witness
+    from stackfit.report.json import dumps, frames_json
+    from stackfit.report.terminal import make_console, print_table
+    from stackfit.report.usage import print_usage, usage_json
+    from stackfit.text import clean, number_text
+
     rows = read_usage(options.stack_usage) if options.stack_usage is not None else None
+    if rows is None and not options.json:
+        options.resolve = lambda code: False  # what is printed does not depend on it
     analysis = run_analysis(options)
     if rows is not None:
         witness = usage_witness(analysis.program, analysis.code, analysis.frames, rows)

@@ -5,23 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from stackfit.analysis import Analysis
 from stackfit.cli.config import NAME, apply_config, find_config
 from stackfit.cli.failing import FailOn, fail_on
 from stackfit.cli.written import note, output, output_file
 from stackfit.decision.gate import BUDGET, GROWTH, Budget, Finding, Held, hold, verdict_findings
 from stackfit.image.model import InputError
-from stackfit.report.folded import folded_text
-from stackfit.report.gate import annotations_text, check_markdown, gate_json
-from stackfit.report.json import Json, dumps
-from stackfit.report.sarif import sarif_json
-from stackfit.store.diff import diff
-from stackfit.store.model import Diff, FunctionChange, NeedChange
-from stackfit.store.read import read_database, snapshot
-from stackfit.store.show import diff_markdown
-from stackfit.store.write import write_database
 from stackfit.verdict.model import Verdict
+
+if TYPE_CHECKING:
+    from stackfit.analysis import Analysis
+    from stackfit.report.json import Json
+    from stackfit.store.model import Diff, FunctionChange, NeedChange
 
 __all__ = ["Gate", "Judged", "add_gate_options", "judge", "open_gate", "write_outputs"]
 
@@ -55,6 +51,8 @@ class Judged:
     @property
     def document(self) -> Json:
         """The `gate` object of the JSON."""
+        from stackfit.report.gate import gate_json
+
         gate = self.gate
         return gate_json(gate.config, gate.fail_on.words, self.held, gate.baseline, self.findings)
 
@@ -120,6 +118,10 @@ def open_gate(options: argparse.Namespace) -> Gate:
 
 def judge(options: argparse.Namespace, analysis: Analysis, gate: Gate) -> Judged:
     """Verdicts, budgets and growth. Writes --db, which the comparison then reads back."""
+    from stackfit.store.diff import diff
+    from stackfit.store.read import read_database, snapshot
+    from stackfit.store.write import write_database
+
     before = read_database(gate.baseline) if gate.baseline is not None else None  # before --db replaces it
     if options.db:
         output_file(options.db, lambda file: write_database(analysis, file))
@@ -140,6 +142,8 @@ def judge(options: argparse.Namespace, analysis: Analysis, gate: Gate) -> Judged
 
 
 def _growth(analysis: Analysis, one: FunctionChange | NeedChange) -> Finding:
+    from stackfit.store.model import FunctionChange
+
     if isinstance(one, FunctionChange):
         functions = analysis.code.functions
         places = [
@@ -159,6 +163,12 @@ def _growth(analysis: Analysis, one: FunctionChange | NeedChange) -> Finding:
 
 def write_outputs(options: argparse.Namespace, analysis: Analysis, judged: Judged) -> bool:
     """--sarif, --folded, --markdown, --annotations; True: one of them, or JSON, has standard output alone."""
+    from stackfit.report.folded import folded_text
+    from stackfit.report.gate import annotations_text, check_markdown
+    from stackfit.report.json import dumps
+    from stackfit.report.sarif import sarif_json
+    from stackfit.store.show import diff_markdown
+
     if options.sarif:
         output(options.sarif, dumps(sarif_json(analysis, judged.findings)))
     if options.folded:

@@ -1,4 +1,7 @@
-"""What the commands share: options, progress, atomic output."""
+"""What the commands share: options, progress.
+
+What runs an analysis is imported when one runs: an answer kept is given again without.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,16 @@ import argparse
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-
-from stackfit.analysis import MOST_HOPS, UNLIMITED, Analysis, Step, analyse
-from stackfit.calls.paravirt import Hypervisor
-from stackfit.calls.resolve import Indirect
+from stackfit.choices import MOST_HOPS, UNLIMITED, Hypervisor, Indirect
 from stackfit.cli.written import output
 from stackfit.image.model import InputError
-from stackfit.machine.scenario import Scenario, load_scenario
-from stackfit.pages.era import ERAS, load_era
-from stackfit.report.html import plotly_source, render
-from stackfit.report.html_model import Page
+
+if TYPE_CHECKING:
+    from stackfit.analysis import Analysis, Step
+    from stackfit.machine.scenario import Scenario
+    from stackfit.report.html_model import Page
 
 __all__ = [
     "add_analysis_options",
@@ -89,6 +88,8 @@ def add_html_option(parser: argparse.ArgumentParser) -> None:
 
 def _html_target(path: str) -> str:
     """A file; and Plotly is there, so that a long analysis does not end in an error."""
+    from stackfit.report.html import plotly_source
+
     if path == "-":
         raise argparse.ArgumentTypeError("a file, not standard output, which has the table")
     try:
@@ -100,6 +101,8 @@ def _html_target(path: str) -> str:
 
 def write_html(path: str, page: Page) -> None:
     """The report, whole or not at all."""
+    from stackfit.report.html import render
+
     output(path, render(page))
 
 
@@ -139,6 +142,8 @@ def _hops(text: str) -> int:
 
 def add_scenario_options(parser: argparse.ArgumentParser) -> None:
     """Options of every command that runs scenarios."""
+    from stackfit.pages.era import ERAS
+
     parser.add_argument(
         "--seeds",
         type=_seeds,
@@ -154,6 +159,9 @@ def add_scenario_options(parser: argparse.ArgumentParser) -> None:
 
 def scenarios(names: Iterable[str], era: str | None) -> list[Scenario]:
     """The scenarios, under another kernel's page allocator if one is named."""
+    from stackfit.machine.scenario import load_scenario
+    from stackfit.pages.era import load_era
+
     found = [load_scenario(name) for name in names]
     if era is None:
         return found
@@ -170,6 +178,8 @@ def _seeds(text: str) -> int:
 
 def run_analysis(options: argparse.Namespace, images: list[str] | None = None) -> Analysis:
     """Load and analyse what the options name, with progress on a terminal."""
+    from stackfit.analysis import analyse
+
     with progress() as report:
         return analyse(
             images if images is not None else options.images,
@@ -191,6 +201,9 @@ def run_analysis(options: argparse.Namespace, images: list[str] | None = None) -
 @contextmanager
 def progress() -> Iterator[Step]:
     """What is being done and the share done, on a terminal; nothing in a pipe."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda step, share: None

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
-from stackfit.analysis import Analysis
 from stackfit.bounds.model import Bound
 from stackfit.image.model import InputError
 from stackfit.text import bytes_text, near_text, number_text
 from stackfit.verdict.model import ContextNeed, Verdict
+
+if TYPE_CHECKING:
+    from stackfit.analysis import Analysis
 
 __all__ = ["AT", "BUDGET", "GROWTH", "KINDS", "Budget", "Finding", "Held", "hold", "verdict_findings"]
 

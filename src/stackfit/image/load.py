@@ -5,7 +5,8 @@ from __future__ import annotations
 import mmap
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,8 +106,7 @@ def load_program(
     paths = [*images[1:], *find_modules(modules)]
     loaded = [load_image(images[0])]
     names: dict[str, str] = {}
-    for number, path in enumerate(paths):
-        image = load_image(path)
+    for number, (path, image) in enumerate(zip(paths, _load_all(paths), strict=True)):
         if image.module is not None:
             if image.module in names:
                 raise InputError(
@@ -117,6 +117,16 @@ def load_program(
         if progress is not None:
             progress(number + 1, len(paths))
     return link(loaded)
+
+
+def _load_all(paths: Sequence[str | Path]) -> Iterator[Image]:
+    """Each image, in order; compressed ones are unpacked on all CPUs (the libraries let go of the interpreter
+    meanwhile, reading ELF does not)."""
+    if all(str(path).endswith(".ko") for path in paths):
+        yield from map(load_image, paths)
+        return
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from pool.map(load_image, paths)
 
 
 def check_same_build(kernel: Image, debug: Image) -> None:
