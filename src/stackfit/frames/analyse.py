@@ -370,9 +370,40 @@ def special_rows(
         joins[rows] = True
     marks[joins] |= JOIN
     marks[switches.jump] |= SWITCH
+    last = _last_calls(code)
+    inside = code.target[last] >= 0
+    marks[last[~inside]] |= SWITCH  # goes on nowhere
+    if last.size:  # only where no code is patched
+        next_row, next_to = last[inside], code.target[last[inside]]
+        marks[next_row] |= NEXT
     conditional = np.flatnonzero(code.instructions.flags & FLAG_CONDITIONAL) + 1
     marks[conditional[conditional < len(code)]] |= JOIN
     return SpecialRows(marks, extra_row, extra_to, next_row.astype(np.int32), next_to)
+
+
+def _last_calls(code: Code) -> NDArray[np.int64]:
+    """Direct calls behind which no code follows in their section but padding, ascending: of what no image given
+    defines, which then does not return, or data would be run; and into the middle of their own function, which
+    are jumps (T32 without far branches has no other). Not on x86, where modules' sections are padded."""
+    table = code.instructions
+    calls = np.flatnonzero(table.operation == Operation.CALL)
+    target = code.target[calls]
+    owner = code.function[np.maximum(target, 0)]
+    inside = (owner == code.function[calls]) & (code.first[owner] != target)
+    rows = calls[(target < 0) | inside]
+    if code.machine.x86 or not rows.size:
+        return rows[:0]
+    idle = np.append(code.padding(), True)
+    bad = np.append(table.operation == Operation.BAD, True)
+    end = np.append(code.address[:-1] + table.length[:-1] != code.address[1:], [True, True])  # a section's
+    found = []
+    for row in rows.tolist():
+        at = row
+        while not end[at] and idle[at + 1] and not bad[at + 1]:
+            at += 1
+        if end[at] or bad[at + 1]:
+            found.append(row)
+    return np.array(found, np.int64)
 
 
 def _jump_tables(code: Code, pointers: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -81,6 +81,12 @@ def _unmarked(image: Image) -> int:
     return CODE if attributes is not None and attributes.profile in ("A", "R") else THUMB
 
 
+def _is_return(program: Program, code: CodeSection, address: int) -> bool:
+    """A32 `bx lr` as a word of data: so it is written for assemblers that do not know it (newlib's setjmp)."""
+    at = address - code.section.address
+    return program.machine is Machine.ARM and code.section.data[at : at + 4].tobytes() == b"\x1e\xff\x2f\xe1"
+
+
 def _marks(program: Program, code: CodeSection) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
     """(address, kind) of one section's mapping symbols, ascending; of several at one address the last."""
     symbols = program.images[code.image].symbols
@@ -94,5 +100,7 @@ def _marks(program: Program, code: CodeSection) -> tuple[NDArray[np.uint64], NDA
         address = int(records["address"][index])
         if code.section.address <= address < code.section.end:
             found[address] = _KINDS[name[:2]]
+            if name[:2] == "$d" and _is_return(program, code, address):
+                found[address] = CODE
     order = sorted(found)
     return np.array(order, np.uint64), np.array([found[at] for at in order], np.uint8)
