@@ -32,6 +32,7 @@ from stackfit.image.tables import Tables
 from stackfit.isa.code import Code
 from stackfit.isa.effects import FLAG_CONDITIONAL, Operation
 from stackfit.isa.machines import CONVENTIONS
+from stackfit.isa.save_routines import ALTERNATE_LINK
 
 __all__ = ["SpecialRows", "analyse_frames", "function_roles", "special_rows"]
 
@@ -144,9 +145,6 @@ _LEAVING = (
 )
 
 
-_ALTERNATE_LINK = 5
-
-
 @dataclass(frozen=True)
 class SpecialRows:
     """Rows with other successors than their instruction says, as the tracker wants them."""
@@ -205,7 +203,7 @@ class _Tracker:
         table = code.instructions
         if code.machine not in (Machine.RISCV32, Machine.RISCV64):
             return
-        calls = (table.operation == Operation.CALL) & (table.register == _ALTERNATE_LINK) & (code.target >= 0)
+        calls = (table.operation == Operation.CALL) & (table.register == ALTERNATE_LINK) & (code.target >= 0)
         work = np.unique(code.function[code.target[calls]]).astype(np.int32)
         returns = table.operation == Operation.RETURN
         for function in work.tolist():  # one by one: they share the code of their ends
@@ -382,9 +380,11 @@ def special_rows(
 
 
 def _last_calls(code: Code) -> NDArray[np.int64]:
-    """Direct calls behind which no code follows in their section but padding, ascending: of what no image given
-    defines, which then does not return, or data would be run; and into the middle of their own function, which
-    are jumps (T32 without far branches has no other). Not on x86, where modules' sections are padded."""
+    """Direct calls behind which no code follows in their section but padding, ascending.
+
+    Of what no image given defines: it does not return, or data would be run. And into the middle of their own
+    function: these are jumps (T32 without far branches has no other). Not on x86, where sections are padded.
+    """
     table = code.instructions
     calls = np.flatnonzero(table.operation == Operation.CALL)
     target = code.target[calls]
@@ -392,7 +392,7 @@ def _last_calls(code: Code) -> NDArray[np.int64]:
     inside = (owner == code.function[calls]) & (code.first[owner] != target)
     rows = calls[(target < 0) | inside]
     if code.machine.x86 or not rows.size:
-        return rows[:0]
+        return np.empty(0, np.int64)
     idle = np.append(code.padding(), True)
     bad = np.append(table.operation == Operation.BAD, True)
     end = np.append(code.address[:-1] + table.length[:-1] != code.address[1:], [True, True])  # a section's

@@ -1,8 +1,8 @@
 """Archives of relocatable objects (`ar`): the members and their names.
 
-Common format, with the long names of GNU (`//`, `/OFFSET`) and BSD (`#1/LENGTH`): System V gABI "Archive file";
-binutils `include/aout/ar.h`. Thin archives hold names of files only: whoever made one may have meant any file,
-so they are refused.
+Common format, with the long names of GNU (`//`, `/OFFSET`) and BSD (`#1/LENGTH`): System V gABI, "Archive
+file"; binutils `include/aout/ar.h`. Thin archives hold names of files only, which may be any files: they are
+refused.
 """
 
 from __future__ import annotations

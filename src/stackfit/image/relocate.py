@@ -38,7 +38,7 @@ class _Of(enum.Enum):
 class _Form:
     """`fields`: (lowest bit of the value, bits, lowest bit of the place) of each piece. `rounded`: added
     first. `reach`: a signed number of that many bits has to hold the value; 0: whatever there is of it.
-    `branch`: Arm T32's inverted bits of a far branch. `half`: of an addend in the place, its value's lowest bit.
+    `branch`: Arm T32's inverted bits of a far branch. `half`: of an addend in the place, its lowest bit.
     """
 
     size: int  # bytes
@@ -168,7 +168,7 @@ _RISCV: dict[int, _Form] = {
     56: _word(4),
     57: _word(4, _Of.RELATIVE),  # 32_PCREL
     59: _word(4, _Of.RELATIVE),  # PLT32
-    # NONE, RELAX, ALIGN, vtable marks; GOT and thread-local storage; numbers of any length in debug information
+    # NONE, RELAX, ALIGN, vtable marks; GOT and thread-local storage; LEB128 numbers of debug information
     **dict.fromkeys((0, 20, 21, 22, 29, 30, 31, 32, 41, 42, 43, 51, 60, 61), _NOTHING),
 }
 _FORMS: Mapping[Machine, Mapping[int, _Form]] = {
@@ -275,7 +275,9 @@ class _Writer:
             half = 1 << form.reach - 1
             far = np.flatnonzero((value < -half) | (value >= half))
             if far.size:
-                raise Overflow(int(pick[far[0]]), f"reaches {int(value[far[0]])} bytes away, of {half} at most")
+                raise Overflow(
+                    int(pick[far[0]]), f"reaches {int(value[far[0]])} bytes away, of {half} at most"
+                )
         return value
 
     def _paired(self, pick: NDArray[np.int64]) -> _Values:

@@ -26,6 +26,7 @@ from stackfit.image.pointers import METADATA, absolute_targets, distinct
 from stackfit.isa.effects import FLAG_LOCK_OR_REP, NO_REGISTER, Instructions, Operation
 from stackfit.isa.reduced import decode as decode_reduced
 from stackfit.isa.regions import find_regions
+from stackfit.isa.save_routines import stand_in_for_save_routines
 from stackfit.isa.x86 import decode, rows_at_offsets
 
 __all__ = ["Code", "decode_program"]
@@ -133,6 +134,7 @@ def decode_program(program: Program) -> Code:
             code = replace(code, functions=functions, **_rows_of(functions, code.address))
         else:  # an entry amid what was taken for an instruction: decode afresh from it on
             code = _decode(program, sections, functions)
+    stand_in_for_save_routines(program, code.instructions)
     return replace(code, functions=replace(functions, parent=_cold_parents(code, more)))
 
 

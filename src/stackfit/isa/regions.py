@@ -82,7 +82,7 @@ def _unmarked(image: Image) -> int:
 
 
 def _is_return(program: Program, code: CodeSection, address: int) -> bool:
-    """A32 `bx lr` as a word of data: so it is written for assemblers that do not know it (newlib's setjmp)."""
+    """A32 `bx lr` as a word of data: it is written so for assemblers that do not know it."""
     at = address - code.section.address
     return program.machine is Machine.ARM and code.section.data[at : at + 4].tobytes() == b"\x1e\xff\x2f\xe1"
 

@@ -57,7 +57,7 @@ def image_json(analysis: Analysis) -> Json:
     """The kernel."""
     kernel = analysis.program.images[0]
     return {
-        "path": kernel.path,
+        "path": analysis.program.path,
         "machine": kernel.machine.value,
         "release": kernel.release,
         "build_id": kernel.build_id,

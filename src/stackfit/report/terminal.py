@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stackfit.analysis import Analysis
+from stackfit.image.model import Program
 from stackfit.layouts.model import PAGE
 from stackfit.measure.model import Seen
 from stackfit.report.rows import ChainRow, chain_rows
@@ -21,7 +22,8 @@ from stackfit.text import bytes_text, clean, escape, number_text, range_text, si
 from stackfit.verdict.model import LayoutVerdict, Part, StackNeed, Verdict
 
 __all__ = [
-    "line", "make_console", "missing_text", "print_chain", "print_check", "print_table", "smallest_size",
+    "given_text", "line", "make_console", "missing_text", "print_chain", "print_check", "print_table",
+    "smallest_size",
 ]  # fmt: skip
 
 _STYLE = {
@@ -113,18 +115,13 @@ def print_check(console: Console, analysis: Analysis, command: list[str]) -> Non
 
 
 def _print_head(console: Console, analysis: Analysis) -> None:
-    kernel = analysis.program.images[0]
-    modules = len(analysis.program.images) - 1
+    program = analysis.program
+    kernel = program.images[0]
     line(
         console,
-        f"{kernel.path}: {kernel.machine.value}"
+        f"{program.path}: {kernel.machine.value}"
         + (f", Linux {kernel.release}" if kernel.release else "")
-        + f", {number_text(len(analysis.code.functions))} functions"
-        + (
-            f", {number_text(modules)} module{'s' if modules > 1 else ''}"
-            if modules
-            else ", no modules given"
-        ),
+        + f", {number_text(len(analysis.code.functions))} functions, {given_text(program)}",
     )
     for witness in analysis.witnesses:
         wrong = len(witness.disagreements)
@@ -137,6 +134,14 @@ def _print_head(console: Console, analysis: Analysis) -> None:
     for warning in analysis.warnings:
         line(console, f"warning: {warning}", "yellow")
     line(console, "")
+
+
+def given_text(program: Program) -> str:
+    """How many images besides the kernel; of objects, how many."""
+    count = len(program.images) - (not program.objects)
+    if not count:
+        return "no modules given"
+    return f"{number_text(count)} {'object' if program.objects else 'module'}{'s' if count > 1 else ''}"
 
 
 def _check_row(layout: LayoutVerdict, need: StackNeed) -> list[str]:

@@ -57,7 +57,7 @@ def _name(analysis: Analysis, one: UsageDifference) -> str:
 def usage_json(analysis: Analysis, witness: UsageWitness) -> dict[str, Any]:
     return {
         "schema": "stackfit.stack-usage/1",
-        "image": analysis.program.images[0].path,
+        "image": analysis.program.path,
         "kinds": [
             {
                 "kind": one.kind,
