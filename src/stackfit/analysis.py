@@ -21,6 +21,7 @@ from stackfit.calls.held import Held
 from stackfit.calls.model import Calls, EdgeKind, Edges
 from stackfit.calls.paravirt import Hypervisor
 from stackfit.calls.resolve import Indirect, Resolution, resolve_indirect
+from stackfit.calls.stated import Stated, compare_statements, stated_bounds
 from stackfit.calls.vectors import Vector, find_vectors
 from stackfit.contexts.firmware import Firmware, fit_layout
 from stackfit.contexts.images import find_firmware, is_firmware
@@ -30,6 +31,7 @@ from stackfit.contexts.registered import PLACES, Registrations, find_registered
 from stackfit.frames.analyse import analyse_frames
 from stackfit.frames.anatomy import Anatomy, frame_anatomy
 from stackfit.frames.model import Frames
+from stackfit.frames.statements import own_statements, read_statements
 from stackfit.frames.switches import find_switches
 from stackfit.frames.witness import Witness, cfi_witness, orc_witness
 from stackfit.image.companions import Companions
@@ -90,6 +92,7 @@ class Analysis:
     recordings: tuple[Recording, ...] = ()  # of the same kernel, running
     firmware: Firmware | None = None  # None: a kernel
     debug_modules: tuple[str | Path, ...] = ()  # files or directories with DWARF of modules
+    stated: tuple[Stated, ...] = ()  # what compilers said of frames and calls
 
     @cached_property
     def witnesses(self) -> list[Witness]:
@@ -238,6 +241,7 @@ def analyse(
     traces: Sequence[str | Path] = (),
     resolve: Callable[[Code], bool] | None = None,
     debug_modules: Sequence[str | Path] = (),
+    witnesses: Sequence[str | Path] = (),
 ) -> Analysis:
     """Load and analyse images; layouts and assumptions by name or file.
 
@@ -249,13 +253,16 @@ def analyse(
     what pv_ops hold. `traces`: recordings of that kernel running, for `measured` and `composed`.
     `resolve`: asked, once functions are known, whether indirect calls are to be resolved (default: they are);
     all that are not certain stay open otherwise. `debug_modules`: files or directories with debug information
-    of modules, for anatomies and source lines. Raises InputError.
+    of modules, for anatomies and source lines. `witnesses`: files that compilers left (`.su`, `.ci`, objects
+    with `.stack_sizes`), or directories of them: held against frames and calls, and bounds where only they
+    know one. Raises InputError.
     """
     named = tuple(load_layout(str(name)) for name in layouts)
     for layout in named:
         check_layout(layout)
     given = [load_assumptions(str(path)) for path in assumptions]
     recordings = tuple(read_recording(Path(path)) for path in traces)
+    statements = read_statements(witnesses)
     progress("reading images", 0.0)
     program = load_program(
         list(images), modules, lambda done, total: progress("reading modules", 0.3 * done / max(total, 1))
@@ -288,6 +295,8 @@ def analyse(
     chosen = _for_machine(program, named or (load_layout(default_layout(program.machine)),))
     calls = build_calls(program, code, tables, frames, vectors, selected, resolution, hypervisor)
     edges = build_edges(code, frames, calls)
+    stated = compare_statements(program, code, frames, calls, [*statements, *own_statements(program)])
+    selected = combine(stated_bounds(code, frames, stated), selected)
     firmware = find_firmware(program, code, frames, calls, edges, chosen) if bare else None
     if firmware is not None:
         chosen = tuple(fit_layout(layout, firmware) for layout in chosen)
@@ -298,7 +307,7 @@ def analyse(
     return Analysis(
         program, code, tables, frames, vectors, calls, edges, selected, chosen, curve if has_hops else 0,
         limit, program.warnings + (firmware.notes if firmware else ()), companion, resolution.held,
-        recordings, firmware, tuple(debug_modules),
+        recordings, firmware, tuple(debug_modules), tuple(stated),
     )  # fmt: skip
 
 

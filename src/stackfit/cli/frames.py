@@ -9,7 +9,7 @@ from stackfit.cli.options import add_image_options, output, run_analysis
 from stackfit.frames.usage import read_usage, usage_witness
 from stackfit.report.json import dumps, frames_json
 from stackfit.report.terminal import make_console, print_table
-from stackfit.report.usage import print_usage, usage_json
+from stackfit.report.usage import print_stated, print_usage, usage_json
 from stackfit.text import clean, number_text
 
 
@@ -71,4 +71,5 @@ def run(options: argparse.Namespace) -> int:
             for row in shown
         ],
     )
+    print_stated(make_console(), analysis)
     return 0

@@ -63,6 +63,12 @@ def add_image_options(parser: argparse.ArgumentParser, images: str | None = "+")
     option(
         "--debug", metavar="FILE", help="ELF with DWARF of the same build: its CFI is held against the depths"
     )
+    option(
+        "--witness",
+        metavar="FILE|DIR",
+        help="what the compiler said (.su, .ci, objects with .stack_sizes): held against it (repeatable)",
+        **more,
+    )
     option("--json", metavar="FILE", help="write JSON there; - is standard output")
 
 
@@ -191,6 +197,7 @@ def run_analysis(options: argparse.Namespace, images: list[str] | None = None) -
             getattr(options, "traces", None) or (),
             getattr(options, "resolve", None),
             getattr(options, "debug_modules", None) or (),
+            getattr(options, "witness", None) or (),
         )
 
 

@@ -17,6 +17,7 @@ from stackfit.report.registered import registered_json
 from stackfit.report.rows import ChainRow, chain_rows, composed_rows, module_of
 from stackfit.report.terminal import smallest_size
 from stackfit.report.through import through_json
+from stackfit.report.usage import stated_json
 from stackfit.verdict.model import ContextNeed, OpenItems, StackNeed
 from stackfit.verdict.through import Through
 
@@ -125,6 +126,7 @@ def frames_json(analysis: Analysis) -> Json:
         "image": image_json(analysis),
         "modules": modules_json(analysis),
         "functions": rows,
+        "stated": stated_json(analysis),
     }
 
 
@@ -362,6 +364,7 @@ def check_json(
         "modules": modules_json(analysis),
         "warnings": list(analysis.warnings),
         "witnesses": [_witness(analysis, witness) for witness in analysis.witnesses],
+        "stated": stated_json(analysis),
         "assumptions": [
             {
                 "kind": type(entry).__name__.lower(),

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stackfit.analysis import Analysis
+from stackfit.calls.stated import Stated
 from stackfit.image.model import Program
 from stackfit.layouts.model import PAGE
 from stackfit.measure.model import Seen
@@ -23,7 +24,7 @@ from stackfit.verdict.model import LayoutVerdict, Part, StackNeed, Verdict
 
 __all__ = [
     "given_text", "line", "make_console", "missing_text", "print_chain", "print_check", "print_table",
-    "smallest_size",
+    "smallest_size", "stated_text",
 ]  # fmt: skip
 
 _STYLE = {
@@ -131,9 +132,28 @@ def _print_head(console: Console, analysis: Analysis) -> None:
             f" call sites: {number_text(witness.equal)} equal"
             + (f", {number_text(wrong)} not (--json lists them)" if wrong else ""),
         )
+    for one in analysis.stated:
+        line(console, stated_text(one))
     for warning in analysis.warnings:
         line(console, f"warning: {warning}", "yellow")
     line(console, "")
+
+
+def stated_text(stated: Stated) -> str:
+    """What a compiler said, in one line: how much of it there is here, how much is equal."""
+    kinds = stated.usage.kinds
+    compared, equal = sum(one.compared for one in kinds), sum(one.equal for one in kinds)
+    rows = sum(one.rows for one in kinds)
+    text = (
+        f"{stated.name} states {number_text(rows)} frames, {number_text(compared)} of functions with a frame"
+        f" here: {number_text(equal)} equal"
+    )
+    if compared > equal:
+        text += f", {number_text(compared - equal)} not (frames --witness lists them)"
+    if stated.calls:
+        found = stated.calls - len(stated.missing)
+        text += f"; {number_text(found)} of {number_text(stated.calls)} calls are here"
+    return text
 
 
 def given_text(program: Program) -> str:
