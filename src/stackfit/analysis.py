@@ -40,6 +40,7 @@ from stackfit.image.model import Image, InputError, Program
 from stackfit.image.pointers import code_pointers
 from stackfit.image.tables import Tables, read_tables
 from stackfit.isa.code import Code, decode_program
+from stackfit.isa.machines import CONVENTIONS
 from stackfit.layouts import default_layout, load_layout
 from stackfit.layouts.model import Layout
 from stackfit.measure.files import read_recording
@@ -48,11 +49,12 @@ from stackfit.measure.model import Recording, Traces
 from stackfit.measure.resolve import resolve
 from stackfit.measure.seen import Exercised, exercised
 from stackfit.measure.sizes import SizeCheck, check_sizes
+from stackfit.verdict.allocation import DEFAULT_MARGIN, Advice, Margin, advised
 from stackfit.verdict.components import ComponentTable, component_table
 from stackfit.verdict.compose import Composer
 from stackfit.verdict.cycles import recursive
 from stackfit.verdict.limits import AppliedLimits, apply_assumptions
-from stackfit.verdict.model import ContextNeed, LayoutVerdict, Measured, Observed
+from stackfit.verdict.model import ContextNeed, LayoutVerdict, Measured, Observed, StackNeed
 from stackfit.verdict.observed import ladder_defects
 from stackfit.verdict.placement import check_layout
 from stackfit.verdict.registered import RegisteredNeed, registered_needs
@@ -93,6 +95,7 @@ class Analysis:
     firmware: Firmware | None = None  # None: a kernel
     debug_modules: tuple[str | Path, ...] = ()  # files or directories with DWARF of modules
     stated: tuple[Stated, ...] = ()  # what compilers said of frames and calls
+    margin: Margin = DEFAULT_MARGIN  # of advice on sizes
 
     @cached_property
     def witnesses(self) -> list[Witness]:
@@ -216,6 +219,12 @@ class Analysis:
         """Debug information of the images, for anatomies and source lines."""
         return Companions(self.program, self.debug, self.debug_modules)
 
+    def advice(self, need: StackNeed) -> Advice | None:
+        """How much to allocate for a stack of firmware; None: of a kernel, or while something is open."""
+        if self.firmware is None:
+            return None
+        return advised(need, self.margin, CONVENTIONS[self.program.machine].alignment)
+
     def anatomy(self, function: int) -> Anatomy:
         """What the bytes of a function's frame are for. InputError: its debug information is damaged."""
         functions = self.code.functions
@@ -242,6 +251,7 @@ def analyse(
     resolve: Callable[[Code], bool] | None = None,
     debug_modules: Sequence[str | Path] = (),
     witnesses: Sequence[str | Path] = (),
+    margin: Margin = DEFAULT_MARGIN,
 ) -> Analysis:
     """Load and analyse images; layouts and assumptions by name or file.
 
@@ -255,7 +265,7 @@ def analyse(
     all that are not certain stay open otherwise. `debug_modules`: files or directories with debug information
     of modules, for anatomies and source lines. `witnesses`: files that compilers left (`.su`, `.ci`, objects
     with `.stack_sizes`), or directories of them: held against frames and calls, and bounds where only they
-    know one. Raises InputError.
+    know one. `margin`: of advice on how much to allocate. Raises InputError.
     """
     named = tuple(load_layout(str(name)) for name in layouts)
     for layout in named:
@@ -307,7 +317,7 @@ def analyse(
     return Analysis(
         program, code, tables, frames, vectors, calls, edges, selected, chosen, curve if has_hops else 0,
         limit, program.warnings + (firmware.notes if firmware else ()), companion, resolution.held,
-        recordings, firmware, tuple(debug_modules), tuple(stated),
+        recordings, firmware, tuple(debug_modules), tuple(stated), margin,
     )  # fmt: skip
 
 

@@ -23,11 +23,13 @@ from stackfit.machine.scenario import Scenario, load_scenario
 from stackfit.pages.era import ERAS, load_era
 from stackfit.report.html import plotly_source, render
 from stackfit.report.html_model import Page
+from stackfit.verdict.allocation import DEFAULT_MARGIN, Margin, parse_margin
 
 __all__ = [
     "add_analysis_options",
     "add_html_option",
     "add_image_options",
+    "add_margin_option",
     "add_scenario_options",
     "add_suggest_option",
     "add_traces_option",
@@ -90,6 +92,23 @@ def add_analysis_options(parser: argparse.ArgumentParser) -> None:
         choices=[one.value for one in Hypervisor],
         help="what paravirt operations reach: native functions (none, the default), or those of guests too",
     )
+
+
+def add_margin_option(parser: argparse.ArgumentParser) -> None:
+    """The option of advice on sizes."""
+    parser.add_argument(
+        "--margin",
+        type=_margin,
+        metavar="BYTES|N%",
+        help=f"on top of a bound, in advice on what to allocate (default {DEFAULT_MARGIN.text}; firmware)",
+    )
+
+
+def _margin(text: str) -> Margin:
+    try:
+        return parse_margin(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_html_option(parser: argparse.ArgumentParser) -> None:
@@ -198,6 +217,7 @@ def run_analysis(options: argparse.Namespace, images: list[str] | None = None) -
             getattr(options, "resolve", None),
             getattr(options, "debug_modules", None) or (),
             getattr(options, "witness", None) or (),
+            getattr(options, "margin", None) or DEFAULT_MARGIN,
         )
 
 

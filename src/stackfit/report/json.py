@@ -18,6 +18,7 @@ from stackfit.report.rows import ChainRow, chain_rows, composed_rows, module_of
 from stackfit.report.terminal import smallest_size
 from stackfit.report.through import through_json
 from stackfit.report.usage import stated_json
+from stackfit.verdict.allocation import Advice
 from stackfit.verdict.model import ContextNeed, OpenItems, StackNeed
 from stackfit.verdict.through import Through
 
@@ -238,6 +239,7 @@ def _stack(analysis: Analysis, need: StackNeed) -> Json:
             "direct": smallest_size(need, need.direct),
             "hops": [smallest_size(need, value) for value in need.hops],
         },
+        "allocate": _advice(analysis.advice(need)),
         "contexts_fitting": {
             "contexts": need.fitting.contexts,
             "alone": list(need.fitting.alone),
@@ -253,6 +255,12 @@ def _stack(analysis: Analysis, need: StackNeed) -> Json:
         "unbounded_recursion": [analysis.code.functions.names[index] for index in need.unlisted],
         "assumed": list(need.assumed),
     }
+
+
+def _advice(advice: Advice | None) -> Json | None:
+    if advice is None:
+        return None
+    return {"bytes": advice.bytes, "bound": advice.bound, "margin": advice.margin, "unit": advice.unit}
 
 
 def _context(analysis: Analysis, need: ContextNeed) -> Json:

@@ -249,6 +249,13 @@ def _print_stack(console: Console, analysis: Analysis, layout: str, need: StackN
     aside = " (open items aside)" if need.open else ""
     if smallest is not None:
         line(console, f"  smallest size sufficient at direct: {size_text(smallest)}{aside}")
+    advice = analysis.advice(need)
+    if advice is not None:
+        line(
+            console,
+            f"  allocate {bytes_text(advice.bytes)}: bound {bytes_text(advice.bound)} + margin"
+            f" {analysis.margin.text}, to a multiple of {advice.unit} B",
+        )
     fitting = need.fitting
     if fitting.contexts > 1:
         line(
