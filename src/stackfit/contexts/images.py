@@ -23,7 +23,9 @@ from stackfit.text import near_text
 
 __all__ = ["find_firmware", "is_firmware"]
 
-_WITHOUT_SYMBOLS = "no symbols: functions are what vectors, calls and constants lead to"
+_WITHOUT_SYMBOLS = (
+    "no symbols: functions are what vectors, calls, constants and pointers lead to, and what begins as one does"
+)
 
 
 def is_firmware(program: Program) -> bool:

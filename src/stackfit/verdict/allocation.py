@@ -1,7 +1,7 @@
 """How many bytes to allocate for a stack: its bound, a margin that the project states, rounded to alignment.
 
 A bound needs no margin while what it rests on holds; the margin is for what may change: the next version of
-the code, another compiler, an assumption that is not quite true. Nothing is advised where the bound is no bound.
+the code, another compiler, an assumption that is not quite true. Nothing is advised while something is open.
 """
 
 from __future__ import annotations
