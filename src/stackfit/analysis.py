@@ -35,6 +35,7 @@ from stackfit.frames.statements import own_statements, read_statements
 from stackfit.frames.switches import find_switches
 from stackfit.frames.witness import Witness, cfi_witness, orc_witness
 from stackfit.image.companions import Companions
+from stackfit.image.flat import Flat
 from stackfit.image.load import check_same_build, load_image, load_program
 from stackfit.image.model import Image, InputError, Program
 from stackfit.image.pointers import code_pointers
@@ -252,6 +253,7 @@ def analyse(
     debug_modules: Sequence[str | Path] = (),
     witnesses: Sequence[str | Path] = (),
     margin: Margin = DEFAULT_MARGIN,
+    flat: Flat | None = None,
 ) -> Analysis:
     """Load and analyse images; layouts and assumptions by name or file.
 
@@ -265,7 +267,8 @@ def analyse(
     all that are not certain stay open otherwise. `debug_modules`: files or directories with debug information
     of modules, for anatomies and source lines. `witnesses`: files that compilers left (`.su`, `.ci`, objects
     with `.stack_sizes`), or directories of them: held against frames and calls, and bounds where only they
-    know one. `margin`: of advice on how much to allocate. Raises InputError.
+    know one. `margin`: of advice on how much to allocate. `flat`: the image is a flat binary. Raises
+    InputError.
     """
     named = tuple(load_layout(str(name)) for name in layouts)
     for layout in named:
@@ -275,7 +278,10 @@ def analyse(
     statements = read_statements(witnesses)
     progress("reading images", 0.0)
     program = load_program(
-        list(images), modules, lambda done, total: progress("reading modules", 0.3 * done / max(total, 1))
+        list(images),
+        modules,
+        lambda done, total: progress("reading modules", 0.3 * done / max(total, 1)),
+        flat,
     )
     bare = is_firmware(program)
     sets = combine(AssumptionSet("none") if bare else load_assumptions("linux"), *given)

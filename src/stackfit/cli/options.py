@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from stackfit.analysis import MOST_HOPS, UNLIMITED, Analysis, Step, analyse
 from stackfit.calls.paravirt import Hypervisor
 from stackfit.calls.resolve import Indirect
+from stackfit.image.flat import ARCHITECTURES, Flat
 from stackfit.image.model import InputError
 from stackfit.machine.scenario import Scenario, load_scenario
 from stackfit.pages.era import ERAS, load_era
@@ -71,7 +72,33 @@ def add_image_options(parser: argparse.ArgumentParser, images: str | None = "+")
         help="what the compiler said (.su, .ci, objects with .stack_sizes): held against it (repeatable)",
         **more,
     )
+    option(
+        "--arch",
+        choices=list(ARCHITECTURES),
+        help="the image is a flat binary (.bin) of this instruction set, at --base",
+    )
+    option("--base", type=_address, metavar="ADDRESS", help="address of a flat binary's first byte")
     option("--json", metavar="FILE", help="write JSON there; - is standard output")
+
+
+def _address(text: str) -> int:
+    try:
+        value = int(text, 0)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 1 << 64:
+        raise argparse.ArgumentTypeError(f"{text!r} is no address (0x8000000)")
+    return value
+
+
+def _flat(options: argparse.Namespace) -> Flat | None:
+    """What the options say of a flat binary. InputError: half of it."""
+    architecture, base = getattr(options, "arch", None), getattr(options, "base", None)
+    if architecture is None and base is None:
+        return None
+    if architecture is None or base is None:
+        raise InputError("--arch", "a flat binary needs both --arch and --base")
+    return Flat(architecture, base)
 
 
 def add_analysis_options(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +127,7 @@ def add_margin_option(parser: argparse.ArgumentParser) -> None:
         "--margin",
         type=_margin,
         metavar="BYTES|N%",
-        help=f"on top of a bound, in advice on what to allocate (default {DEFAULT_MARGIN.text}; firmware)",
+        help=f"on top of a bound, in advice on sizes (default {DEFAULT_MARGIN.text}; firmware)".replace("%", "%%"),
     )
 
 
@@ -218,6 +245,7 @@ def run_analysis(options: argparse.Namespace, images: list[str] | None = None) -
             getattr(options, "debug_modules", None) or (),
             getattr(options, "witness", None) or (),
             getattr(options, "margin", None) or DEFAULT_MARGIN,
+            _flat(options),
         )
 
 

@@ -24,7 +24,8 @@ from stackfit.text import near_text
 __all__ = ["find_firmware", "is_firmware"]
 
 _WITHOUT_SYMBOLS = (
-    "no symbols: functions are what vectors, calls, constants and pointers lead to, and what begins as one does"
+    "no symbols: functions are what vectors, calls, constants and pointers lead to,"
+    " and what begins as one does"
 )
 
 

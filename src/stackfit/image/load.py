@@ -12,6 +12,7 @@ from pathlib import Path
 from stackfit.image.archive import is_archive, read_archive
 from stackfit.image.compression import compression_of, decompress
 from stackfit.image.elf import is_elf, read_elf
+from stackfit.image.flat import Flat, read_flat
 from stackfit.image.kallsyms import read_kallsyms
 from stackfit.image.link import link
 from stackfit.image.model import Image, ImageKind, InputError, Program
@@ -68,16 +69,22 @@ def load_image(path: str | Path) -> Image:
         return _named(read_elf(name, decompress(name, bytes(data))))
     if is_archive(head):
         raise InputError(name, "an archive of objects, where one image is expected")
-    raise InputError(name, "not an ELF file, an archive, a packed Linux kernel or a compressed module", 0)
+    cause = "not an ELF file, an archive, a packed Linux kernel or a compressed module"
+    raise InputError(name, f"{cause} (a flat binary needs --arch and --base)", 0)
 
 
-def load_images(path: str | Path) -> tuple[list[Image], list[str]]:
+def load_images(path: str | Path, flat: Flat | None = None) -> tuple[list[Image], list[str]]:
     """As `load_image`; of an archive all members that are objects, and warnings about those that are none.
 
     Members are modules by their own names; of several of one name the later ones are numbered (`x.o#2`).
+    `flat`: what the file is if it says nothing itself.
     """
     name = str(path)
     data = _read(name)
+    if flat is not None:
+        if is_elf(data) or is_archive(bytes(data[:8])):
+            raise InputError(name, "says itself what it is: --arch and --base are for flat binaries")
+        return [read_flat(name, data, flat)], []
     if not is_archive(bytes(data[:8])):
         return [load_image(path)], []
     images: list[Image] = []
@@ -130,14 +137,16 @@ def load_program(
     images: list[str | Path] | list[str] | list[Path],
     modules: Iterable[str | Path] = (),
     progress: Callable[[int, int], None] | None = None,
+    flat: Flat | None = None,
 ) -> Program:
     """Load and link: the first image is the kernel or executable, further images and `modules` its modules.
 
-    Objects and archives of objects are linked with each other. `progress(done, total)` is called for every
+    Objects and archives of objects are linked with each other. `flat`: the first image is a flat binary.
+    `progress(done, total)` is called for every
     module read. Raises InputError.
     """
     paths = [*images[1:], *find_modules(modules)]
-    loaded, warnings = load_images(images[0])
+    loaded, warnings = load_images(images[0], flat)
     names: dict[str, str] = {}
     for number, path in enumerate(paths):
         found, more = load_images(path)

@@ -374,7 +374,7 @@ def _entries_of_stripped(code: Code, held: NDArray[np.uint64]) -> NDArray[np.uin
     rows = np.unique(np.concatenate([rows[rows > 0], starting[starting > 0]]))
     rows = rows[(code.first[code.function[rows]] != rows) & functions.synthetic[code.function[rows]]]
     rows = rows[plausible(code.instructions)[rows]]
-    return code.address[rows[_detached(code, rows, behind_data=True)]]
+    return np.asarray(code.address[rows[_detached(code, rows, behind_data=True)]], np.uint64)
 
 
 def _literals(program: Program, code: Code) -> NDArray[np.uint64]:

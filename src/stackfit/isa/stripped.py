@@ -126,7 +126,7 @@ def literals(
     places = distinct(np.concatenate(found))
     index = np.minimum(np.searchsorted(address, places), max(len(address) - 1, 0))
     code = (address[index] == places) & reached[index]  # what is executed is no data
-    return places[~code]
+    return np.asarray(places[~code], np.uint64)
 
 
 def _reached(table: Instructions, target: NDArray[np.int32], entry: NDArray[np.int64]) -> NDArray[np.bool_]:
