@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from stackfit.frames.switches import find_switches
 from stackfit.frames.witness import Witness, cfi_witness, orc_witness
 from stackfit.image.companions import Companions
 from stackfit.image.flat import Flat
+from stackfit.image.linker_map import is_linker_map, name_by_map, read_linker_map
 from stackfit.image.load import check_same_build, load_image, load_program
 from stackfit.image.model import Image, InputError, Program
 from stackfit.image.pointers import code_pointers
@@ -276,6 +277,11 @@ def analyse(
     given = [load_assumptions(str(path)) for path in assumptions]
     recordings = tuple(read_recording(Path(path)) for path in traces)
     statements = read_statements(witnesses)
+    maps = [
+        read_linker_map(Path(path))
+        for path in witnesses
+        if Path(path).is_file() and is_linker_map(Path(path))
+    ]
     progress("reading images", 0.0)
     program = load_program(
         list(images),
@@ -283,6 +289,8 @@ def analyse(
         lambda done, total: progress("reading modules", 0.3 * done / max(total, 1)),
         flat,
     )
+    for linked in maps:
+        program = replace(program, images=(name_by_map(program.images[0], linked), *program.images[1:]))
     bare = is_firmware(program)
     sets = combine(AssumptionSet("none") if bare else load_assumptions("linux"), *given)
     sets = sets.without(without)
@@ -311,7 +319,7 @@ def analyse(
     chosen = _for_machine(program, named or (load_layout(default_layout(program.machine)),))
     calls = build_calls(program, code, tables, frames, vectors, selected, resolution, hypervisor)
     edges = build_edges(code, frames, calls)
-    stated = compare_statements(program, code, frames, calls, [*statements, *own_statements(program)])
+    stated = compare_statements(program, code, frames, calls, [*statements, *own_statements(program)], maps)
     selected = combine(stated_bounds(code, frames, stated), selected)
     firmware = find_firmware(program, code, frames, calls, edges, chosen) if bare else None
     if firmware is not None:

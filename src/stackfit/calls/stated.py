@@ -17,6 +17,7 @@ from stackfit.calls.model import CallKind, Calls, Reason
 from stackfit.frames.model import OPEN_FRAME, Frames, Summary
 from stackfit.frames.statements import INDIRECT, CallStatement, Statements
 from stackfit.frames.usage import UsageWitness, named_places, usage_witness
+from stackfit.image.linker_map import LinkerMap
 from stackfit.image.model import Program
 from stackfit.isa.code import Code
 
@@ -37,23 +38,32 @@ class MissingCall:
 @dataclass(frozen=True)
 class Stated:
     """One kind of file held against the program. `calls`: stated by functions that the program has, of which
-    `missing` are not among its own."""
+    `missing` are not among its own. `discarded`: rows of functions that the image does not have because the
+    linker left them out, as its map says."""
 
     name: str
     usage: UsageWitness
     calls: int = 0
     missing: tuple[MissingCall, ...] = ()
+    discarded: int = 0
 
 
 def compare_statements(
-    program: Program, code: Code, frames: Frames, calls: Calls, statements: Iterable[Statements]
+    program: Program,
+    code: Code,
+    frames: Frames,
+    calls: Calls,
+    statements: Iterable[Statements],
+    maps: Sequence[LinkerMap] = (),
 ) -> list[Stated]:
     """Every kind of file, in the order given."""
+    gone = {(one.unit, one.function) for linked in maps for one in linked.discarded if one.function}
     return [
         Stated(
             one.name,
             usage_witness(program, code, frames, one.rows),
             *_calls(program, code, calls, one.calls),
+            sum((row.unit, row.function) in gone for row in one.rows),
         )
         for one in statements
     ]

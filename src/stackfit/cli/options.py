@@ -127,7 +127,9 @@ def add_margin_option(parser: argparse.ArgumentParser) -> None:
         "--margin",
         type=_margin,
         metavar="BYTES|N%",
-        help=f"on top of a bound, in advice on sizes (default {DEFAULT_MARGIN.text}; firmware)".replace("%", "%%"),
+        help=f"on top of a bound, in advice on sizes (default {DEFAULT_MARGIN.text}; firmware)".replace(
+            "%", "%%"
+        ),
     )
 
 

@@ -17,6 +17,7 @@ from stackfit.frames.usage import KINDS, UsageRow, read_usage
 from stackfit.image.archive import is_archive
 from stackfit.image.debug import relocated
 from stackfit.image.elf import is_elf
+from stackfit.image.linker_map import is_linker_map
 from stackfit.image.load import load_images
 from stackfit.image.model import Image, ImageKind, InputError, Program
 
@@ -63,12 +64,14 @@ _SU_NAME, _CI_NAME, _CLANG_NAME = "gcc -fstack-usage", "gcc -fcallgraph-info", "
 def read_statements(paths: Iterable[str | Path]) -> list[Statements]:
     """Everything that these files say, by kind; a directory is searched for `.su` and `.ci`.
 
-    An ELF file or an archive is read for its `.stack_sizes`. InputError: a file is none of these.
+    An ELF file or an archive is read for its `.stack_sizes`, a linker's map passed by. InputError: a file is none of these.
     """
     rows: dict[str, list[UsageRow]] = {}
     calls: list[CallStatement] = []
     for path in _files(paths):
         head = _head(path)
+        if is_linker_map(path):
+            continue
         if is_elf(head) or is_archive(head):
             found = [row for image in load_images(path)[0] for row in stack_sizes(image)]
             if not found:

@@ -167,7 +167,7 @@ class Image:
     relocations: dict[int, NDArray[np.void]]
     build_id: str | None = None
     release: str | None = None  # `uname -r` of a kernel, vermagic's first word of a module
-    symbol_source: str = "symtab"  # "symtab" or "kallsyms"
+    symbol_source: str = "symtab"  # "symtab", "kallsyms" or a linker's "map"
     modinfo: Mapping[str, str] = field(default_factory=dict)
     entry: int = 0  # address at which execution starts (e_entry); on Arm its lowest bit says T32
     pointers: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))

@@ -113,7 +113,9 @@ def decode_program(program: Program) -> Code:
     fentry = [
         at for at, names in zip(symbols.address.tolist(), symbols.names, strict=True) if "__fentry__" in names
     ]
-    stripped = not program.machine.x86 and not len(symbols.names)
+    # A linker's map names functions, and says nothing of data amid code.
+    by_map = any(image.symbol_source == "map" for image in program.images)
+    stripped = not program.machine.x86 and (not len(symbols.names) or by_map)
     held = code_pointers(program) if stripped else np.empty(0, np.uint64)
     functions = find_functions(sections, symbols, more)
     data = np.empty(0, np.uint64)  # words amid code that are none

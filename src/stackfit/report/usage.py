@@ -59,8 +59,13 @@ def print_stated(console: Console, analysis: Analysis) -> None:
         if witness.missing or witness.ambiguous:
             line(
                 console,
-                f"  {number_text(witness.missing)} rows name no function of the image,"
-                f" {number_text(witness.ambiguous)} more than one",
+                f"  {number_text(witness.missing)} rows name no function of the image"
+                + (
+                    f" ({number_text(stated.discarded)} that the linker discarded)"
+                    if stated.discarded
+                    else ""
+                )
+                + f", {number_text(witness.ambiguous)} more than one",
             )
         rows = [
             [
@@ -112,6 +117,7 @@ def stated_json(analysis: Analysis) -> list[dict[str, Any]]:
             "compared": sum(one.compared for one in stated.usage.kinds),
             "equal": sum(one.equal for one in stated.usage.kinds),
             "missing": stated.usage.missing,
+            "discarded": stated.discarded,
             "ambiguous": stated.usage.ambiguous,
             "differences": [
                 {
