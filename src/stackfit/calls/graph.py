@@ -14,6 +14,7 @@ from stackfit.calls.constants import branch_targets, constant_before
 from stackfit.calls.held import Held
 from stackfit.calls.inline_thunks import inline_thunks
 from stackfit.calls.kcfi import checked_classes
+from stackfit.calls.long_jumps import long_jumps
 from stackfit.calls.model import CallKind, Calls, EdgeKind, Edges, Evidence, Reason, Rung
 from stackfit.calls.paravirt import Hypervisor
 from stackfit.calls.registers import thunk_registers
@@ -88,6 +89,7 @@ def build_calls(
             _exception_sites(code, tables, frames, vectors, sets),
         ]
     )
+    sites = sites[~long_jumps(code.functions, sites["function"], sites["kind"])]
     sites["assumption"] = -1
     texts = list[str]()
     if hypervisor is Hypervisor.ANY:

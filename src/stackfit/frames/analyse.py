@@ -369,7 +369,8 @@ def special_rows(
     marks[joins] |= JOIN
     marks[switches.jump] |= SWITCH
     last = _last_calls(code)
-    inside = code.target[last] >= 0
+    to = code.target[last]
+    inside = (to >= 0) & (code.first[code.function[np.maximum(to, 0)]] != to)
     marks[last[~inside]] |= SWITCH  # goes on nowhere
     if last.size:  # only where no code is patched
         next_row, next_to = last[inside], code.target[last[inside]]
@@ -382,15 +383,16 @@ def special_rows(
 def _last_calls(code: Code) -> NDArray[np.int64]:
     """Direct calls behind which no code follows in their section but padding, ascending.
 
-    Of what no image given defines: it does not return, or data would be run. And into the middle of their own
-    function: these are jumps (T32 without far branches has no other). Not on x86, where sections are padded.
+    What they call does not return, or data would be run; into the middle of their own function they are jumps
+    (T32 without far branches has no other). Not on x86, where sections are padded; and where functions are
+    guessed, so may be what is data: only of what no image given defines.
     """
     table = code.instructions
     calls = np.flatnonzero(table.operation == Operation.CALL)
     target = code.target[calls]
     owner = code.function[np.maximum(target, 0)]
     inside = (owner == code.function[calls]) & (code.first[owner] != target)
-    rows = calls[(target < 0) | inside]
+    rows = calls[(target < 0) | inside | ~code.functions.synthetic[code.function[calls]]]
     if code.machine.x86 or not rows.size:
         return np.empty(0, np.int64)
     idle = np.append(code.padding(), True)

@@ -64,7 +64,8 @@ _SU_NAME, _CI_NAME, _CLANG_NAME = "gcc -fstack-usage", "gcc -fcallgraph-info", "
 def read_statements(paths: Iterable[str | Path]) -> list[Statements]:
     """Everything that these files say, by kind; a directory is searched for `.su` and `.ci`.
 
-    An ELF file or an archive is read for its `.stack_sizes`, a linker's map passed by. InputError: a file is none of these.
+    An ELF file or an archive is read for its `.stack_sizes`, a linker's map passed by. InputError: a file is
+    none of these.
     """
     rows: dict[str, list[UsageRow]] = {}
     calls: list[CallStatement] = []

@@ -146,17 +146,21 @@ def name_by_map(image: Image, linked: LinkerMap) -> Image:
     names: list[str] = []
     records: list[tuple[int, int, int, int, int]] = []
     unit = ""
-    for at, name, binding, of, size in sorted(rows, key=lambda row: (row[2], row[3], row[0], row[1])):
-        if binding == _LOCAL and of != unit:
-            unit = of
+    for at, text, binding, source, size in sorted(rows, key=lambda row: (row[2], row[3], row[0], row[1])):
+        if binding == _LOCAL and source != unit:
+            unit = source
             names.append(unit)
             records.append((0, 0, -1, _FILE, _LOCAL))
-        section = next(
-            index
-            for index, one in enumerate(image.sections)
-            if one.executable and one.address <= at < one.end
-        )
-        names.append(name)
-        records.append((at, size, section, _FUNC, binding))
+        names.append(text)
+        records.append((at, size, _section_at(image, at), _FUNC, binding))
     table = np.array(records, SYMBOL_DTYPE)
     return replace(image, symbols=Symbols(names, table), symbol_source="map")
+
+
+def _section_at(image: Image, address: int) -> int:
+    """Index of the code section that has that address."""
+    return next(
+        index
+        for index, one in enumerate(image.sections)
+        if one.executable and one.address <= address < one.end
+    )
