@@ -23,6 +23,7 @@ from stackfit.image.model import Image, ImageKind, InputError, Program
 
 __all__ = [
     "INDIRECT", "CallStatement", "Statements", "own_statements", "read_statements", "stack_sizes",
+    "statement_files",
 ]  # fmt: skip
 
 INDIRECT = "__indirect_call"  # gcc's name for what calls through pointers reach
@@ -69,7 +70,7 @@ def read_statements(paths: Iterable[str | Path]) -> list[Statements]:
     """
     rows: dict[str, list[UsageRow]] = {}
     calls: list[CallStatement] = []
-    for path in _files(paths):
+    for path in statement_files(paths):
         head = _head(path)
         if is_linker_map(path):
             continue
@@ -100,7 +101,8 @@ def own_statements(program: Program) -> list[Statements]:
     return [Statements(_CLANG_NAME, rows)] if rows else []
 
 
-def _files(paths: Iterable[str | Path]) -> list[Path]:
+def statement_files(paths: Iterable[str | Path]) -> list[Path]:
+    """The files given, and those of directories. InputError: a directory without any."""
     found: dict[Path, None] = {}
     for given in paths:
         path = Path(given)
