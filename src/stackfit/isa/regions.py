@@ -21,6 +21,9 @@ __all__ = ["Regions", "find_regions", "is_thumb"]
 _KINDS = {"$a": CODE, "$x": CODE, "$t": THUMB, "$d": DATA}
 
 
+_NO_DATA = np.empty(0, np.uint64)
+
+
 @dataclass(frozen=True, eq=False)
 class Regions:
     """By ascending offset into the sections' joined code: what a region holds, its address less its
@@ -36,7 +39,7 @@ def find_regions(
     sections: list[CodeSection],
     piece: NDArray[np.uint64],
     functions: Functions,
-    data: NDArray[np.uint64],
+    data: NDArray[np.uint64] = _NO_DATA,
 ) -> Regions:
     """Regions of all code sections; decoding starts afresh at each, so every function's entry begins one.
 
