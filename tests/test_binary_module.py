@@ -30,7 +30,7 @@ from stackfit.isa.effects import Operation
 pytestmark = pytest.mark.kernel
 
 build_dkms = load_script("build_dkms")
-UNDEFINED = "symbol defined by no image given: a module is missing"
+UNDEFINED = "needs a symbol that no image given defines"
 
 
 @pytest.fixture(scope="module")

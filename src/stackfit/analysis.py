@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from stackfit.calls.graph import build_calls, build_edges
 from stackfit.calls.held import Held
 from stackfit.calls.model import Calls, EdgeKind, Edges
 from stackfit.calls.resolve import Resolution, resolve_indirect
+from stackfit.calls.stated import Stated, compare_statements, stated_bounds
 from stackfit.calls.vectors import Vector, find_vectors
 from stackfit.choices import MOST_HOPS, UNLIMITED, Hypervisor, Indirect
 from stackfit.contexts.firmware import Firmware, fit_layout
@@ -30,14 +31,18 @@ from stackfit.contexts.registered import PLACES, Registrations, find_registered
 from stackfit.frames.analyse import analyse_frames
 from stackfit.frames.anatomy import Anatomy, frame_anatomy
 from stackfit.frames.model import Frames
+from stackfit.frames.statements import own_statements, read_statements
 from stackfit.frames.switches import find_switches
 from stackfit.frames.witness import Witness, cfi_witness, orc_witness
 from stackfit.image.companions import Companions
+from stackfit.image.flat import Flat
+from stackfit.image.linker_map import is_linker_map, name_by_map, read_linker_map
 from stackfit.image.load import check_same_build, load_image, load_program
 from stackfit.image.model import Image, InputError, Program
 from stackfit.image.pointers import code_pointers
 from stackfit.image.tables import Tables, read_tables
 from stackfit.isa.code import Code, decode_program
+from stackfit.isa.machines import CONVENTIONS
 from stackfit.layouts import default_layout, load_layout
 from stackfit.layouts.model import Layout
 from stackfit.measure.files import read_recording
@@ -46,11 +51,12 @@ from stackfit.measure.model import Recording, Traces
 from stackfit.measure.resolve import resolve
 from stackfit.measure.seen import Exercised, exercised
 from stackfit.measure.sizes import SizeCheck, check_sizes
+from stackfit.verdict.allocation import DEFAULT_MARGIN, Advice, Margin, advised
 from stackfit.verdict.components import ComponentTable, component_table
 from stackfit.verdict.compose import Composer
 from stackfit.verdict.cycles import recursive
 from stackfit.verdict.limits import AppliedLimits, apply_assumptions
-from stackfit.verdict.model import ContextNeed, LayoutVerdict, Measured, Observed
+from stackfit.verdict.model import ContextNeed, LayoutVerdict, Measured, Observed, StackNeed
 from stackfit.verdict.observed import ladder_defects
 from stackfit.verdict.placement import check_layout
 from stackfit.verdict.registered import RegisteredNeed, registered_needs
@@ -88,6 +94,8 @@ class Analysis:
     recordings: tuple[Recording, ...] = ()  # of the same kernel, running
     firmware: Firmware | None = None  # None: a kernel
     debug_modules: tuple[str | Path, ...] = ()  # files or directories with DWARF of modules
+    stated: tuple[Stated, ...] = ()  # what compilers said of frames and calls
+    margin: Margin = DEFAULT_MARGIN  # of advice on sizes
 
     @cached_property
     def witnesses(self) -> list[Witness]:
@@ -211,6 +219,12 @@ class Analysis:
         """Debug information of the images, for anatomies and source lines."""
         return Companions(self.program, self.debug, self.debug_modules)
 
+    def advice(self, need: StackNeed) -> Advice | None:
+        """How much to allocate for a stack of firmware; None: of a kernel, or while something is open."""
+        if self.firmware is None:
+            return None
+        return advised(need, self.margin, CONVENTIONS[self.program.machine].alignment)
+
     def anatomy(self, function: int) -> Anatomy:
         """What the bytes of a function's frame are for. InputError: its debug information is damaged."""
         functions = self.code.functions
@@ -236,6 +250,9 @@ def analyse(
     traces: Sequence[str | Path] = (),
     resolve: Callable[[Code], bool] | None = None,
     debug_modules: Sequence[str | Path] = (),
+    witnesses: Sequence[str | Path] = (),
+    margin: Margin = DEFAULT_MARGIN,
+    flat: Flat | None = None,
 ) -> Analysis:
     """Load and analyse images; layouts and assumptions by name or file.
 
@@ -247,17 +264,31 @@ def analyse(
     what pv_ops hold. `traces`: recordings of that kernel running, for `measured` and `composed`.
     `resolve`: asked, once functions are known, whether indirect calls are to be resolved (default: they are);
     all that are not certain stay open otherwise. `debug_modules`: files or directories with debug information
-    of modules, for anatomies and source lines. Raises InputError.
+    of modules, for anatomies and source lines. `witnesses`: files that compilers left (`.su`, `.ci`, objects
+    with `.stack_sizes`), or directories of them: held against frames and calls, and bounds where only they
+    know one. `margin`: of advice on how much to allocate. `flat`: the image is a flat binary. Raises
+    InputError.
     """
     named = tuple(load_layout(str(name)) for name in layouts)
     for layout in named:
         check_layout(layout)
     given = [load_assumptions(str(path)) for path in assumptions]
     recordings = tuple(read_recording(Path(path)) for path in traces)
+    statements = read_statements(witnesses)
+    maps = [
+        read_linker_map(Path(path))
+        for path in witnesses
+        if Path(path).is_file() and is_linker_map(Path(path))
+    ]
     progress("reading images", 0.0)
     program = load_program(
-        list(images), modules, lambda done, total: progress("reading modules", 0.3 * done / max(total, 1))
+        list(images),
+        modules,
+        lambda done, total: progress("reading modules", 0.3 * done / max(total, 1)),
+        flat,
     )
+    for linked in maps:
+        program = replace(program, images=(name_by_map(program.images[0], linked), *program.images[1:]))
     bare = is_firmware(program)
     sets = combine(AssumptionSet("none") if bare else load_assumptions("linux"), *given)
     sets = sets.without(without)
@@ -286,6 +317,8 @@ def analyse(
     chosen = _for_machine(program, named or (load_layout(default_layout(program.machine)),))
     calls = build_calls(program, code, tables, frames, vectors, selected, resolution, hypervisor, pointers)
     edges = build_edges(code, frames, calls)
+    stated = compare_statements(program, code, frames, calls, [*statements, *own_statements(program)], maps)
+    selected = combine(stated_bounds(code, frames, stated), selected)
     firmware = find_firmware(program, code, frames, calls, edges, chosen) if bare else None
     if firmware is not None:
         chosen = tuple(fit_layout(layout, firmware) for layout in chosen)
@@ -296,7 +329,7 @@ def analyse(
     return Analysis(
         program, code, tables, frames, vectors, calls, edges, selected, chosen, curve if has_hops else 0,
         limit, program.warnings + (firmware.notes if firmware else ()), companion, resolution.held,
-        recordings, firmware, tuple(debug_modules),
+        recordings, firmware, tuple(debug_modules), tuple(stated), margin,
     )  # fmt: skip
 
 

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import enum
 
-__all__ = ["MOST_HOPS", "UNLIMITED", "Hypervisor", "Indirect"]
+__all__ = ["ARCHITECTURES", "DEFAULT_MARGIN", "MOST_HOPS", "UNLIMITED", "Hypervisor", "Indirect"]
 
 UNLIMITED = -1  # hops: no limit, whatever the assumption sets say
 MOST_HOPS = 32  # a curve is never given beyond this many: each is a layer of values over the whole program
+
+ARCHITECTURES = ("arm", "thumb", "aarch64", "riscv32", "riscv64")  # of flat binaries (image/flat.py)
+DEFAULT_MARGIN = "10%"  # on top of a bound, in advice on sizes (verdict/allocation.py)
 
 
 class Indirect(enum.Enum):

@@ -15,6 +15,7 @@ from stackfit.calls.handed import handed_switches
 from stackfit.calls.held import Held
 from stackfit.calls.inline_thunks import inline_thunks
 from stackfit.calls.kcfi import checked_classes
+from stackfit.calls.long_jumps import long_jumps
 from stackfit.calls.model import CallKind, Calls, EdgeKind, Edges, Evidence, Reason, Rung
 from stackfit.calls.paravirt import Hypervisor
 from stackfit.calls.registers import thunk_registers
@@ -94,6 +95,7 @@ def build_calls(
     )
     handed = handed_switches(code, sites, sets.sets, sets.add, thunk_registers(code.functions))
     sites = np.concatenate([sites, handed])
+    sites = sites[~long_jumps(code.functions, sites["function"], sites["kind"])]
     sites["assumption"] = -1
     texts = list[str]()
     if hypervisor is Hypervisor.ANY:

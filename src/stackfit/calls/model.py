@@ -90,7 +90,7 @@ _REASONS = {
     Reason.UNFILLED: "indirect call: nothing in the images given fills the pointer",
     Reason.UNTYPED: "indirect call: a module without types may have put further functions there",
     Reason.UPDATED: "static call: set at run time to a pointer that is not known",
-    Reason.UNDEFINED: "symbol defined by no image given: a module is missing",
+    Reason.UNDEFINED: "needs a symbol that no image given defines",
     Reason.OUTSIDE: "target lies outside the code of the images given",
     Reason.NO_HANDLER: "the exception's handler was not found",
 }

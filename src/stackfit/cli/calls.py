@@ -70,7 +70,7 @@ def _around(analysis: Analysis, name: str) -> NDArray[np.bool_]:
     found = functions.named(name)
     if not found:
         hint = near_text(name, functions.names)
-        raise InputError(analysis.program.images[0].path, f"no function {name[:100]}{hint}")
+        raise InputError(analysis.program.path, f"no function {name[:100]}{hint}")
     sets = [index for index, members in enumerate(calls.candidate_sets) if set(members) & set(found)]
     return np.isin(calls.function, found) | np.isin(calls.candidates, sets)
 

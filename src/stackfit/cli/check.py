@@ -11,6 +11,7 @@ from stackfit.cli.gate import Gate, add_gate_options, judge, open_gate, write_ou
 from stackfit.cli.options import (
     add_html_option,
     add_image_options,
+    add_margin_option,
     add_suggest_option,
     add_traces_option,
     run_analysis,
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--through", metavar="MODULE|FUNCTION", help="the worst chain through it, and the headroom it leaves"
     )
+    add_margin_option(parser)
     add_html_option(parser)
     add_suggest_option(parser)
     add_gate_options(parser)

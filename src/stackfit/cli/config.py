@@ -14,6 +14,7 @@ from stackfit.choices import MOST_HOPS, UNLIMITED, Hypervisor, Indirect
 from stackfit.cli.failing import FailOn, fail_on_words
 from stackfit.decision.gate import AT, BUDGET, KINDS, Budget
 from stackfit.tomlfile import Table, read_toml
+from stackfit.verdict.allocation import Margin, parse_margin
 from stackfit.verdict.model import Verdict
 
 __all__ = ["NAME", "Config", "apply_config", "find_config", "load_config"]
@@ -38,6 +39,8 @@ class Config:
     indirect: str | None
     hypervisor: str | None
     baseline: str | None
+    margin: Margin | None
+    witness: tuple[str, ...]
     fail_on: FailOn
     budgets: tuple[Budget, ...]
 
@@ -77,6 +80,8 @@ def load_config(path: Path) -> Config:
         indirect=_choice(table, "indirect", [one.value for one in Indirect]),
         hypervisor=_choice(table, "hypervisor", [one.value for one in Hypervisor]),
         baseline=place("baseline"),
+        margin=_stated_margin(table),
+        witness=places("witness"),
         fail_on=_fail_on(table, bool(budgets)),
         budgets=budgets,
     )
@@ -96,6 +101,17 @@ def _hops(table: Table) -> int | None:
         table.choice("hops", ["unlimited"])
         return UNLIMITED
     return table.integer("hops", 0, MOST_HOPS) if "hops" in table else None
+
+
+def _stated_margin(table: Table) -> Margin | None:
+    """`margin = 64`, or `margin = "10%"`."""
+    if "margin" not in table:
+        return None
+    text = table.text("margin") if table.is_text("margin") else str(table.integer("margin", 0, _MOST_BYTES))
+    try:
+        return parse_margin(text)
+    except ValueError as error:
+        raise table.error("margin", str(error)) from None
 
 
 def _choice(table: Table, key: str, options: list[str]) -> str | None:
@@ -133,6 +149,7 @@ def apply_config(options: argparse.Namespace, config: Config) -> None:
         options.modules = options.modules or list(config.modules)
         options.debug = options.debug or config.debug
         options.traces = options.traces or list(config.traces)
+        options.witness = options.witness or list(config.witness)
     options.layout = options.layout or list(config.layouts)
     options.assume = [*config.assume, *options.assume]
     options.without = [*config.without, *options.without]
@@ -140,5 +157,7 @@ def apply_config(options: argparse.Namespace, config: Config) -> None:
     options.indirect = options.indirect or config.indirect
     options.hypervisor = options.hypervisor or config.hypervisor
     options.baseline = options.baseline or config.baseline
+    if getattr(options, "margin", None) is None:
+        options.margin = config.margin
     if options.fail_on is None:
         options.fail_on = config.fail_on

@@ -96,7 +96,7 @@ def _check_module(analysis: Analysis, name: str) -> None:
     known = [KERNEL, *(image.module for image in analysis.program.images if image.module)]
     if name not in known:
         hint = near_text(name, known)
-        raise InputError(analysis.program.images[0].path, f"no module {name[:100]}{hint}")
+        raise InputError(analysis.program.path, f"no module {name[:100]}{hint}")
 
 
 def _print_sizes(calls: list[Json]) -> None:

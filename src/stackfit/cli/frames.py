@@ -32,7 +32,7 @@ def _run(options: argparse.Namespace) -> int:
     from stackfit.frames.usage import read_usage, usage_witness
     from stackfit.report.json import dumps, frames_json
     from stackfit.report.terminal import make_console, print_table
-    from stackfit.report.usage import print_usage, usage_json
+    from stackfit.report.usage import print_stated, print_usage, usage_json
     from stackfit.text import clean, number_text
 
     rows = read_usage(options.stack_usage) if options.stack_usage is not None else None
@@ -81,4 +81,5 @@ def _run(options: argparse.Namespace) -> int:
             for row in shown
         ],
     )
+    print_stated(make_console(), analysis)
     return 0

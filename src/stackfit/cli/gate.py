@@ -127,7 +127,7 @@ def judge(options: argparse.Namespace, analysis: Analysis, gate: Gate) -> Judged
         output_file(options.db, lambda file: write_database(analysis, file))
     change = None
     if before is not None:
-        name = analysis.program.images[0].path
+        name = analysis.program.path
         after = read_database(options.db) if options.db else snapshot(analysis, name)
         change = diff(before, after)
     held = tuple(hold(analysis, gate.budgets, gate.config or NAME))

@@ -11,19 +11,22 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from stackfit.choices import MOST_HOPS, UNLIMITED, Hypervisor, Indirect
+from stackfit.choices import ARCHITECTURES, DEFAULT_MARGIN, MOST_HOPS, UNLIMITED, Hypervisor, Indirect
 from stackfit.cli.written import output
 from stackfit.image.model import InputError
 
 if TYPE_CHECKING:
     from stackfit.analysis import Analysis, Step
+    from stackfit.image.flat import Flat
     from stackfit.machine.scenario import Scenario
     from stackfit.report.html_model import Page
+    from stackfit.verdict.allocation import Margin
 
 __all__ = [
     "add_analysis_options",
     "add_html_option",
     "add_image_options",
+    "add_margin_option",
     "add_scenario_options",
     "add_suggest_option",
     "add_traces_option",
@@ -56,7 +59,41 @@ def add_image_options(parser: argparse.ArgumentParser, images: str | None = "+")
     option(
         "--debug", metavar="FILE", help="ELF with DWARF of the same build: its CFI is held against the depths"
     )
+    option(
+        "--witness",
+        metavar="FILE|DIR",
+        help="what the compiler said (.su, .ci, objects with .stack_sizes): held against it (repeatable)",
+        **more,
+    )
+    option(
+        "--arch",
+        choices=ARCHITECTURES,
+        help="the image is a flat binary (.bin) of this instruction set, at --base",
+    )
+    option("--base", type=_address, metavar="ADDRESS", help="address of a flat binary's first byte")
     option("--json", metavar="FILE", help="write JSON there; - is standard output")
+
+
+def _address(text: str) -> int:
+    try:
+        value = int(text, 0)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 1 << 64:
+        raise argparse.ArgumentTypeError(f"{text!r} is no address (0x8000000)")
+    return value
+
+
+def _flat(options: argparse.Namespace) -> Flat | None:
+    """What the options say of a flat binary. InputError: half of it."""
+    architecture, base = getattr(options, "arch", None), getattr(options, "base", None)
+    if architecture is None and base is None:
+        return None
+    from stackfit.image.flat import Flat
+
+    if architecture is None or base is None:
+        raise InputError("--arch", "a flat binary needs both --arch and --base")
+    return Flat(architecture, base)
 
 
 def add_analysis_options(parser: argparse.ArgumentParser) -> None:
@@ -77,6 +114,25 @@ def add_analysis_options(parser: argparse.ArgumentParser) -> None:
         choices=[one.value for one in Hypervisor],
         help="what paravirt operations reach: native functions (none, the default), or those of guests too",
     )
+
+
+def add_margin_option(parser: argparse.ArgumentParser) -> None:
+    """The option of advice on sizes."""
+    parser.add_argument(
+        "--margin",
+        type=_margin,
+        metavar="BYTES|N%",
+        help=f"on top of a bound, in advice on sizes (default {DEFAULT_MARGIN}; firmware)".replace("%", "%%"),
+    )
+
+
+def _margin(text: str) -> Margin:
+    from stackfit.verdict.allocation import parse_margin
+
+    try:
+        return parse_margin(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_html_option(parser: argparse.ArgumentParser) -> None:
@@ -179,6 +235,7 @@ def _seeds(text: str) -> int:
 def run_analysis(options: argparse.Namespace, images: list[str] | None = None) -> Analysis:
     """Load and analyse what the options name, with progress on a terminal."""
     from stackfit.analysis import analyse
+    from stackfit.verdict.allocation import parse_margin
 
     with progress() as report:
         return analyse(
@@ -195,6 +252,9 @@ def run_analysis(options: argparse.Namespace, images: list[str] | None = None) -
             getattr(options, "traces", None) or (),
             getattr(options, "resolve", None),
             getattr(options, "debug_modules", None) or (),
+            getattr(options, "witness", None) or (),
+            getattr(options, "margin", None) or parse_margin(DEFAULT_MARGIN),
+            _flat(options),
         )
 
 

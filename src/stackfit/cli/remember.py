@@ -21,6 +21,7 @@ from typing import Any, TextIO, cast
 from stackfit.cache.key import Key, digests, signature
 from stackfit.cache.store import Store, default_store, open_store
 from stackfit.cli.written import Written, output_bytes, output_file, recording
+from stackfit.frames.statements import statement_files
 from stackfit.image.load import find_modules
 from stackfit.image.model import InputError
 
@@ -95,14 +96,18 @@ def _plain(value: Any) -> Any:
 def _files(values: dict[str, Any], more: Iterable[str | None]) -> list[Path]:
     """The files that are read: whatever an option's value names, modules of directories in their place, the
     configuration. InputError: one is no regular file, so that its content is not to be had beforehand."""
-    named = [text for value in values.values() for text in (value if isinstance(value, list) else [value])]
+    named = [
+        (name, text)
+        for name, value in values.items()
+        for text in (value if isinstance(value, list) else [value])
+    ]
     files: list[Path] = []
-    for text in [*named, *more]:
+    for name, text in [*named, *(("", one) for one in more)]:
         if not isinstance(text, str) or not text or "\0" in text:
             continue
         path = Path(text)
         if path.is_dir():
-            files += find_modules([path])
+            files += statement_files([path]) if name == "witness" else find_modules([path])
         elif path.exists():
             files.append(path)
     return files

@@ -11,18 +11,22 @@ from stackfit.calls.model import CallKind, Calls, Edges
 from stackfit.contexts.bare_metal import bare_metal_firmware
 from stackfit.contexts.cortex_m import cortex_m_firmware
 from stackfit.contexts.firmware import Firmware
-from stackfit.contexts.model import Context
+from stackfit.contexts.model import Context, Start
 from stackfit.contexts.tasks import Task
 from stackfit.frames.model import Frames
 from stackfit.image.memory import Memory
 from stackfit.image.model import ImageKind, InputError, Machine, Program
 from stackfit.isa.code import Code
-from stackfit.layouts.model import Layout, TaskStack
+from stackfit.isa.machines import CONVENTIONS
+from stackfit.layouts.model import Layout, Stack, TaskStack
 from stackfit.text import near_text
 
 __all__ = ["find_firmware", "is_firmware"]
 
-_WITHOUT_SYMBOLS = "no symbols: functions are what vectors, calls and constants lead to"
+_WITHOUT_SYMBOLS = (
+    "no symbols: functions are what vectors, calls, constants and pointers lead to,"
+    " and what begins as one does"
+)
 
 
 def is_firmware(program: Program) -> bool:
@@ -47,6 +51,8 @@ def find_firmware(
     handlers = [handler for layout in layouts for handler in layout.handlers]
     tasks = [_declared(code, layout, task) for layout in layouts for task in layout.tasks]
     found: Firmware | None = None
+    if program.objects:
+        return _of_objects(program, tasks)
     if program.machine is Machine.ARM:
         found = cortex_m_firmware(program, code, calls, edges, memory, handlers, tasks)
     else:
@@ -58,8 +64,32 @@ def find_firmware(
         switched = _switched(code, calls, found)
         notes = tuple(f"{context.name} switches to another stack: {context.open}" for context in switched)
         return replace(found, contexts=(*found.contexts, *switched), notes=(*found.notes, *notes))
-    note = f"{program.images[0].path}: no vector table was found: nothing says where execution starts"
+    note = f"{program.path}: no vector table was found: nothing says where execution starts"
     return Firmware((), 0, "", None, (), notes=(note,))
+
+
+def _of_objects(program: Program, tasks: list[Task]) -> Firmware:
+    """What is declared of objects that were not linked: nothing in them says where execution starts."""
+    stacks = tuple(
+        Stack(
+            name=f"task {task.name}",
+            per="system",
+            size=task.size,
+            allocation="static",
+            runs=("task",),
+            unit=CONVENTIONS[program.machine].alignment,
+            sources={"size": task.source},
+        )
+        for task in tasks
+        if task.size is not None
+    )
+    contexts = tuple(
+        Context(task.name, "task", (Start(task.entry),), stack=f"task {task.name}") for task in tasks
+    )
+    note = (
+        f"{program.path}: objects that were not linked: declare [[task]] to bound what begins at a function"
+    )
+    return Firmware(contexts, 0, "", None, stacks, notes=(note,))
 
 
 def _declared(code: Code, layout: Layout, task: TaskStack) -> Task:

@@ -97,7 +97,7 @@ def explain(analysis: Analysis, name: str, frames: int | None = None, hops: int 
                         analysis, context.title, None, layout, stack, on_top, item, placement.exceptions,
                         hops, FRAMES if frames is None else frames, also,
                     )  # fmt: skip
-    path = analysis.program.images[0].path
+    path = analysis.program.path
     if contexts:
         why = contexts[0].open or f"nothing of it starts on a stack of {layout.name}"
         raise InputError(path, f"{contexts[0].title}: nothing is known of it: {why}")
@@ -171,7 +171,7 @@ def _functions(analysis: Analysis, name: str) -> list[int]:
     if address is not None:
         found = functions.containing(address)
         if found < 0:
-            raise InputError(analysis.program.images[0].path, f"no function at {name[:40]}")
+            raise InputError(analysis.program.path, f"no function at {name[:40]}")
         parent = int(functions.parent[found])
         return [found if parent < 0 else parent]
     known = [one for one in functions.named(name) if functions.parent[one] < 0 and not functions.piece[one]]

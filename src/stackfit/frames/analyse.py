@@ -32,6 +32,7 @@ from stackfit.image.tables import Tables
 from stackfit.isa.code import Code
 from stackfit.isa.effects import FLAG_CONDITIONAL, Operation
 from stackfit.isa.machines import CONVENTIONS
+from stackfit.isa.save_routines import ALTERNATE_LINK
 
 __all__ = ["SpecialRows", "analyse_frames", "function_roles", "special_rows"]
 
@@ -152,9 +153,6 @@ _LEAVING = (
 )
 
 
-_ALTERNATE_LINK = 5
-
-
 @dataclass(frozen=True)
 class SpecialRows:
     """Rows with other successors than their instruction says, as the tracker wants them."""
@@ -213,7 +211,7 @@ class _Tracker:
         table = code.instructions
         if code.machine not in (Machine.RISCV32, Machine.RISCV64):
             return
-        calls = (table.operation == Operation.CALL) & (table.register == _ALTERNATE_LINK) & (code.target >= 0)
+        calls = (table.operation == Operation.CALL) & (table.register == ALTERNATE_LINK) & (code.target >= 0)
         work = np.unique(code.function[code.target[calls]]).astype(np.int32)
         returns = table.operation == Operation.RETURN
         for function in work.tolist():  # one by one: they share the code of their ends
@@ -378,9 +376,44 @@ def special_rows(
         joins[rows] = True
     marks[joins] |= JOIN
     marks[switches.jump] |= SWITCH
+    last = _last_calls(code)
+    to = code.target[last]
+    inside = (to >= 0) & (code.first[code.function[np.maximum(to, 0)]] != to)
+    marks[last[~inside]] |= SWITCH  # goes on nowhere
+    if last.size:  # only where no code is patched
+        next_row, next_to = last[inside], code.target[last[inside]]
+        marks[next_row] |= NEXT
     conditional = np.flatnonzero(code.instructions.flags & FLAG_CONDITIONAL) + 1
     marks[conditional[conditional < len(code)]] |= JOIN
     return SpecialRows(marks, extra_row, extra_to, next_row.astype(np.int32), next_to)
+
+
+def _last_calls(code: Code) -> NDArray[np.int64]:
+    """Direct calls behind which no code follows in their section but padding, ascending.
+
+    What they call does not return, or data would be run; into the middle of their own function they are jumps
+    (T32 without far branches has no other). Not on x86, where sections are padded; and where functions are
+    guessed, so may be what is data: only of what no image given defines.
+    """
+    table = code.instructions
+    calls = np.flatnonzero(table.operation == Operation.CALL)
+    target = code.target[calls]
+    owner = code.function[np.maximum(target, 0)]
+    inside = (owner == code.function[calls]) & (code.first[owner] != target)
+    rows = calls[(target < 0) | inside | ~code.functions.synthetic[code.function[calls]]]
+    if code.machine.x86 or not rows.size:
+        return np.empty(0, np.int64)
+    idle = np.append(code.padding(), True)
+    bad = np.append(table.operation == Operation.BAD, True)
+    end = np.append(code.address[:-1] + table.length[:-1] != code.address[1:], [True, True])  # a section's
+    found = []
+    for row in rows.tolist():
+        at = row
+        while not end[at] and idle[at + 1] and not bad[at + 1]:
+            at += 1
+        if end[at] or bad[at + 1]:
+            found.append(row)
+    return np.array(found, np.int64)
 
 
 def _jump_tables(code: Code, pointers: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

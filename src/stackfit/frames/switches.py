@@ -82,9 +82,10 @@ def find_switches(program: Program, code: Code) -> Switches:
             pairs.extend((row, to) for to in targets)
         else:
             doubtful.append(row)
-    for row in np.flatnonzero(table.operation == Operation.CALL).tolist() if helpers else ():
+    outside = {at: _HELPERS[name] for at, name in program.undefined.items() if name in _HELPERS}
+    for row in np.flatnonzero(table.operation == Operation.CALL).tolist() if helpers or outside else ():
         to = int(code.target[row])
-        helper = helpers.get(int(code.function[to])) if to >= 0 else None
+        helper = helpers.get(int(code.function[to])) if to >= 0 else outside.get(int(table.immediate[row]))
         if helper is not None:
             behind = int(code.address[row]) + int(table.length[row])
             if helper[0] == 4:

@@ -902,18 +902,17 @@ def track_functions(
                         pass  # call __fentry__: a nop unless tracing is on
                     elif t >= 0 and first[g] != t and (g == function or parent[g] == function or is_piece[g]):
                         # Internal call: return-stack stuffing, retpolines, clear_bhb_loop. It pushes its own
-                        # return address; both ways are followed.
-                        state[VALUES + sp] += word
+                        # return address; both ways are followed. (T32 without far branches jumps like this.)
+                        state[VALUES + sp] += entry
                         i = _put_off(state, waiting_states, waiting_rows, waiting, t)
-                        state[VALUES + sp] -= word
+                        state[VALUES + sp] -= entry
                         if i < 0:
                             summary |= TOO_COMPLEX
                         else:
                             waiting = i
-                        if after < n and operation[after] == BREAKPOINT:
-                            going = (
-                                False  # int3 behind the call: it never returns here (return-stack stuffing)
-                            )
+                        if after < n and operation[after] in (BREAKPOINT, BAD):
+                            # int3 or data behind the call: it never returns here (return-stack stuffing)
+                            going = False
                     else:
                         if op == CALL_INDIRECT or (t >= 0 and role[g] == INDIRECT_THUNK):
                             site_count = _add_site(

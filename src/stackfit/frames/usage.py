@@ -20,10 +20,13 @@ import numpy as np
 
 from stackfit.frames.model import OPEN_FRAME, Frames
 from stackfit.image.compression import compression_of, decompress
-from stackfit.image.model import InputError, Program
+from stackfit.image.model import InputError, Program, Symbols
 from stackfit.isa.code import Code
 
-__all__ = ["KINDS", "UsageDifference", "UsageKind", "UsageRow", "UsageWitness", "read_usage", "usage_witness"]
+__all__ = [
+    "KINDS", "UsageDifference", "UsageKind", "UsageRow", "UsageWitness", "named_places", "read_usage",
+    "usage_witness",
+]  # fmt: skip
 
 KINDS = ("static", "dynamic,bounded", "dynamic")
 _STT_FUNC, _STT_FILE = 2, 4
@@ -33,13 +36,15 @@ _MOST_BYTES = 64 << 20  # of all rows of a kernel unpacked it is a few
 
 @dataclass(frozen=True)
 class UsageRow:
-    """One function as gcc emitted it. `unit`: the source that was compiled; `bytes`: with the return
-    address."""
+    """One function as a compiler emitted it. `unit`: the source that was compiled; `bytes`: with the return
+    address; `source`: file and line that say so; `objects`: those of variable size, each with its place."""
 
     unit: str
     function: str
     bytes: int
     kind: str
+    source: str = ""
+    objects: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,12 +74,14 @@ class UsageKind:
 class UsageWitness:
     """`missing`: rows of functions that the image does not have (discarded by the linker, or inlined after
     all).
-    `ambiguous`: rows that share file and name with others of another size."""
+    `ambiguous`: rows that share file and name with others of another size. `pairs`: (function, row) of all
+    others."""
 
     kinds: tuple[UsageKind, ...]
     missing: int
     ambiguous: int
     differences: tuple[UsageDifference, ...]
+    pairs: tuple[tuple[int, UsageRow], ...] = ()
 
 
 def read_usage(path: Path) -> list[UsageRow]:
@@ -107,8 +114,9 @@ def read_usage(path: Path) -> list[UsageRow]:
 
 
 def usage_witness(program: Program, code: Code, frames: Frames, rows: Sequence[UsageRow]) -> UsageWitness:
-    """Every row that names one function of the kernel image, held against that function's compiler_frame."""
-    places = _places(program, code)
+    """Every row that names one function of the kernel image, or of objects, held against that function's
+    compiler_frame."""
+    places = named_places(program, code)
     grouped: dict[tuple[str, str], list[UsageRow]] = defaultdict(list)
     for row in rows:
         grouped[row.unit, row.function].append(row)
@@ -135,7 +143,7 @@ def usage_witness(program: Program, code: Code, frames: Frames, rows: Sequence[U
     ]
     return UsageWitness(
         tuple(_kind(kind, rows, pairs, differences, opened) for kind in KINDS),
-        missing, ambiguous, tuple(sorted(differences, key=lambda one: one.function)),
+        missing, ambiguous, tuple(sorted(differences, key=lambda one: one.function)), tuple(pairs),
     )  # fmt: skip
 
 
@@ -156,16 +164,26 @@ def _kind(
     )  # fmt: skip
 
 
-def _places(program: Program, code: Code) -> dict[tuple[str, str], list[int]]:
-    """(compiled source, name as gcc has it) → functions of the kernel image; global ones under no source."""
-    symbols = program.images[0].symbols
+def named_places(program: Program, code: Code) -> dict[tuple[str, str], list[int]]:
+    """(compiled source, name as gcc has it) → functions of the kernel image, or of all objects that were not
+    linked; global ones under no source."""
     functions = code.functions
     by_address = {
         int(functions.address[index]): index
         for index in range(len(functions))
-        if not functions.image[index] and functions.parent[index] < 0 and not functions.piece[index]
+        if (program.objects or not functions.image[index])
+        and functions.parent[index] < 0
+        and not functions.piece[index]
     }
     places: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for image in program.images if program.objects else program.images[:1]:
+        _add_places(image.symbols, by_address, places)
+    return places
+
+
+def _add_places(
+    symbols: Symbols, by_address: dict[int, int], places: dict[tuple[str, str], list[int]]
+) -> None:
     unit = ""
     kinds, values = symbols.records["type"].tolist(), symbols.records["address"].tolist()
     local = (symbols.records["binding"] == 0).tolist()
@@ -183,4 +201,3 @@ def _places(program: Program, code: Code) -> dict[tuple[str, str], list[int]]:
         key = unit if own else "", _NUMBERED.sub("", name)
         if index not in places[key]:
             places[key].append(index)
-    return places

@@ -2,7 +2,7 @@
 
 A linker has relocated the debug sections of an executable; of a module's, or another object file's, nobody
 has. Relocation types: System V ABI AMD64 supplement table 4.9, i386 supplement table 4.1; absolute words
-only, as debug information has no others.
+only, as debug information has no others there. image/relocate.py has the other machines'.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stackfit.image.model import Bytes, Image, ImageKind, InputError, Machine, Section, Symbols
+from stackfit.image.relocate import Overflow, apply_relocations, relocation_sizes
 
 __all__ = ["debug_image", "relocated"]
 
@@ -83,6 +85,10 @@ def _relocate(image: Image, table: Section, data: Bytes) -> None:
     bits = 32 if image.machine.word == 8 else 8
     symbol, kind = info >> bits, info & (1 << bits) - 1  # a negative symbol is refused below
     records = image.symbols.records
+    if not image.machine.x86:
+        addend = raw["addend"].astype(np.int64) if table.type == _SHT_RELA else np.zeros(raw.size, np.int64)
+        _relocate_reduced(image, table, data, offset, symbol, kind, addend)
+        return
     for number, size in _ABSOLUTE.get(image.machine, {}).items():
         chosen = kind == number
         place, target = offset[chosen], symbol[chosen]
@@ -99,3 +105,30 @@ def _relocate(image: Image, table: Section, data: Bytes) -> None:
         else:
             value = value + data[octets].view(f"<u{size}").ravel()
         data[octets] = value.astype("<u8").view(np.uint8).reshape(-1, 8)[:, :size]
+
+
+def _relocate_reduced(
+    image: Image,
+    table: Section,
+    data: Bytes,
+    offset: NDArray[np.int64],
+    symbol: NDArray[np.int64],
+    kind: NDArray[np.int64],
+    addend: NDArray[np.int64],
+) -> None:
+    """On machines other than x86; types that are not known change nothing."""
+    sizes = relocation_sizes(image.machine)
+    width = np.array([sizes.get(one, 0) for one in kind.tolist()], np.int64)
+    if bool(((offset < 0) | (offset + width > data.size)).any()):
+        raise InputError(image.path, f"a relocation in {table.name} lies outside", table.offset)
+    records = image.symbols.records
+    if bool(((symbol < 0) | (symbol >= len(records))).any()):
+        raise InputError(image.path, f"a relocation in {table.name} names no symbol", table.offset)
+    address = records["address"][symbol]
+    every = np.ones(offset.size, np.bool_)
+    try:
+        apply_relocations(
+            data, 0, image.machine, offset, kind.astype(np.uint32), address, addend, ~every, every
+        )
+    except Overflow as error:
+        raise InputError(image.path, f"a relocation in {table.name} {error.cause}", table.offset) from None

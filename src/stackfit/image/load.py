@@ -10,14 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from stackfit.image.archive import is_archive, read_archive
 from stackfit.image.compression import compression_of, decompress
 from stackfit.image.elf import is_elf, read_elf
+from stackfit.image.flat import Flat, read_flat
 from stackfit.image.kallsyms import read_kallsyms
 from stackfit.image.link import link
 from stackfit.image.model import Image, ImageKind, InputError, Program
 from stackfit.image.vmlinuz import is_bzimage, unpack
 
-__all__ = ["MODULE_SUFFIXES", "check_same_build", "find_modules", "load_image", "load_program"]
+__all__ = [
+    "MODULE_SUFFIXES", "check_same_build", "find_modules", "load_image", "load_images", "load_program",
+]  # fmt: skip
 
 MODULE_SUFFIXES = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
 MAXIMUM_FILE = 4 << 30  # bytes; a debug kernel has 0.6 GB
@@ -64,7 +68,43 @@ def load_image(path: str | Path) -> Image:
         )
     if compression_of(head) is not None:
         return _named(read_elf(name, decompress(name, bytes(data))))
-    raise InputError(name, "not an ELF file, a packed Linux kernel or a compressed module", 0)
+    if is_archive(head):
+        raise InputError(name, "an archive of objects, where one image is expected")
+    cause = "not an ELF file, an archive, a packed Linux kernel or a compressed module"
+    raise InputError(name, f"{cause} (a flat binary needs --arch and --base)", 0)
+
+
+def load_images(path: str | Path, flat: Flat | None = None) -> tuple[list[Image], list[str]]:
+    """As `load_image`; of an archive all members that are objects, and warnings about those that are none.
+
+    Members are modules by their own names; of several of one name the later ones are numbered (`x.o#2`).
+    `flat`: what the file is if it says nothing itself.
+    """
+    name = str(path)
+    data = _read(name)
+    if flat is not None:
+        if is_elf(data) or is_archive(bytes(data[:8])):
+            raise InputError(name, "says itself what it is: --arch and --base are for flat binaries")
+        return [read_flat(name, data, flat)], []
+    if not is_archive(bytes(data[:8])):
+        return [load_image(path)], []
+    images: list[Image] = []
+    others: list[str] = []
+    times: dict[str, int] = {}
+    for member in read_archive(name, data):
+        if not is_elf(member.data):
+            others.append(member.name)
+            continue
+        count = times[member.name] = times.get(member.name, 0) + 1
+        module = member.name if count == 1 else f"{member.name}#{count}"
+        image = read_elf(f"{name}({module})", member.data, module)
+        if image.kind is not ImageKind.MODULE:
+            raise InputError(image.path, "a linked image in an archive: only relocatable objects are read")
+        images.append(replace(image, archive=name))
+    if not images:
+        raise InputError(name, "the archive holds no ELF object")
+    warnings = [f"{name}: {len(others)} members are no ELF objects, {others[0]} first"] if others else []
+    return images, warnings
 
 
 def _named(image: Image) -> Image:
@@ -98,35 +138,41 @@ def load_program(
     images: list[str | Path] | list[str] | list[Path],
     modules: Iterable[str | Path] = (),
     progress: Callable[[int, int], None] | None = None,
+    flat: Flat | None = None,
 ) -> Program:
     """Load and link: the first image is the kernel or executable, further images and `modules` its modules.
 
-    `progress(done, total)` is called for every module read. Raises InputError.
+    Objects and archives of objects are linked with each other. `flat`: the first image is a flat binary.
+    `progress(done, total)` is called for every
+    module read. Raises InputError.
     """
     paths = [*images[1:], *find_modules(modules)]
-    loaded = [load_image(images[0])]
+    loaded, warnings = load_images(images[0], flat)
     names: dict[str, str] = {}
-    for number, (path, image) in enumerate(zip(paths, _load_all(paths), strict=True)):
-        if image.module is not None:
-            if image.module in names:
-                raise InputError(
-                    str(path), f"module {image.module} was already given by {names[image.module]}"
-                )
-            names[image.module] = str(path)
-        loaded.append(image)
+    for number, (path, (found, more)) in enumerate(zip(paths, _load_all(paths), strict=True)):
+        warnings += more
+        for image in found:
+            if image.module is not None and not image.archive:
+                if image.module in names:
+                    raise InputError(
+                        str(path), f"module {image.module} was already given by {names[image.module]}"
+                    )
+                names[image.module] = str(path)
+        loaded += found
         if progress is not None:
             progress(number + 1, len(paths))
-    return link(loaded)
+    program = link(loaded)
+    return replace(program, warnings=(*warnings, *program.warnings))
 
 
-def _load_all(paths: Sequence[str | Path]) -> Iterator[Image]:
-    """Each image, in order; compressed ones are unpacked on all CPUs (the libraries let go of the interpreter
-    meanwhile, reading ELF does not)."""
+def _load_all(paths: Sequence[str | Path]) -> Iterator[tuple[list[Image], list[str]]]:
+    """The images of each file and warnings about it, in order; compressed ones are unpacked on all CPUs (the
+    libraries let go of the interpreter meanwhile, reading ELF does not)."""
     if all(str(path).endswith(".ko") for path in paths):
-        yield from map(load_image, paths)
+        yield from map(load_images, paths)
         return
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from pool.map(load_image, paths)
+        yield from pool.map(load_images, paths)
 
 
 def check_same_build(kernel: Image, debug: Image) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stackfit.image.attributes import read_arm_attributes
 from stackfit.image.entries import outside_entries
 from stackfit.image.functions import (
     CodeSection,
@@ -22,10 +23,12 @@ from stackfit.image.functions import (
     symbol_entries,
 )
 from stackfit.image.model import Image, ImageKind, InputError, Machine, Program
-from stackfit.image.pointers import METADATA, absolute_targets, distinct
+from stackfit.image.pointers import METADATA, absolute_targets, code_pointers, distinct
 from stackfit.isa.effects import FLAG_LOCK_OR_REP, NO_REGISTER, Instructions, Operation
 from stackfit.isa.reduced import decode as decode_reduced
-from stackfit.isa.regions import find_regions
+from stackfit.isa.regions import find_regions, is_thumb
+from stackfit.isa.save_routines import stand_in_for_save_routines
+from stackfit.isa.stripped import built_addresses, literals, plausible, prologues
 from stackfit.isa.x86 import decode, rows_at_offsets
 
 __all__ = ["Code", "decode_program"]
@@ -110,18 +113,27 @@ def decode_program(program: Program) -> Code:
     fentry = [
         at for at, names in zip(symbols.address.tolist(), symbols.names, strict=True) if "__fentry__" in names
     ]
-    stripped = not program.machine.x86 and not len(symbols.names)
+    # A linker's map names functions, and says nothing of data amid code.
+    by_map = any(image.symbol_source == "map" for image in program.images)
+    stripped = not program.machine.x86 and (not len(symbols.names) or by_map)
+    held = code_pointers(program) if stripped else np.empty(0, np.uint64)
     functions = find_functions(sections, symbols, more)
-    code = _decode(program, sections, functions)
+    data = np.empty(0, np.uint64)  # words amid code that are none
+    code = _decode(program, sections, functions, data)
     while True:
+        if stripped and program.machine is Machine.ARM:
+            words = distinct(np.concatenate([data, _literals(program, code)]))
+            if words.size > data.size:
+                data = words
+                code = _decode(program, sections, functions, data)
         found = np.unique(
             np.concatenate(
                 [
-                    _entries_by_call(code, sized),
+                    _entries_by_call(code, sized, stripped and _far_by_call(program)),
                     _entries_by_fentry(code, fentry),
                     _entries_by_immediate(code, taken),
                     _entries_by_jump(code),
-                    _entries_by_constant(code, stripped),
+                    _entries_of_stripped(code, held) if stripped else held,
                 ]
             )
         )
@@ -132,12 +144,16 @@ def decode_program(program: Program) -> Code:
         if bool((code.rows_at(found) >= 0).all()):
             code = replace(code, functions=functions, **_rows_of(functions, code.address))
         else:  # an entry amid what was taken for an instruction: decode afresh from it on
-            code = _decode(program, sections, functions)
+            code = _decode(program, sections, functions, data)
+    stand_in_for_save_routines(program, code.instructions)
     return replace(code, functions=replace(functions, parent=_cold_parents(code, more)))
 
 
-def _decode(program: Program, sections: list[CodeSection], functions: Functions) -> Code:
-    """Decode all sections as one piece of code, in which every function's entry is a start."""
+def _decode(
+    program: Program, sections: list[CodeSection], functions: Functions, data: NDArray[np.uint64]
+) -> Code:
+    """Decode all sections as one piece of code, in which every function's entry is a start. `data`: addresses
+    of words that are no code, where no symbols say so."""
     machine = program.machine
     sizes = np.array([code.section.data.size for code in sections], np.uint64)
     if int(sizes.sum()) >> 32:
@@ -150,7 +166,7 @@ def _decode(program: Program, sections: list[CodeSection], functions: Functions)
         bits64 = machine is Machine.X86_64
         instructions = decode(text, bits64, (functions.address - shift[functions.section]).astype(np.uint32))
     else:
-        instructions = decode_reduced(text, machine, find_regions(program, sections, piece, functions))
+        instructions = decode_reduced(text, machine, find_regions(program, sections, piece, functions, data))
     del text
     rows = np.diff(np.append(np.searchsorted(instructions.offset, piece), len(instructions)))
     address = np.repeat(shift, rows)
@@ -205,7 +221,8 @@ def _addresses_in_data(program: Program) -> NDArray[np.uint64]:
             if not image.sections[index].executable and not image.sections[index].name.startswith(METADATA)
         ]
         if own:
-            parts.append(_outside_sized_functions(image, distinct(np.concatenate(own))))
+            targets = _code_addresses(program.machine, np.concatenate(own))
+            parts.append(_outside_sized_functions(image, distinct(targets)))
     return np.concatenate(parts)
 
 
@@ -255,6 +272,30 @@ def _outside_sized_functions(image: Image, addresses: NDArray[np.uint64]) -> NDA
     return np.asarray(addresses[outside], np.uint64)
 
 
+def _far_by_call(program: Program) -> bool:
+    """Whether T32 code has no branch that reaches far, so that compilers jump by `bl`: before Thumb-2."""
+    attributes = read_arm_attributes(program.images[0]) if program.machine is Machine.ARM else None
+    return attributes is not None and attributes.architecture in _WITHOUT_FAR_BRANCHES
+
+
+# Tag_CPU_arch (AAELF32 addenda, 3.3.5.2): v4T to v6K but for v6T2, v6-M, v6S-M.
+_WITHOUT_FAR_BRANCHES = (2, 3, 4, 5, 6, 7, 9, 11, 12)
+
+
+def _jumps(code: Code, call: NDArray[np.int64], target: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Calls that look like far jumps: the code before their target runs on into it; or what stands behind the
+    call is no code, or led to by a branch, and their target does not begin as a function does."""
+    operation = code.instructions.operation
+    row = np.maximum(code.rows_at(target), 0)
+    before = operation[np.maximum(row - 1, 0)]
+    into = (row > 0) & ~_ENDS[before] & (before != Operation.CALL) & (before != Operation.BAD)
+    joined = np.zeros(len(code) + 1, np.bool_)
+    joined[code.target[_JUMPS[operation] & (code.target >= 0)]] = True
+    joined[:-1] |= operation == Operation.BAD
+    begins = prologues(code.machine, code.instructions, _first_words(code))
+    return np.asarray(into | joined[call + 1] & ~begins[row], np.bool_)
+
+
 def _addresses_taken_by_code(program: Program) -> NDArray[np.uint64]:
     """Addresses that stand in instructions of modules: ascending, distinct."""
     parts = [
@@ -264,13 +305,20 @@ def _addresses_taken_by_code(program: Program) -> NDArray[np.uint64]:
         for index in image.relocations
         if image.sections[index].executable
     ]
-    return distinct(np.concatenate([np.empty(0, np.uint64), *parts]))
+    return distinct(_code_addresses(program.machine, np.concatenate([np.empty(0, np.uint64), *parts])))
 
 
-def _entries_by_call(code: Code, sized: tuple[NDArray[np.uint64], NDArray[np.uint64]]) -> NDArray[np.uint64]:
+def _code_addresses(machine: Machine, pointers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Where pointers to code lead: see Machine.code_address."""
+    return pointers & ~np.uint64(1) if machine is Machine.ARM else pointers
+
+
+def _entries_by_call(
+    code: Code, sized: tuple[NDArray[np.uint64], NDArray[np.uint64]], far_by_call: bool
+) -> NDArray[np.uint64]:
     """Targets of direct calls that are no function's entry yet, but for calls over a few bytes.
 
-    `sized`: where the functions of known size start and end.
+    `sized`: where the functions of known size start and end. `far_by_call`: some calls may be jumps.
     """
     functions, instructions = code.functions, code.instructions
     call = np.flatnonzero(instructions.operation == Operation.CALL)
@@ -292,6 +340,8 @@ def _entries_by_call(code: Code, sized: tuple[NDArray[np.uint64], NDArray[np.uin
     )
     within = ~functions.synthetic[code.function[call]] | ((target >= after) & (target - after <= _SHORT_CALL))
     short = own & within & ~behind
+    if far_by_call:
+        short |= own & _jumps(code, call, target)
     wild = functions.piece[
         code.function[call]
     ]  # replacement code: its displacement is relative to the patched place
@@ -311,17 +361,47 @@ def _entries_by_immediate(code: Code, taken: NDArray[np.uint64]) -> NDArray[np.u
     return np.asarray(target[new & _detached(code, row)], np.uint64)
 
 
-def _entries_by_constant(code: Code, stripped: bool) -> NDArray[np.uint64]:
-    """Code addresses that instructions of an Arm image without symbols build: T32 pointers are odd."""
-    if not stripped or code.machine is not Machine.ARM:
-        return np.empty(0, np.uint64)
-    table = code.instructions
-    value = table.immediate[(table.operation == Operation.MOVE_IMMEDIATE) & (table.immediate & 1 == 1)]
-    target = distinct(value.astype(np.uint64) & ~np.uint64(1))
-    rows = code.rows_at(target)
-    target, rows = target[rows > 0], rows[rows > 0]
-    new = code.functions.address[code.function[rows]] != target
-    return np.asarray(target[new & _detached(code, rows)], np.uint64)
+def _entries_of_stripped(code: Code, held: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Entries in an image without symbols that no branch shows; `held`: code addresses in its data."""
+    machine, functions = code.machine, code.functions
+    if machine is Machine.ARM:
+        held = held[held & np.uint64(1) == 1] & ~np.uint64(1)
+    # Pointers in data to code of a function that jumps through a table are its table's.
+    owner = code.function[np.maximum(code.rows_at(held), 0)]
+    jumps = np.zeros(len(functions), np.bool_)
+    jumps[code.function[code.instructions.operation == Operation.JUMP_INDIRECT]] = True
+    held = held[~jumps[owner]]
+    rows = code.rows_at(distinct(np.concatenate([held, built_addresses(machine, code.instructions)])))
+    starting = np.flatnonzero(prologues(machine, code.instructions, _first_words(code)))
+    rows = np.unique(np.concatenate([rows[rows > 0], starting[starting > 0]]))
+    rows = rows[(code.first[code.function[rows]] != rows) & functions.synthetic[code.function[rows]]]
+    rows = rows[plausible(code.instructions)[rows]]
+    return np.asarray(code.address[rows[_detached(code, rows, behind_data=True)]], np.uint64)
+
+
+def _literals(program: Program, code: Code) -> NDArray[np.uint64]:
+    """See stripped.literals()."""
+    thumb = np.array([is_thumb(program, part) for part in code.sections], np.bool_)
+    return literals(
+        code.instructions,
+        code.address,
+        code.target,
+        code.first[:-1],
+        _first_words(code),
+        thumb[code.functions.section[code.function]],
+    )
+
+
+def _first_words(code: Code) -> NDArray[np.uint32]:
+    """The first four bytes of each row, as far as its section has them."""
+    found = np.zeros(len(code), np.uint32)
+    for part in code.sections:
+        section = part.section
+        first, last = np.searchsorted(code.address, np.array([section.address, section.end], np.uint64))
+        offset = (code.address[first:last] - np.uint64(section.address)).astype(np.int64)
+        padded = np.concatenate([section.data, np.zeros(4, np.uint8)])
+        found[first:last] = padded[offset[:, None] + np.arange(4)].view("<u4").ravel()
+    return found
 
 
 def _entries_by_jump(code: Code) -> NDArray[np.uint64]:
@@ -347,14 +427,19 @@ def _in_cold_section(code: Code) -> NDArray[np.bool_]:
     return np.asarray(cold[code.functions.section], np.bool_)
 
 
-def _detached(code: Code, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether nothing in their own function leads to these rows: no jump, and no instruction that runs on."""
+def _detached(code: Code, rows: NDArray[np.int64], behind_data: bool = False) -> NDArray[np.bool_]:
+    """Whether nothing in their own function leads to these rows: no jump, and no instruction that runs on.
+
+    `behind_data`: what is no instruction does not run on, either.
+    """
     jump = np.flatnonzero(_JUMPS[code.instructions.operation] & (code.target >= 0))
     target = code.target[jump]
     joined = np.zeros(len(code), np.bool_)
     joined[target[code.function[jump] == code.function[target]]] = True
     before = np.maximum(rows - 1, 0)
-    ends = _ENDS[code.instructions.operation[before]] & (code.function[before] == code.function[rows])
+    operation = code.instructions.operation[before]
+    ends = _ENDS[operation] | behind_data & (operation == Operation.BAD)
+    ends &= code.function[before] == code.function[rows]
     return np.asarray(~joined[rows] & ends, np.bool_)
 
 

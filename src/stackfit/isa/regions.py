@@ -16,9 +16,12 @@ from stackfit.image.functions import CodeSection, Functions
 from stackfit.image.model import Image, Machine, Program
 from stackfit.isa.constants import CODE, COMPACT, DATA, THUMB
 
-__all__ = ["Regions", "find_regions"]
+__all__ = ["Regions", "find_regions", "is_thumb"]
 
 _KINDS = {"$a": CODE, "$x": CODE, "$t": THUMB, "$d": DATA}
+
+
+_NO_DATA = np.empty(0, np.uint64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +39,12 @@ def find_regions(
     sections: list[CodeSection],
     piece: NDArray[np.uint64],
     functions: Functions,
+    data: NDArray[np.uint64] = _NO_DATA,
 ) -> Regions:
     """Regions of all code sections; decoding starts afresh at each, so every function's entry begins one.
 
-    `piece`: where each section begins in the joined code.
+    `piece`: where each section begins in the joined code. `data`: addresses of words that are no code, for
+    sections in which no mapping symbols say so.
     """
     starts: list[NDArray[np.uint32]] = []
     kinds: list[NDArray[np.uint8]] = []
@@ -48,8 +53,7 @@ def find_regions(
         image = program.images[code.image]
         marked, kind = _marks(program, code)
         if not marked.size:
-            marked = np.array([code.section.address], np.uint64)
-            kind = np.array([_unmarked(image)], np.uint8)
+            marked, kind = _unmarked_regions(code, _unmarked(image), data)
         # From one section's symbols: what precedes the first is as it is.
         entries = functions.address[functions.section == number]
         address = np.unique(np.concatenate([marked, entries, [np.uint64(code.section.address)]]))
@@ -73,12 +77,39 @@ def _compact(image: Image) -> bool:
     return attributes is not None and b"_zcmp" in attributes.data.tobytes()
 
 
+def is_thumb(program: Program, code: CodeSection) -> bool:
+    """Whether a section without mapping symbols is taken for T32."""
+    return _unmarked(program.images[code.image]) == THUMB
+
+
+def _unmarked_regions(
+    code: CodeSection, kind: int, data: NDArray[np.uint64]
+) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+    """(address, kind): all of one kind, but for the words of data."""
+    start, end = np.array([code.section.address, code.section.end], np.uint64)
+    words = data[(data >= start) & (data < end)]
+    behind = np.setdiff1d(words + np.uint64(4), words)
+    behind = np.union1d(behind[behind < end], np.setdiff1d([start], words))
+    address = np.concatenate([words, behind])
+    kinds = np.concatenate([np.full(words.size, DATA, np.uint8), np.full(behind.size, kind, np.uint8)])
+    order = np.argsort(address, kind="stable")
+    return address[order], kinds[order]
+
+
 def _unmarked(image: Image) -> int:
     """Without mapping symbols: T32 on Arm, unless the attributes tell a processor that runs A32."""
     if image.machine is not Machine.ARM:
         return CODE
     attributes = read_arm_attributes(image)
+    if attributes is None and image.entry:  # its lowest bit says what it is
+        return THUMB if image.entry & 1 else CODE
     return CODE if attributes is not None and attributes.profile in ("A", "R") else THUMB
+
+
+def _is_return(program: Program, code: CodeSection, address: int) -> bool:
+    """A32 `bx lr` as a word of data: it is written so for assemblers that do not know it."""
+    at = address - code.section.address
+    return program.machine is Machine.ARM and code.section.data[at : at + 4].tobytes() == b"\x1e\xff\x2f\xe1"
 
 
 def _marks(program: Program, code: CodeSection) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
@@ -94,5 +125,7 @@ def _marks(program: Program, code: CodeSection) -> tuple[NDArray[np.uint64], NDA
         address = int(records["address"][index])
         if code.section.address <= address < code.section.end:
             found[address] = _KINDS[name[:2]]
+            if name[:2] == "$d" and _is_return(program, code, address):
+                found[address] = CODE
     order = sorted(found)
     return np.array(order, np.uint64), np.array([found[at] for at in order], np.uint8)

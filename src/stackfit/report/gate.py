@@ -13,7 +13,7 @@ from stackfit.report.markdown import markdown_text, table_text
 from stackfit.report.rows import ChainRow, chain_rows
 from stackfit.report.sarif import finding_rows
 from stackfit.report.sources import Sources
-from stackfit.report.terminal import direct_text, line, print_table
+from stackfit.report.terminal import direct_text, given_text, line, print_table
 from stackfit.text import bytes_text, clean, number_text, size_text
 from stackfit.verdict.model import LayoutVerdict, StackNeed, Verdict
 
@@ -126,14 +126,14 @@ def _property(text: str) -> str:
 
 def check_markdown(analysis: Analysis, held: Sequence[Held], findings: Sequence[Finding]) -> str:
     """A summary for a pull request or a job's page: verdicts and budgets, what fails, chains to open."""
-    kernel, modules = analysis.program.images[0], len(analysis.program.images) - 1
+    program = analysis.program
+    kernel = program.images[0]
     release = f", Linux {kernel.release}" if kernel.release else ""
-    given = f"{number_text(modules)} module{'' if modules == 1 else 's'}" if modules else "no modules"
     failed = [one for one in findings if one.fails]
     parts = [
         "## Stack sizes",
         "",
-        markdown_text(f"{kernel.path}: {kernel.machine.value}{release}, {given}"),
+        markdown_text(f"{program.path}: {program.machine.value}{release}, {given_text(program)}"),
         "",
     ]
     if failed:

@@ -53,7 +53,7 @@ def check_page(analysis: Analysis, through: Through | None = None) -> Page:
     kernel = analysis.program.images[0]
     found = analysed(analysis)
     first = [] if through is None else [_through(analysis, through)]
-    release = f"Linux {kernel.release}" if kernel.release else kernel.path
+    release = f"Linux {kernel.release}" if kernel.release else analysis.program.path
     return Page("Stack check", release, kernel_facts(analysis), (*first, *found.sections), found.data)
 
 
@@ -61,7 +61,7 @@ def kernel_facts(analysis: Analysis) -> tuple[tuple[str, str], ...]:
     """What was analysed."""
     kernel = analysis.program.images[0]
     facts = [
-        ("image", kernel.path),
+        ("image", analysis.program.path),
         ("machine", kernel.machine.value),
         ("build-id", kernel.build_id or "none"),
         (

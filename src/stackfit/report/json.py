@@ -17,6 +17,8 @@ from stackfit.report.registered import registered_json
 from stackfit.report.rows import ChainRow, chain_rows, composed_rows, module_of
 from stackfit.report.terminal import smallest_size
 from stackfit.report.through import through_json
+from stackfit.report.usage import stated_json
+from stackfit.verdict.allocation import Advice
 from stackfit.verdict.model import ContextNeed, OpenItems, StackNeed
 from stackfit.verdict.through import Through
 
@@ -57,7 +59,7 @@ def image_json(analysis: Analysis) -> Json:
     """The kernel."""
     kernel = analysis.program.images[0]
     return {
-        "path": kernel.path,
+        "path": analysis.program.path,
         "machine": kernel.machine.value,
         "release": kernel.release,
         "build_id": kernel.build_id,
@@ -125,6 +127,7 @@ def frames_json(analysis: Analysis) -> Json:
         "image": image_json(analysis),
         "modules": modules_json(analysis),
         "functions": rows,
+        "stated": stated_json(analysis),
     }
 
 
@@ -236,6 +239,7 @@ def _stack(analysis: Analysis, need: StackNeed) -> Json:
             "direct": smallest_size(need, need.direct),
             "hops": [smallest_size(need, value) for value in need.hops],
         },
+        "allocate": _advice(analysis.advice(need)),
         "contexts_fitting": {
             "contexts": need.fitting.contexts,
             "alone": list(need.fitting.alone),
@@ -251,6 +255,12 @@ def _stack(analysis: Analysis, need: StackNeed) -> Json:
         "unbounded_recursion": [analysis.code.functions.names[index] for index in need.unlisted],
         "assumed": list(need.assumed),
     }
+
+
+def _advice(advice: Advice | None) -> Json | None:
+    if advice is None:
+        return None
+    return {"bytes": advice.bytes, "bound": advice.bound, "margin": advice.margin, "unit": advice.unit}
 
 
 def _context(analysis: Analysis, need: ContextNeed) -> Json:
@@ -362,6 +372,7 @@ def check_json(
         "modules": modules_json(analysis),
         "warnings": list(analysis.warnings),
         "witnesses": [_witness(analysis, witness) for witness in analysis.witnesses],
+        "stated": stated_json(analysis),
         "assumptions": [
             {
                 "kind": type(entry).__name__.lower(),

@@ -14,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from stackfit.analysis import Analysis
+from stackfit.calls.stated import Stated
+from stackfit.image.model import Program
 from stackfit.layouts.model import PAGE
 from stackfit.measure.model import Seen
 from stackfit.report.rows import ChainRow, chain_rows
@@ -21,7 +23,8 @@ from stackfit.text import bytes_text, clean, escape, number_text, range_text, si
 from stackfit.verdict.model import LayoutVerdict, Part, StackNeed, Verdict
 
 __all__ = [
-    "line", "make_console", "missing_text", "print_chain", "print_check", "print_table", "smallest_size",
+    "given_text", "line", "make_console", "missing_text", "print_chain", "print_check", "print_table",
+    "smallest_size", "stated_text",
 ]  # fmt: skip
 
 _STYLE = {
@@ -113,18 +116,13 @@ def print_check(console: Console, analysis: Analysis, command: list[str]) -> Non
 
 
 def _print_head(console: Console, analysis: Analysis) -> None:
-    kernel = analysis.program.images[0]
-    modules = len(analysis.program.images) - 1
+    program = analysis.program
+    kernel = program.images[0]
     line(
         console,
-        f"{kernel.path}: {kernel.machine.value}"
+        f"{program.path}: {kernel.machine.value}"
         + (f", Linux {kernel.release}" if kernel.release else "")
-        + f", {number_text(len(analysis.code.functions))} functions"
-        + (
-            f", {number_text(modules)} module{'s' if modules > 1 else ''}"
-            if modules
-            else ", no modules given"
-        ),
+        + f", {number_text(len(analysis.code.functions))} functions, {given_text(program)}",
     )
     for witness in analysis.witnesses:
         wrong = len(witness.disagreements)
@@ -134,9 +132,36 @@ def _print_head(console: Console, analysis: Analysis) -> None:
             f" call sites: {number_text(witness.equal)} equal"
             + (f", {number_text(wrong)} not (--json lists them)" if wrong else ""),
         )
+    for one in analysis.stated:
+        line(console, stated_text(one))
     for warning in analysis.warnings:
         line(console, f"warning: {warning}", "yellow")
     line(console, "")
+
+
+def stated_text(stated: Stated) -> str:
+    """What a compiler said, in one line: how much of it there is here, how much is equal."""
+    kinds = stated.usage.kinds
+    compared, equal = sum(one.compared for one in kinds), sum(one.equal for one in kinds)
+    rows = sum(one.rows for one in kinds)
+    text = (
+        f"{stated.name} states {number_text(rows)} frames, {number_text(compared)} of functions with a frame"
+        f" here: {number_text(equal)} equal"
+    )
+    if compared > equal:
+        text += f", {number_text(compared - equal)} not (frames --witness lists them)"
+    if stated.calls:
+        found = stated.calls - len(stated.missing)
+        text += f"; {number_text(found)} of {number_text(stated.calls)} calls are here"
+    return text
+
+
+def given_text(program: Program) -> str:
+    """How many images besides the kernel; of objects, how many."""
+    count = len(program.images) - (not program.objects)
+    if not count:
+        return "no modules given"
+    return f"{number_text(count)} {'object' if program.objects else 'module'}{'s' if count > 1 else ''}"
 
 
 def _check_row(layout: LayoutVerdict, need: StackNeed) -> list[str]:
@@ -224,6 +249,13 @@ def _print_stack(console: Console, analysis: Analysis, layout: str, need: StackN
     aside = " (open items aside)" if need.open else ""
     if smallest is not None:
         line(console, f"  smallest size sufficient at direct: {size_text(smallest)}{aside}")
+    advice = analysis.advice(need)
+    if advice is not None:
+        line(
+            console,
+            f"  allocate {bytes_text(advice.bytes)}: bound {bytes_text(advice.bound)} + margin"
+            f" {analysis.margin.text}, to a multiple of {advice.unit} B",
+        )
     fitting = need.fitting
     if fitting.contexts > 1:
         line(

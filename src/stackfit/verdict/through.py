@@ -170,7 +170,7 @@ def _members(program: Program, composer: Composer, subject: str) -> NDArray[np.b
     if not inside.any():
         names = [image.module for image in program.images if image.module]
         hint = near_text(subject, [*names, *functions.names])
-        raise InputError(program.images[0].path, f"no module or function {subject[:100]}{hint}")
+        raise InputError(program.path, f"no module or function {subject[:100]}{hint}")
     return np.asarray(inside, np.bool_)
 
 
