@@ -41,6 +41,9 @@ __all__ = ["ARCHITECTURES", "FetchError", "Kernel", "default_cache", "fetch", "f
 ARCHITECTURES = {
     "amd64": r"linux-image-6\.1\..*-cloud-amd64-unsigned",
     "i386": r"linux-image-6\.1\..*-686-unsigned",
+    "arm64": r"linux-image-6\.1\..*-cloud-arm64-unsigned",
+    "armhf": r"linux-image-6\.1\.[0-9.-]*-armmp",
+    "riscv64": r"linux-image-[67]\..*-riscv64",
 }
 
 INDEX_MAX_AGE = 3600.0  # seconds before a package index is fetched again

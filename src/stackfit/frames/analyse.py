@@ -338,7 +338,12 @@ def special_rows(
     replaced = alternatives.replacement_length > 0
     place, replacement = alternatives.place[replaced], alternatives.replacement[replaced]
     place_row, replacement_row = code.rows_at(place), code.rows_at(replacement)
+    # Nothing, or what a callback makes (arm64, alternative_has_feature_likely): a jump there may become a nop.
+    emptied = code.rows_at(alternatives.place[~replaced])
+    behind_emptied = alternatives.place[~replaced] + alternatives.length[~replaced].astype(np.uint64)
+    is_jump = (emptied >= 0) & (code.instructions.operation[emptied] == Operation.JUMP)
     pairs = [
+        (np.where(is_jump, emptied, -1), code.rows_at(behind_emptied)),
         (key_row, code.rows_at(tables.static_keys.target)),
         # A key that is true in the image has a jmp there: patched to a nop, execution falls through.
         (key_row, np.where((key_row >= 0) & (key_row + 1 < len(code)), key_row + 1, -1)),
@@ -401,5 +406,5 @@ def _jump_tables(code: Code, pointers: NDArray[np.uint64]) -> tuple[NDArray[np.i
     return np.concatenate(rows), np.concatenate(targets)
 
 
-_MOST_PAIRS = 1 << 18
+_MOST_PAIRS = WAITING_LIMIT // 2  # all can be put off at once
 _MOST_TARGETS = WAITING_LIMIT // 2

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackfit.image.attributes import read_arm_attributes
-from stackfit.image.functions import CodeSection, Functions
+from stackfit.image.functions import CodeSection, Functions, mapping_symbol
 from stackfit.image.model import Image, Machine, Program
 from stackfit.isa.constants import CODE, COMPACT, DATA, THUMB
 
@@ -89,10 +89,11 @@ def _marks(program: Program, code: CodeSection) -> tuple[NDArray[np.uint64], NDA
     local = np.flatnonzero((records["section"] >= 0) & (records["type"] == 0))  # STT_NOTYPE
     for index in local.tolist():
         name = symbols.names[index]
-        if name[:1] != "$" or name[:2] not in _KINDS or (len(name) > 2 and name[2] not in ".xr"):
+        mark = mapping_symbol(name) if "$" in name else None
+        if mark is None:
             continue
         address = int(records["address"][index])
         if code.section.address <= address < code.section.end:
-            found[address] = _KINDS[name[:2]]
+            found[address] = _KINDS[mark]
     order = sorted(found)
     return np.array(order, np.uint64), np.array([found[at] for at in order], np.uint8)
