@@ -51,7 +51,7 @@ _ET_REL, _ET_EXEC, _ET_DYN = 1, 2, 3
 _SHT_SYMTAB, _SHT_STRTAB, _SHT_RELA, _SHT_NOTE, _SHT_NOBITS, _SHT_REL = 2, 3, 4, 7, 8, 9
 _SHT_SYMTAB_SHNDX = 18
 _SHF_COMPRESSED = 0x800
-_SHN_LORESERVE, _SHN_XINDEX, _SHN_ABS = 0xFF00, 0xFFFF, 0xFFF1
+_SHN_LORESERVE, _SHN_XINDEX, _SHN_COMMON = 0xFF00, 0xFFFF, 0xFFF2
 MAXIMUM_SECTIONS = 100_000
 MAXIMUM_SYMBOLS = 20_000_000
 MAXIMUM_RELOCATIONS = 20_000_000
@@ -325,7 +325,9 @@ def _symbols(path: str, sections: tuple[Section, ...], bits64: bool, machine: Ma
         raise InputError(
             path, f"symbol {bad} lies in section {int(place[bad])}, which does not exist", section.offset
         )
-    records["section"] = np.where(place == 0, -2, np.where(defined, place, -1))
+    # What is common to several objects (SHN_COMMON) has no place before they are linked: as if undefined.
+    nowhere = (place == 0) | (raw["section"] == _SHN_COMMON)
+    records["section"] = np.where(nowhere, -2, np.where(defined, place, -1))
     for number in np.flatnonzero(
         records["type"] == 3
     ).tolist():  # STT_SECTION symbols have no name of their own

@@ -1,10 +1,12 @@
 """Images to one program: modules get addresses, their relocations are applied, their symbols resolved.
 
 As `kernel/module/main.c` does at load time: undefined symbols are looked up among the exports
-(`__ksymtab*`) of the kernel and of the other modules. What nobody exports gets an address of its own in
-`Program.undefined`, so that a call to it stays visible and open.
+(`__ksymtab*`) of the kernel and of the other modules. Relocatable objects that are no modules (members of
+archives) see each other's global symbols, as a linker has them: a weak definition gives way to another. What
+nobody defines gets an address of its own in `Program.undefined`, so that a call to it stays visible and open.
 
-Relocation types: System V ABI AMD64 supplement table 4.9, i386 supplement table 4.1.
+Relocation types: System V ABI AMD64 supplement table 4.9, i386 supplement table 4.1; image/relocate.py has
+the other machines'.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from stackfit.image.model import (
     Section,
     Symbols,
 )
+from stackfit.image.relocate import Overflow, apply_relocations, later_types, relocation_sizes
 
 __all__ = ["link"]
 
@@ -33,6 +36,12 @@ _PAGE = 4096
 # Where modules go: behind the kernel's own addresses, within reach of a 32-bit displacement.
 _MODULE_BASE = {Machine.X86_64: 0xFFFF_FFFF_C000_0000, Machine.I386: 0xD000_0000}
 _UNDEFINED_BASE = {Machine.X86_64: 0xFFFF_FFFF_F000_0000, Machine.I386: 0xFE00_0000}
+# Objects of other machines: any place that an absolute address of 31 bits reaches. What is undefined follows
+# them, within reach of a call.
+_OBJECT_BASE = 0x1000_0000
+_MOST_OBJECTS = 0x4000_0000  # bytes
+_COMMON_BINDINGS = (1, 2, 10)  # STB_GLOBAL, STB_WEAK, STB_GNU_UNIQUE
+_WEAK = 2
 _UNDEFINED_STRIDE = 16
 _MAXIMUM_NAME = 1024  # bytes; KSYM_NAME_LEN (include/linux/kallsyms.h) is 512
 _UNDEFINED_SIZE = 0x100_0000  # bytes of addresses for unresolved symbols
@@ -69,14 +78,15 @@ class _Relocations:
     symbol: NDArray[np.int64]  # index into all modules' symbols
     addend: NDArray[np.int64]
     type: NDArray[np.uint32]
+    owner: NDArray[np.int32]  # index of the module
 
 
 def link(images: Sequence[Image]) -> Program:
     """Link `images[0]` (a kernel or an executable) with modules into one program.
 
     A relocatable object alone, or the first of several, counts as a module without a kernel. Raises
-    InputError for a module of another machine or a relocation that stackfit does not know. A module built
-    for another kernel release is linked and warned about.
+    InputError for a module of another machine or a relocation that stackfit does not know, and for one whose
+    place does not reach what it names. A module built for another kernel release is linked and warned about.
     """
     base = images[0] if images[0].kind is not ImageKind.MODULE else None
     modules = list(images if base is None else images[1:])
@@ -90,18 +100,23 @@ def link(images: Sequence[Image]) -> Program:
     if not modules:
         return Program(tuple(images), {})
     machine = images[0].machine
-    if machine not in _RELOCATION_KINDS:
+    if not machine.x86 and base is not None:
         raise InputError(
             modules[0].path,
-            f"a relocatable object for {machine.value}: only linked images of that machine are read",
+            f"is a relocatable object and {base.path} is linked: give it alone, or with other objects",
         )
-    buffer, placed = _place(modules, machine)
+    buffer, placed, undefined_base = _place(modules, machine)
     first_symbol = np.cumsum([0] + [len(one.symbols) for one in placed])
     values = np.concatenate([one.symbols.records["address"] for one in placed])
     undefined = np.concatenate([one.symbols.records["section"] == -2 for one in placed])
     relocations = _collect(placed, first_symbol, machine)
+    thumb = np.concatenate([_thumb(one) for one in placed]) if machine is Machine.ARM else undefined & False
+    defined = _definitions(placed)
+    _overrule_weak(placed, defined, values, thumb)
     known = ~undefined[relocations.symbol]
-    _apply(buffer, relocations, values, known, machine)
+    if not machine.x86:
+        known &= ~np.isin(relocations.type, later_types(machine))
+    _apply(modules, buffer, relocations, values, thumb, known, machine)
     linked = [replace(one.module, sections=one.sections, symbols=one.symbols) for one in placed]
     exports = _exports(base) if base is not None else {}
     for module in linked:
@@ -114,12 +129,15 @@ def link(images: Sequence[Image]) -> Program:
             name = one.symbols.names[number]
             if name in exports:
                 values[start + number] = exports[name]
+            elif name in defined:
+                values[start + number] = values[defined[name]]
+                thumb[start + number] = thumb[defined[name]]
             else:
-                own = _UNDEFINED_BASE[machine] + _UNDEFINED_STRIDE * len(missing)
+                own = undefined_base + _UNDEFINED_STRIDE * len(missing)
                 values[start + number] = missing.setdefault(name, own)
     if len(missing) * _UNDEFINED_STRIDE > _UNDEFINED_SIZE:
         raise InputError(modules[0].path, f"{len(missing)} undefined symbols in all modules")
-    _apply(buffer, relocations, values, ~known, machine)
+    _apply(modules, buffer, relocations, values, thumb, ~known, machine)
     return Program(
         images=(base, *linked) if base is not None else tuple(linked),
         undefined={address: name for name, address in missing.items() if name},
@@ -137,10 +155,13 @@ def _release_warnings(base: Image | None, modules: list[Image]) -> list[str]:
     ]
 
 
-def _place(modules: list[Image], machine: Machine) -> tuple[Bytes, list[_Placed]]:
-    """Give every allocated section an address and a place in one buffer, and copy it there."""
-    base = _MODULE_BASE[machine]
-    limit = _UNDEFINED_BASE[machine] - base
+def _place(modules: list[Image], machine: Machine) -> tuple[Bytes, list[_Placed], int]:
+    """Give every allocated section an address and a place in one buffer, and copy it there.
+
+    Returns the first address for what is undefined, too.
+    """
+    base = _MODULE_BASE.get(machine, _OBJECT_BASE)
+    limit = _UNDEFINED_BASE[machine] - base if machine in _UNDEFINED_BASE else _MOST_OBJECTS
     all_starts: list[list[int]] = []
     size = 0
     for module in modules:
@@ -153,7 +174,8 @@ def _place(modules: list[Image], machine: Machine) -> tuple[Bytes, list[_Placed]
             starts.append(size)
             # One byte at least, so that the end of a section is not the start of the next.
             size += max(section.size, 1)
-        size = (size + _PAGE - 1) & ~(_PAGE - 1)
+        if machine.x86:
+            size = (size + _PAGE - 1) & ~(_PAGE - 1)
         all_starts.append(starts)
         if size > limit:
             raise InputError(
@@ -184,7 +206,7 @@ def _place(modules: list[Image], machine: Machine) -> tuple[Bytes, list[_Placed]
                 )
             )
         placed.append(_Placed(module, tuple(sections), starts, _absolute(module, sections)))
-    return buffer, placed
+    return buffer, placed, _UNDEFINED_BASE.get(machine, base + (size + _PAGE - 1 & ~(_PAGE - 1)))
 
 
 def _absolute(module: Image, sections: list[Section]) -> Symbols:
@@ -212,9 +234,12 @@ def _collect(placed: list[_Placed], first_symbol: NDArray[np.int64], machine: Ma
     for table in tables:
         whole[at : at + len(table)] = table
         at += len(table)
-    widths = np.full(max(_RELOCATION_KINDS[machine]) + 2, -1, np.int64)
-    widths[0] = 0  # R_*_NONE
-    for kind, (width, _) in _RELOCATION_KINDS[machine].items():
+    if machine.x86:
+        known = {0: 0, **{kind: width for kind, (width, _) in _RELOCATION_KINDS[machine].items()}}  # R_*_NONE
+    else:
+        known = relocation_sizes(machine)
+    widths = np.full(max(known) + 2, -1, np.int64)
+    for kind, width in known.items():
         widths[kind] = width
     width_of = widths[np.minimum(whole["type"], len(widths) - 1)]
     number_of = np.repeat(np.arange(len(tables)), size)
@@ -233,17 +258,79 @@ def _collect(placed: list[_Placed], first_symbol: NDArray[np.int64], machine: Ma
         symbol=whole["symbol"].astype(np.int64) + first[number_of],
         addend=whole["addend"],
         type=whole["type"],
+        owner=owner[number_of].astype(np.int32),
+    )
+
+
+def _definitions(placed: list[_Placed]) -> dict[str, int]:
+    """Global symbols of the objects that are no kernel modules, by name: their index among all objects'
+    symbols. Of several the first that is not weak (gABI, "Symbol binding")."""
+    found: dict[str, tuple[bool, int]] = {}
+    first = 0
+    for one in placed:
+        records = one.symbols.records
+        if not one.module.modinfo:
+            chosen = (records["section"] != -2) & np.isin(records["binding"], _COMMON_BINDINGS)
+            for number in np.flatnonzero(chosen).tolist():
+                entry = int(records["binding"][number]) == _WEAK, first + number
+                name = one.symbols.names[number]
+                found[name] = min(found.get(name, entry), entry)
+        first += len(records)
+    return {name: index for name, (_, index) in found.items()}
+
+
+def _overrule_weak(
+    placed: list[_Placed], defined: dict[str, int], values: NDArray[np.uint64], thumb: NDArray[np.bool_]
+) -> None:
+    """References to a weak definition lead to the one that is not weak, where there is such a one."""
+    first = 0
+    for one in placed:
+        records = one.symbols.records
+        if not one.module.modinfo:
+            for number in np.flatnonzero((records["section"] >= 0) & (records["binding"] == _WEAK)).tolist():
+                chosen = defined[one.symbols.names[number]]
+                values[first + number], thumb[first + number] = values[chosen], thumb[chosen]
+        first += len(records)
+
+
+def _thumb(one: _Placed) -> NDArray[np.bool_]:
+    """Which of a module's symbols are functions in T32 code: the last mapping symbol at or before each says
+    so (AAELF32, 5.5.5)."""
+    records = one.symbols.records
+    place = records["section"].astype(np.int64) << 32 | records["address"].astype(np.int64)
+    marks = [number for number, name in enumerate(one.symbols.names) if name[:2] in ("$a", "$t", "$d")]
+    if not marks:
+        return np.zeros(len(records), np.bool_)
+    marks.sort(key=lambda number: int(place[number]))
+    is_thumb = np.array([one.symbols.names[number][1] == "t" for number in marks], np.bool_)
+    before = np.searchsorted(place[marks], place, "right") - 1
+    same = records["section"][marks][np.maximum(before, 0)] == records["section"]
+    return np.asarray(
+        (records["type"] == 2) & (records["section"] >= 0) & (before >= 0) & same & is_thumb[before], np.bool_
     )
 
 
 def _apply(
+    modules: list[Image],
     buffer: Bytes,
     relocations: _Relocations,
     values: NDArray[np.uint64],
+    thumb: NDArray[np.bool_],
     chosen: NDArray[np.bool_],
     machine: Machine,
 ) -> None:
     """Write symbol + addend (− place) at every chosen place; i386 keeps the addend in the place itself."""
+    if not machine.x86:
+        symbol = relocations.symbol
+        try:
+            apply_relocations(
+                buffer, _OBJECT_BASE, machine, relocations.place, relocations.type, values[symbol],
+                relocations.addend, thumb[symbol], chosen,
+            )  # fmt: skip
+        except Overflow as error:
+            path = modules[int(relocations.owner[error.index])].path
+            raise InputError(path, f"a relocation {error.cause}") from None
+        return
     base = np.uint64(_MODULE_BASE[machine])
     for kind, (size, relative) in _RELOCATION_KINDS[machine].items():
         pick = np.flatnonzero(chosen & (relocations.type == kind))

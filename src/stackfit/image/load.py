@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from stackfit.image.archive import is_archive, read_archive
 from stackfit.image.compression import compression_of, decompress
 from stackfit.image.elf import is_elf, read_elf
 from stackfit.image.kallsyms import read_kallsyms
@@ -16,7 +17,9 @@ from stackfit.image.link import link
 from stackfit.image.model import Image, ImageKind, InputError, Program
 from stackfit.image.vmlinuz import is_bzimage, unpack
 
-__all__ = ["MODULE_SUFFIXES", "check_same_build", "find_modules", "load_image", "load_program"]
+__all__ = [
+    "MODULE_SUFFIXES", "check_same_build", "find_modules", "load_image", "load_images", "load_program",
+]  # fmt: skip
 
 MODULE_SUFFIXES = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
 MAXIMUM_FILE = 4 << 30  # bytes; a debug kernel has 0.6 GB
@@ -63,7 +66,37 @@ def load_image(path: str | Path) -> Image:
         )
     if compression_of(head) is not None:
         return _named(read_elf(name, decompress(name, bytes(data))))
-    raise InputError(name, "not an ELF file, a packed Linux kernel or a compressed module", 0)
+    if is_archive(head):
+        raise InputError(name, "an archive of objects, where one image is expected")
+    raise InputError(name, "not an ELF file, an archive, a packed Linux kernel or a compressed module", 0)
+
+
+def load_images(path: str | Path) -> tuple[list[Image], list[str]]:
+    """As `load_image`; of an archive all members that are objects, and warnings about those that are none.
+
+    Members are modules by their own names; of several of one name the later ones are numbered (`x.o#2`).
+    """
+    name = str(path)
+    data = _read(name)
+    if not is_archive(bytes(data[:8])):
+        return [load_image(path)], []
+    images: list[Image] = []
+    others: list[str] = []
+    times: dict[str, int] = {}
+    for member in read_archive(name, data):
+        if not is_elf(member.data):
+            others.append(member.name)
+            continue
+        count = times[member.name] = times.get(member.name, 0) + 1
+        module = member.name if count == 1 else f"{member.name}#{count}"
+        image = read_elf(f"{name}({module})", member.data, module)
+        if image.kind is not ImageKind.MODULE:
+            raise InputError(image.path, "a linked image in an archive: only relocatable objects are read")
+        images.append(replace(image, archive=name))
+    if not images:
+        raise InputError(name, "the archive holds no ELF object")
+    warnings = [f"{name}: {len(others)} members are no ELF objects, {others[0]} first"] if others else []
+    return images, warnings
 
 
 def _named(image: Image) -> Image:
@@ -100,23 +133,27 @@ def load_program(
 ) -> Program:
     """Load and link: the first image is the kernel or executable, further images and `modules` its modules.
 
-    `progress(done, total)` is called for every module read. Raises InputError.
+    Objects and archives of objects are linked with each other. `progress(done, total)` is called for every
+    module read. Raises InputError.
     """
     paths = [*images[1:], *find_modules(modules)]
-    loaded = [load_image(images[0])]
+    loaded, warnings = load_images(images[0])
     names: dict[str, str] = {}
     for number, path in enumerate(paths):
-        image = load_image(path)
-        if image.module is not None:
-            if image.module in names:
-                raise InputError(
-                    str(path), f"module {image.module} was already given by {names[image.module]}"
-                )
-            names[image.module] = str(path)
-        loaded.append(image)
+        found, more = load_images(path)
+        warnings += more
+        for image in found:
+            if image.module is not None and not image.archive:
+                if image.module in names:
+                    raise InputError(
+                        str(path), f"module {image.module} was already given by {names[image.module]}"
+                    )
+                names[image.module] = str(path)
+        loaded += found
         if progress is not None:
             progress(number + 1, len(paths))
-    return link(loaded)
+    program = link(loaded)
+    return replace(program, warnings=(*warnings, *program.warnings))
 
 
 def check_same_build(kernel: Image, debug: Image) -> None:

@@ -171,6 +171,7 @@ class Image:
     modinfo: Mapping[str, str] = field(default_factory=dict)
     entry: int = 0  # address at which execution starts (e_entry); on Arm its lowest bit says T32
     pointers: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    archive: str = ""  # path of the archive that it is a member of
 
     def section(self, name: str) -> Section | None:
         """The first section of that name, or None."""
@@ -195,3 +196,13 @@ class Program:
     @property
     def machine(self) -> Machine:
         return self.images[0].machine
+
+    @property
+    def objects(self) -> bool:
+        """Whether all images are relocatable objects that were not linked, and no kernel modules."""
+        return self.images[0].kind is ImageKind.MODULE and not self.images[0].modinfo
+
+    @property
+    def path(self) -> str:
+        """The file that was given first: an archive's, not its first member's."""
+        return self.images[0].archive or self.images[0].path

@@ -205,7 +205,8 @@ def _addresses_in_data(program: Program) -> NDArray[np.uint64]:
             if not image.sections[index].executable and not image.sections[index].name.startswith(METADATA)
         ]
         if own:
-            parts.append(_outside_sized_functions(image, distinct(np.concatenate(own))))
+            targets = _code_addresses(program.machine, np.concatenate(own))
+            parts.append(_outside_sized_functions(image, distinct(targets)))
     return np.concatenate(parts)
 
 
@@ -264,7 +265,12 @@ def _addresses_taken_by_code(program: Program) -> NDArray[np.uint64]:
         for index in image.relocations
         if image.sections[index].executable
     ]
-    return distinct(np.concatenate([np.empty(0, np.uint64), *parts]))
+    return distinct(_code_addresses(program.machine, np.concatenate([np.empty(0, np.uint64), *parts])))
+
+
+def _code_addresses(machine: Machine, pointers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Where pointers to code lead: see Machine.code_address."""
+    return pointers & ~np.uint64(1) if machine is Machine.ARM else pointers
 
 
 def _entries_by_call(code: Code, sized: tuple[NDArray[np.uint64], NDArray[np.uint64]]) -> NDArray[np.uint64]:
