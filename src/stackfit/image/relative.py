@@ -16,11 +16,16 @@ from numpy.typing import NDArray
 
 from stackfit.image.model import Bytes, Machine, Section
 
-__all__ = ["apply_relative", "read_relative"]
+__all__ = ["apply_relative", "read_relative", "relative_type"]
 
 _RELATIVE = {Machine.AARCH64: 1027, Machine.RISCV32: 3, Machine.RISCV64: 3}
 
 Addresses = NDArray[np.uint64]
+
+
+def relative_type(machine: Machine) -> int:
+    """The number of the relative relocation; 0 where none is read."""
+    return _RELATIVE.get(machine, 0)
 
 
 def read_relative(table: Bytes, machine: Machine) -> tuple[Addresses, Addresses]:
