@@ -145,6 +145,7 @@ _LEAVING = (
 
 
 _ALTERNATE_LINK = 5
+_POPS_LINK = ("__gnu_mcount_nc",)
 
 
 @dataclass(frozen=True)
@@ -293,6 +294,7 @@ def _pops(code: Code) -> NDArray[np.int32]:
     """Bytes of arguments that each function pops when it returns (`ret $N`), 0 if its returns disagree.
 
     On i386 the hidden pointer of a function that returns a structure (System V ABI i386, 2.2), and stdcall.
+    On Arm what gcc's -pg pushes before it calls the profiler (arch/arm/kernel/entry-ftrace.S).
     """
     table, functions = code.instructions, code.functions
     returns = np.flatnonzero(table.operation == Operation.RETURN)
@@ -301,7 +303,11 @@ def _pops(code: Code) -> NDArray[np.int32]:
     most = np.zeros(len(functions), np.int32)
     np.minimum.at(least, owner, popped)
     np.maximum.at(most, owner, popped)
-    return np.where(least == most, most, 0).astype(np.int32)
+    popped = np.where(least == most, most, 0).astype(np.int32)
+    if code.machine is Machine.ARM:
+        for name in _POPS_LINK:
+            popped[functions.named(name)] = code.machine.word
+    return popped
 
 
 def _unique_sites(sites: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -665,6 +665,9 @@ def track_functions(
                     elif 0 <= big < ALLOCATION_LIMIT:
                         new_kind = number
                         new_value = cython.cast(cython.int, big)
+                        if b < registers and state[b] == NUMBER and state[VALUES + b] < new_value:
+                            align = cython.cast(cython.int, big & -big)  # of which it is a multiple
+                            new_value = state[VALUES + b] - state[VALUES + b] % align
                     if reg == sp:
                         summary |= _set_stack_pointer(state, sp, new_kind, new_value)
                     elif reg < registers:

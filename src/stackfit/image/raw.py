@@ -37,6 +37,7 @@ _PAGE = 4096
 _LARGEST_VDSO = 0x8000  # bytes
 _LEAST_RELATIVE = 256
 _LEAST_CALLS = 256
+_LARGEST_HEAD = 4 << 20  # bytes before _stext
 _SHARE = 0.9  # of the direct calls that must lead to a symbol for addresses to be believed
 _PAYLOAD_MAGICS = re.compile(
     rb"\xfd7zXZ\0|\x1f\x8b\x08|\x28\xb5\x2f\xfd|\x02\x21\x4c\x18|\x89LZO\0\r\n\x1a\n|\x5d\0\0"
@@ -83,7 +84,7 @@ def read_raw_kernel(path: str, data: bytes | memoryview) -> Image:
         symbols = read_kallsyms(_image(path, machine, (whole,)))
     else:
         symbols = read_kallsyms(_image(path, machine, _anywhere(memory, machine)))
-        base = _start_of(path, symbols)
+        base = _start_of(path, machine, memory, symbols)
     sections = _sections(path, machine, memory, base, symbols)
     sections = find_tables(sections, machine)
     _check_calls(path, machine, sections, symbols)
@@ -182,12 +183,44 @@ def _value(symbols: Symbols, *names: str) -> int | None:
     return None
 
 
-def _start_of(path: str, symbols: Symbols) -> int:
-    """The link address of the image's first byte (`_text`; `_start` on RISC-V, where head.S comes first)."""
-    found = _value(symbols, "_start", "_text")
-    if found is None:
-        raise InputError(path, "kallsyms name neither _text nor _start: where the image is linked is not known")
+def _start_of(path: str, machine: Machine, memory: Bytes, symbols: Symbols) -> int:
+    """The link address of the image's first byte: the one at which most direct calls lead to symbols."""
+    first = _value(symbols, "_stext")
+    if first is None:
+        raise InputError(path, "kallsyms do not name _stext: where the image is linked is not known")
+    goals = _call_targets(memory, machine)
+    low = int(symbols.records["address"].min())
+    within = symbols.records["address"] - np.uint64(low)
+    entry = np.zeros(memory.size // 2 + 1, np.bool_)
+    entry[(within[within < 2 * entry.size - 1] // np.uint64(2)).astype(np.int64)] = True
+    best, found = -1, 0
+    for head in range(0, _LARGEST_HEAD, _PAGE):  # bytes before _stext
+        base = first - head
+        at = goals + (base - low) >> 1
+        hits = int(entry[at[(at >= 0) & (at < entry.size)]].sum())
+        if hits > best:
+            best, found = hits, base
     return found
+
+
+def _call_targets(memory: Bytes, machine: Machine) -> NDArray[np.int64]:
+    """Where direct calls lead to: offsets within the image, of everything in it that looks like a call."""
+    if machine in (Machine.AARCH64, Machine.ARM):
+        words = np.ascontiguousarray(memory[: memory.size & ~3]).view("<u4")
+        call = np.flatnonzero(words >> 26 == 37 if machine is Machine.AARCH64 else words >> 24 == 0xEB)
+        bits = 26 if machine is Machine.AARCH64 else 24
+        distance = (words[call].astype(np.int64) & ((1 << bits) - 1)) << 2
+        distance -= (distance >> (bits + 1) & 1) << (bits + 2)
+        targets = 4 * call + distance + (8 if machine is Machine.ARM else 0)
+    else:  # jal ra, at any even place
+        halves = np.ascontiguousarray(memory[: memory.size & ~3]).view("<u2").astype(np.int64)
+        word = halves[:-1] | halves[1:] << 16
+        call = np.flatnonzero(word & 0xFFF == 0x0EF)
+        word = word[call]
+        distance = (word >> 21 & 0x3FF) << 1 | (word >> 20 & 1) << 11 | (word >> 12 & 0xFF) << 12
+        distance -= (word >> 31 & 1) << 20
+        targets = 2 * call + distance
+    return targets[(targets >= 0) & (targets < memory.size)]
 
 
 def _sections(path: str, machine: Machine, memory: Bytes, base: int, symbols: Symbols) -> tuple[Section, ...]:
@@ -227,22 +260,11 @@ def _sections(path: str, machine: Machine, memory: Bytes, base: int, symbols: Sy
 
 def _check_calls(path: str, machine: Machine, sections: tuple[Section, ...], symbols: Symbols) -> None:
     """InputError where direct calls do not lead to symbols: then the addresses are not the code's."""
-    if machine not in (Machine.AARCH64, Machine.ARM):
-        return
-    section = next(one for one in sections if one.name == ".text")
-    words = np.ascontiguousarray(section.data[: section.data.size & ~3]).view("<u4")
-    call = np.flatnonzero(words >> 26 == 37 if machine is Machine.AARCH64 else words >> 24 == 0xEB)
-    bits = 26 if machine is Machine.AARCH64 else 24
-    distance = (words[call].astype(np.int64) & ((1 << bits) - 1)) << 2
-    distance -= (distance >> (bits + 1) & 1) << (bits + 2)
-    target = section.address + 4 * call.astype(np.uint64) + distance.astype(np.uint64)
-    if machine is Machine.ARM:
-        target += np.uint64(8)
-    target &= np.uint64(machine.mask)
-    within = target[(target >= section.address) & (target < section.end)]
-    share = float(np.isin(within, symbols.records["address"]).mean()) if within.size else 0.0
-    if call.size < _LEAST_CALLS or share < _SHARE:
-        cause = f"{share:.0%} of the code's calls lead to functions that kallsyms name: its addresses are not known"
+    text = next(one for one in sections if one.name == ".text")
+    targets = _call_targets(text.data, machine).astype(np.uint64) + np.uint64(text.address)
+    share = float(np.isin(targets, symbols.records["address"]).mean()) if targets.size else 0.0
+    if targets.size < _LEAST_CALLS or share < _SHARE:
+        cause = f"{share:.0%} of the calls lead to functions that kallsyms name: the code's address is not known"
         raise InputError(path, cause)
 
 

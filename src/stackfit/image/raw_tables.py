@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackfit.image.model import Machine, Section
+from stackfit.image.pointers import rising_lists
 
 __all__ = ["find_tables"]
 
@@ -29,6 +30,7 @@ _TRAPS = {
     Machine.RISCV64: (0x9002, 0xFFFF),
 }
 _EBREAK = 0x00100073
+_MOST_BSS = 64 << 20  # bytes
 _MOST_TYPE = 15  # EX_TYPE_*
 _MOST_FEATURES = 512  # of arm64's processors (cpucaps.h)
 
@@ -110,6 +112,8 @@ def _in_section(section: Section, memory: _Memory) -> list[Found]:
         good[word.size - 2 :] = False
     rising = np.zeros(word.size, np.bool_)
     rising[: word.size - fields] = target[fields:] > target[:-fields]
+    if not relative:  # where each word is greater than the one before: a list of places to patch
+        good &= ~rising_lists(target, code)
     found.append(("__ex_table", *_longest(good, fields, rising)))
     trap = np.zeros(word.size, np.bool_)
     at = np.flatnonzero(inside)
@@ -167,7 +171,10 @@ def _exports(section: Section, target: NDArray[np.uint64], memory: _Memory) -> l
     named = inside & _LETTER[data[offset]]  # the end of another name, where the linker merged them
     fields = 3
     good = np.zeros(target.size, np.bool_)
-    good[:-2] = memory.has(target)[:-2] & named[1:-1]
+    value = memory.has(target)
+    if memory.machine is Machine.ARM:  # how much memory follows the image is not known
+        value = (target >= memory.start[0]) & (target < memory.end[-1] + np.uint64(_MOST_BSS))
+    good[:-2] = value[:-2] & named[1:-1]
     good[:-2] &= inside[2:] | (memory.machine is Machine.ARM)  # no namespace is no pointer there
     found: list[Found] = []
     strings_low, strings_high = data.size, 0

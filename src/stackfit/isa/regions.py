@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from stackfit.image.attributes import read_arm_attributes
 from stackfit.image.functions import CodeSection, Functions, mapping_symbol
-from stackfit.image.model import Image, Machine, Program
+from stackfit.image.model import Image, ImageKind, Machine, Program
 from stackfit.isa.constants import CODE, COMPACT, DATA, THUMB
 
 __all__ = ["Regions", "find_regions"]
@@ -74,8 +74,9 @@ def _compact(image: Image) -> bool:
 
 
 def _unmarked(image: Image) -> int:
-    """Without mapping symbols: T32 on Arm, unless the attributes tell a processor that runs A32."""
-    if image.machine is not Machine.ARM:
+    """Without mapping symbols: T32 on Arm, unless the attributes tell a processor that runs A32; a Linux kernel
+    is A32 (its direct calls were read as such, image/raw.py)."""
+    if image.machine is not Machine.ARM or image.kind is ImageKind.KERNEL:
         return CODE
     attributes = read_arm_attributes(image)
     return CODE if attributes is not None and attributes.profile in ("A", "R") else THUMB
