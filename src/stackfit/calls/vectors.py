@@ -28,6 +28,8 @@ _EXCEPTIONS = {
     "simd_coprocessor_error": 19, "virtualization_exception": 20, "control_protection": 21,
     "vmm_communication": 29,
 }  # fmt: skip
+# arch/arm/kernel/entry-armv.S, by the x86 numbers of what they are for: faults on memory; BUG() and WARN().
+_ARM_STUBS = (("__dabt_svc", 14), ("__und_svc", 6))
 # Stubs that only another entry path uses (Xen PV, FRED, early boot).
 _OTHER_ENTRIES = (
     "asm_xenpv_",
@@ -93,6 +95,12 @@ def find_vectors(code: Code) -> list[Vector]:
         return [
             Vector(SYNCHRONOUS, "exception", -1, stub, handler)
             for stub, handler in zip(stubs, handlers, strict=False)
+        ]
+    if code.machine is Machine.ARM:  # the stubs themselves are followed (arch/arm/kernel/entry-armv.S)
+        return [
+            Vector(name.removesuffix("_svc").removeprefix("__"), "exception", number, stub, stub)
+            for name, number in _ARM_STUBS
+            for stub in functions.named(name)[:1]
         ]
     vectors: list[Vector] = []
     for index, name in enumerate(functions.names):

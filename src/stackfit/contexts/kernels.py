@@ -5,6 +5,7 @@ from __future__ import annotations
 from stackfit.calls.model import Calls
 from stackfit.calls.vectors import Vector
 from stackfit.contexts.linux import Finder, idle_and_boot, linux_contexts, softirqs, threads
+from stackfit.contexts.linux_arm import arm_entries
 from stackfit.contexts.linux_arm64 import arm64_entries
 from stackfit.contexts.model import Context
 from stackfit.image.model import Machine, Program
@@ -20,6 +21,8 @@ def kernel_contexts(program: Program, code: Code, calls: Calls, vectors: list[Ve
     finder = Finder(program, code, calls)
     if code.machine is Machine.AARCH64:
         entries = arm64_entries(finder)
+    elif code.machine is Machine.ARM:
+        entries = arm_entries(finder)
     else:
         reason = f"what enters the kernel on {code.machine.value} is not read from its code"
         entries = [Context("all", kind, (), open=reason) for kind in ("syscall", "exception", "hardirq")]

@@ -9,7 +9,7 @@ firmware's events (SDEI), have stacks of their own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from stackfit.calls.constants import ARGUMENT_REGISTERS, argument_value
 from stackfit.calls.model import CallKind
@@ -17,8 +17,10 @@ from stackfit.calls.vectors import SYNCHRONOUS
 from stackfit.contexts.dispatch import Dispatched, read_table
 from stackfit.contexts.linux import Finder, registered, switch_sites, syscall_name
 from stackfit.contexts.model import Context, Start
+from stackfit.isa.code import Code
+from stackfit.isa.effects import FLAG_MEMORY, NO_REGISTER, Operation
 
-__all__ = ["arm64_entries"]
+__all__ = ["arm64_entries", "dispatched"]
 
 _SYSCALLS = (("el0t_64_sync_handler", "el0_svc", "arm64"), ("el0t_32_sync_handler", "el0_svc_compat", "compat"))
 _FROM_USER = (
@@ -32,6 +34,7 @@ _OVERFLOW = "handle_bad_stack"
 _EVENT = "__sdei_handler"
 _DEPTH = 5  # calls between a handler and what dispatches system calls
 _LEAST_SYSCALLS = 100
+_LOOK_BACK = 12  # instructions between a load of a pointer and its call
 
 Path = tuple[tuple[int, int], ...]  # functions from the handler on, each with its bytes at the site
 
@@ -45,16 +48,21 @@ def _syscalls(finder: Finder) -> list[Context]:
     contexts: list[Context] = []
     for handler_name, way, abi in _SYSCALLS:
         for handler in finder.named(handler_name)[:1]:
-            contexts.extend(_dispatched(finder, handler, way, abi))
+            contexts.extend(dispatched(finder, handler, way, abi))
     if not contexts:
         reason = "no handler of system calls was found"
         contexts.append(Context("all", "syscall", (), open=reason))
     return contexts
 
 
-def _dispatched(finder: Finder, handler: int, way: str, abi: str) -> Iterator[Context]:
-    """The table's functions, and what every system call does besides."""
-    table: list[Dispatched] = []
+def dispatched(
+    finder: Finder, handler: int, way: str, abi: str, table: Sequence[Dispatched] = ()
+) -> Iterator[Context]:
+    """Each function of a table of system calls, and what every system call does besides.
+
+    `way`: the function that `handler` calls for them, "": any. `table`: where none of the functions below
+    hands its address on.
+    """
     paths: list[tuple[int, Path]] = []
     work: dict[Start, None] = {}
     level: list[tuple[int, Path]] = [(handler, ())]
@@ -65,16 +73,16 @@ def _dispatched(finder: Finder, handler: int, way: str, abi: str) -> Iterator[Co
             if not table:
                 table = _table(finder, function)
             through = _through_table(finder, function)
-            if through >= 0 and number:
+            if through >= 0 and (number or not way):
                 paths.append((function, (*path, (function, through))))
             for site, callee in finder.plain(function):
-                if number == 0 and finder.name(callee) != way:
+                if way and number == 0 and finder.name(callee) != way:
                     continue  # another exception
                 below = (*path, (function, finder.weight(site)))
                 if callee not in seen:
                     seen.add(callee)
                     following.append((callee, below))
-                if number:
+                if number or not way:
                     work[Start(callee, sum(size for _, size in below), below)] = None
         level = following
     if not table or not paths:
@@ -118,11 +126,29 @@ def _table(finder: Finder, function: int) -> list[Dispatched]:
 
 
 def _through_table(finder: Finder, function: int) -> int:
-    """Bytes of a function where it calls through a pointer that is its, -1: nowhere."""
-    sizes = [
-        finder.weight(site) for site in finder.sites(function) if finder.kind(site) is CallKind.INDIRECT
-    ]
-    return max(sizes, default=-1)
+    """Bytes of a function where it calls what it has loaded from a table by an index, -1: nowhere."""
+    kinds = (CallKind.INDIRECT, CallKind.INDIRECT_TAIL)
+    return max(
+        (
+            finder.weight(site)
+            for site in finder.sites(function)
+            if finder.kind(site) in kinds and _indexed(finder.code, int(finder.calls.address[site]))
+        ),
+        default=-1,
+    )
+
+
+def _indexed(code: Code, address: int) -> bool:
+    """Whether the call there is through `table[index]`, loaded at once or a few instructions before."""
+    table, row = code.instructions, code.row_at(address)
+    if int(table.flags[row]) & FLAG_MEMORY:
+        return int(table.index[row]) != NO_REGISTER and int(table.scale[row]) == code.machine.word
+    register = int(table.base[row])
+    for at in range(row - 1, max(row - _LOOK_BACK, int(code.first[int(code.function[row])])), -1):
+        if int(table.clobbers[at]) >> register & 1:
+            indexed = int(table.index[at]) != NO_REGISTER and int(table.scale[at]) == code.machine.word
+            return int(table.operation[at]) in (Operation.LOAD, Operation.LOAD_MULTIPLE) and indexed
+    return False
 
 
 def _exceptions(finder: Finder) -> list[Context]:
