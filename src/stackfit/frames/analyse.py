@@ -35,8 +35,8 @@ from stackfit.isa.machines import CONVENTIONS
 
 __all__ = ["SpecialRows", "analyse_frames", "function_roles", "special_rows"]
 
-# arch/x86/lib/retpoline.S, arch/x86/include/asm/nospec-branch.h; `__fentry__` is patched to a nop at boot
-# (kernel/trace/ftrace.c) and called only while tracing is on.
+# arch/x86/lib/retpoline.S, arch/x86/include/asm/nospec-branch.h; calls of the profiler are patched to nops at
+# boot (kernel/trace/ftrace.c) and happen only while tracing is on.
 _RETURN_THUNKS = ("__x86_return_thunk",)
 _INDIRECT_THUNK_PREFIXES = (
     "__x86_indirect_thunk_",
@@ -44,7 +44,7 @@ _INDIRECT_THUNK_PREFIXES = (
     "__x86_indirect_jump_thunk_",
     "__x86_indirect_its_thunk_",
 )
-_NOPS = ("__fentry__", "mcount", "ftrace_stub", "__sanitizer_cov_trace_pc")
+_PROFILERS = ("__fentry__", "mcount", "_mcount", "__gnu_mcount_nc")
 
 
 def function_roles(functions: Functions) -> NDArray[np.uint8]:
@@ -58,7 +58,7 @@ def function_roles(functions: Functions) -> NDArray[np.uint8]:
                 roles[index] = RETURN_THUNK
             elif text.startswith(_INDIRECT_THUNK_PREFIXES):
                 roles[index] = INDIRECT_THUNK
-            elif text in _NOPS[:2]:
+            elif text in _PROFILERS:
                 roles[index] = RUNTIME_NOP
     return roles
 
