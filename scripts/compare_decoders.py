@@ -37,8 +37,8 @@ EXCEPTIONS: dict[Machine, tuple[tuple[str, ...], str]] = {
     Machine.ARM: (
         ("vpush", "vpop", "vldm", "vstm", "stm", "mrc", "mrrc", "mcrr", "svc", "smc", "hvc", "bkpt",
          "cmp", "cmn", "tst", "teq"),
-        "vpush, vpop, vldm, vstm, stm: no base register written; mrc, mrrc: no result; svc, smc, hvc: what the"
-        " call convention lets change is ours; comparisons: the first operand called written",
+        "vpush, vpop, vldm, vstm, stm: no base register written; mrc, mrrc: no result; svc, smc, hvc: what"
+        " the call convention lets change is ours; comparisons: the first operand called written",
     ),
     Machine.AARCH64: (
         ("svc", "smc", "hvc", "hlt", "brk", "cmp", "cmn", "tst", "ccmp", "ccmn", "adds", "subs", "ands"),
@@ -61,7 +61,7 @@ _RISCV_NO_RESULT = re.compile(
 
 @dataclass
 class Comparison:
-    """What was compared, in instructions; `differences`: what differs and is no exception, with an example."""
+    """What was compared, in instructions; `differences`: what differs and is no exception."""
 
     instructions: int = 0
     compared: int = 0  # by length
@@ -133,7 +133,7 @@ def moved(instruction: Any, machine: Machine) -> int | None:
     ):
         return int(found[1], 0)
     if name in ("push", "pop", "vpush", "vpop") and machine is Machine.ARM:
-        registers = [one for one in re.findall(r"[a-z]+\d*", text.split("{")[1])]
+        registers = re.findall(r"[a-z]+\d*", text.split("{")[1])
         size = 8 if registers[0].startswith("d") else 4
         return size * len(registers) * (1 if name.endswith("pop") else -1)
     return None
@@ -161,7 +161,9 @@ def compare(program: Program, code: Code, every: int = 1, reached: Any = None) -
     table = code.instructions
     pointer = CONVENTIONS[machine].stack_pointer
     excepted = EXCEPTIONS.get(machine, ((), ""))[0]
-    readers = {thumb: reader_for(machine, thumb) for thumb in ((False, True) if machine is Machine.ARM else (False,))}
+    readers = {
+        thumb: reader_for(machine, thumb) for thumb in ((False, True) if machine is Machine.ARM else (False,))
+    }
     sizes = np.array([one.section.data.size for one in code.sections], np.uint64)
     piece = np.cumsum(sizes) - sizes
     regions = find_regions(program, code.sections, piece, code.functions)
@@ -202,7 +204,8 @@ def _one(
     if instruction is None:
         result.unknown[operation.name] += times
         return
-    text = f"{int(code.address[row]):#x} {raw[: int(table.length[row])].hex()} {instruction.mnemonic} {instruction.op_str}"
+    encoding = raw[: int(table.length[row])].hex()
+    text = f"{int(code.address[row]):#x} {encoding} {instruction.mnemonic} {instruction.op_str}"
 
     def differs(kind: str) -> None:
         result.differences[f"{kind} {instruction.mnemonic}"] += times
@@ -255,9 +258,12 @@ def main(arguments: list[str] | None = None) -> int:
             "unknown": sum(found.unknown.values()), "different": sum(found.differences.values()),
         }  # fmt: skip
         total.update(numbers)
-        print(f"{path} ({code.machine.value}): " + ", ".join(f"{count} {name}" for name, count in numbers.items()))
+        print(
+            f"{path} ({code.machine.value}): "
+            + ", ".join(f"{count} {name}" for name, count in numbers.items())
+        )
         for kind, count in found.differences.most_common(40):
-            print(f"  {count} × {kind}: {found.examples[kind]}")
+            print(f"  {count} times {kind}: {found.examples[kind]}")
             status = max(status, 1)
     if len(options.file) > 1:
         print("all: " + ", ".join(f"{count} {name}" for name, count in total.items()))

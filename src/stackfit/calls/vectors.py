@@ -81,7 +81,11 @@ def entry_bytes(code: Code, from_user: bool) -> tuple[int, str]:
     for function in code.functions.named("vectors")[:1]:
         for row in range(int(code.first[function]), int(code.first[function + 1])):
             moved = int(table.immediate[row])
-            if table.operation[row] == Operation.ADD_IMMEDIATE and table.register[row] == pointer and moved < 0:
+            if (
+                table.operation[row] == Operation.ADD_IMMEDIATE
+                and table.register[row] == pointer
+                and moved < 0
+            ):
                 return -moved, "arch/arm64/kernel/entry.S:kernel_ventry (struct pt_regs), read from its code"
     return 0, ""
 

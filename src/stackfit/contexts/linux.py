@@ -63,7 +63,8 @@ _SYSCALL_ENTRIES = {
 }
 _SYSCALL_PREFIXES = (
     "__x64_compat_sys_", "__ia32_compat_sys_", "__x32_compat_sys_", "__x64_sys_", "__ia32_sys_",
-    "__do_compat_sys_", "compat_sys_", "__do_sys_", "__arm64_compat_sys_", "__arm64_sys_", "__riscv_sys_", "sys_",
+    "__do_compat_sys_", "compat_sys_", "__do_sys_", "__arm64_compat_sys_", "__arm64_sys_",
+    "__riscv_sys_", "sys_",
 )  # fmt: skip
 _SYSCALL_STUB = re.compile(
     r"^(__(x64|ia32|x32|do|se)_(compat_)?sys_|(compat_)?sys_|SyS_)"

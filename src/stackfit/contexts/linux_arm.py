@@ -1,8 +1,8 @@
 """The contexts of a Linux kernel for 32-bit Arm: its entry stubs, each of which is followed itself.
 
 The stubs (arch/arm/kernel/entry-armv.S, entry-common.S) make room for the registers and call C functions; an
-interrupt moves to the stack for interrupts by `call_with_stack` unless it is on it already. On the way in each
-mode uses three words of a stack of its own, which the layout counts.
+interrupt moves to the stack for interrupts by `call_with_stack` unless it is on it already. On the way in
+each mode uses three words of a stack of its own, which the layout counts.
 """
 
 from __future__ import annotations
@@ -45,9 +45,7 @@ def arm_entries(finder: Finder) -> list[Context]:
             for callee in finder.callees(site)
         )
         reason = "" if starts else "what it calls on its stack is not known"
-        contexts.append(
-            Context("stack overflow", "exception", starts, interrupt="double-fault", open=reason)
-        )
+        contexts.append(Context("stack overflow", "exception", starts, interrupt="double-fault", open=reason))
     for stub in finder.named(_INTERRUPT)[:1]:
         sites, _ = switch_sites(finder, stub)
         handlers = finder.named(_HANDLER)[:1] if sites else []

@@ -22,14 +22,20 @@ from stackfit.isa.effects import FLAG_MEMORY, NO_REGISTER, Operation
 
 __all__ = ["arm64_entries", "dispatched"]
 
-_SYSCALLS = (("el0t_64_sync_handler", "el0_svc", "arm64"), ("el0t_32_sync_handler", "el0_svc_compat", "compat"))
+_SYSCALLS = (
+    ("el0t_64_sync_handler", "el0_svc", "arm64"),
+    ("el0t_32_sync_handler", "el0_svc_compat", "compat"),
+)
 _FROM_USER = (
     "el0t_64_sync_handler", "el0t_32_sync_handler", "el0t_64_irq_handler", "el0t_32_irq_handler",
     "el0t_64_fiq_handler", "el0t_32_fiq_handler", "el0t_64_error_handler", "el0t_32_error_handler",
 )  # fmt: skip
 _ERROR = "el1h_64_error"
 # Interrupts from the kernel, and what registers the handlers that run on the other stack (kernel/irq.c).
-_INTERRUPTS = (("irq", "el1h_64_irq_handler", "set_handle_irq"), ("fiq", "el1h_64_fiq_handler", "set_handle_fiq"))
+_INTERRUPTS = (
+    ("irq", "el1h_64_irq_handler", "set_handle_irq"),
+    ("fiq", "el1h_64_fiq_handler", "set_handle_fiq"),
+)
 _OVERFLOW = "handle_bad_stack"
 _EVENT = "__sdei_handler"
 _DEPTH = 5  # calls between a handler and what dispatches system calls
@@ -204,8 +210,10 @@ def _interrupts(finder: Finder) -> list[Context]:
             if not sites:
                 behind = "where the interrupt changes to its stack was not found"
             elif missing or not roots:
-                behind = f"{missing} calls of {registration} hand over what is no constant" if missing else (
-                    f"no call of {registration} was found"
+                behind = (
+                    f"{missing} calls of {registration} hand over what is no constant"
+                    if missing
+                    else (f"no call of {registration} was found")
                 )
             contexts.append(
                 Context(

@@ -344,7 +344,7 @@ def special_rows(
     replaced = alternatives.replacement_length > 0
     place, replacement = alternatives.place[replaced], alternatives.replacement[replaced]
     place_row, replacement_row = code.rows_at(place), code.rows_at(replacement)
-    # Nothing, or what a callback makes (arm64, alternative_has_feature_likely): a jump there may become a nop.
+    # Nothing, or what a callback makes (arm64, alternative_has_feature_likely): a jump may become a nop.
     emptied = code.rows_at(alternatives.place[~replaced])
     behind_emptied = alternatives.place[~replaced] + alternatives.length[~replaced].astype(np.uint64)
     is_jump = (emptied >= 0) & (code.instructions.operation[emptied] == Operation.JUMP)

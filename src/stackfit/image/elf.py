@@ -176,7 +176,9 @@ def read_elf(path: str, data: bytes | bytearray | memoryview, module: str | None
     )
 
 
-def _relative(sections: tuple[Section, ...], machine: Machine) -> tuple[tuple[Section, ...], NDArray[np.uint64]]:
+def _relative(
+    sections: tuple[Section, ...], machine: Machine
+) -> tuple[tuple[Section, ...], NDArray[np.uint64]]:
     """The sections with their relative relocations applied, and the places of those."""
     tables = [
         read_relative(section.data, machine)

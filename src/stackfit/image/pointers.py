@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from stackfit.image.model import Image, ImageKind, Machine, Program, Section
 
-__all__ = ["METADATA", "PATCH_LISTS", "absolute_targets", "code_pointers", "distinct", "relative_targets", "rising_lists"]
+__all__ = [
+    "METADATA",
+    "PATCH_LISTS",
+    "absolute_targets",
+    "code_pointers",
+    "distinct",
+    "relative_targets",
+    "rising_lists",
+]
 
 # Pointers in these sections describe code and are not taken by the program itself.
 METADATA = (

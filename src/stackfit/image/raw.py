@@ -106,7 +106,9 @@ def _unpacked(path: str, data: memoryview) -> tuple[Machine, Bytes]:
     if machine is not None:
         return machine, np.frombuffer(data, np.uint8)
     if bytes(data[4:8]) == b"zimg":
-        start, size = (int.from_bytes(data[at : at + 4], "little") for at in (_ZBOOT_PAYLOAD, _ZBOOT_PAYLOAD + 4))
+        start, size = (
+            int.from_bytes(data[at : at + 4], "little") for at in (_ZBOOT_PAYLOAD, _ZBOOT_PAYLOAD + 4)
+        )
         if not size or start + size > len(data):
             cause = f"payload of {size} bytes at {start:#x} does not fit in the file's {len(data)} bytes"
             raise InputError(path, cause, _ZBOOT_PAYLOAD)
@@ -138,9 +140,7 @@ def _zimage_payload(path: str, data: memoryview) -> bytes | bytearray:
 
 
 def _section(name: str, flags: int, address: int, memory: Bytes, start: int, stop: int) -> Section:
-    return Section(
-        name, _PROGBITS, flags, address, start, stop - start, 0, 0, 0, memory[start:stop]
-    )
+    return Section(name, _PROGBITS, flags, address, start, stop - start, 0, 0, 0, memory[start:stop])
 
 
 def _image(path: str, machine: Machine, sections: tuple[Section, ...]) -> Image:
@@ -156,9 +156,7 @@ def _anywhere(memory: Bytes, machine: Machine) -> tuple[Section, ...]:
     return _section(".image", _READ_ONLY, 0, memory, 0, memory.size), everything
 
 
-def _relative_table(
-    memory: Bytes, machine: Machine
-) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+def _relative_table(memory: Bytes, machine: Machine) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """(places, pointers) of the longest run of relative relocations."""
     words = memory[: memory.size & ~7].view("<u8")
     kind = relative_type(machine)
@@ -236,7 +234,7 @@ def _sections(path: str, machine: Machine, memory: Bytes, base: int, symbols: Sy
         used = np.flatnonzero(memory[start:stop])  # up to its end, which is aligned, there is nothing
         ranges.append((start, start + (int(used[-1]) + 4 & ~3 if used.size else 4), name))
     ranges.sort()
-    (_, behind, _), (following, last_stop, _) = ranges
+    (_, behind, _), (following, _, _) = ranges
     if following < behind:
         raise InputError(path, "the ranges of code overlap")
     found: list[Section] = []
@@ -264,7 +262,9 @@ def _check_calls(path: str, machine: Machine, sections: tuple[Section, ...], sym
     targets = _call_targets(text.data, machine).astype(np.uint64) + np.uint64(text.address)
     share = float(np.isin(targets, symbols.records["address"]).mean()) if targets.size else 0.0
     if targets.size < _LEAST_CALLS or share < _SHARE:
-        cause = f"{share:.0%} of the calls lead to functions that kallsyms name: the code's address is not known"
+        cause = (
+            f"{share:.0%} of the calls lead to functions that kallsyms name: the code's address is not known"
+        )
         raise InputError(path, cause)
 
 

@@ -4,8 +4,8 @@ Each is a long run of entries of one form, far longer than chance makes one: exc
 build, scripts/sorttable.c), bug table, alternatives, exported symbols (sorted by name), BTF by its header.
 What is not found stays part of the data around it.
 
-Sources: include/asm-generic/vmlinux.lds.h, include/linux/export.h; arch/{arm,arm64,riscv}/include/asm/extable.h
-and bug.h; arch/arm64/include/asm/alternative-macros.h; Documentation/bpf/btf.rst.
+Sources: include/asm-generic/vmlinux.lds.h, include/linux/export.h; extable.h and bug.h of
+arch/{arm,arm64,riscv}/include/asm; arch/arm64/include/asm/alternative-macros.h; Documentation/bpf/btf.rst.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The tables by which a Linux kernel changes or leaves its own code, as address arrays.
 
-Sources (x86, arm64, Arm, RISC-V; 4.19 to 6.12): include/linux/jump_label.h (`__jump_table`), arch/x86/include/asm/extable.h
+Sources (x86, arm64, Arm, RISC-V; 4.19 to 6.12): include/linux/jump_label.h (`__jump_table`), asm/extable.h
 (`__ex_table`), asm/alternative.h (`.altinstructions`), asm/bug.h (`__bug_table`), asm/paravirt_types.h
 (`.parainstructions`). Where a table has no section of its own (`__jump_table` of a linked kernel lies in
 `.rodata`), it is found by its structure: no symbols are needed.
@@ -129,8 +129,8 @@ _NONE = np.empty(0, np.uint64)
 
 
 def _static_keys(image: Image, code: _Ranges) -> tuple[Addresses, Addresses]:
-    """`struct jump_entry` {code, target, key}: 32 bits each and relative to the place, keys of 64-bit machines
-    64 bits; absolute pointers where the architecture has no relative ones (Arm)."""
+    """`struct jump_entry` {code, target, key}: 32 bits each and relative to the place, keys of 64-bit
+    machines 64 bits; absolute pointers where the architecture has no relative ones (Arm)."""
     stride = 16 if image.machine.word == 8 else 12
     relative = image.machine is not Machine.ARM
     section = image.section("__jump_table")

@@ -74,8 +74,8 @@ def _compact(image: Image) -> bool:
 
 
 def _unmarked(image: Image) -> int:
-    """Without mapping symbols: T32 on Arm, unless the attributes tell a processor that runs A32; a Linux kernel
-    is A32 (its direct calls were read as such, image/raw.py)."""
+    """Without mapping symbols: T32 on Arm, unless the attributes tell a processor that runs A32; a Linux
+    kernel is A32 (its direct calls were read as such, image/raw.py)."""
     if image.machine is not Machine.ARM or image.kind is ImageKind.KERNEL:
         return CODE
     attributes = read_arm_attributes(image)
