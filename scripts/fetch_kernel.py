@@ -43,6 +43,9 @@ __all__ = ["ARCHITECTURES", "RELEASES", "FetchError", "Kernel", "default_cache",
 ARCHITECTURES = {
     "amd64": r"linux-image-6\.1\..*-cloud-amd64-unsigned",
     "i386": r"linux-image-6\.1\..*-686-unsigned",
+    "arm64": r"linux-image-6\.1\..*-cloud-arm64-unsigned",
+    "armhf": r"linux-image-6\.1\.[0-9.-]*-armmp",
+    "riscv64": r"linux-image-[67]\..*-riscv64",
 }
 
 # Debian releases by code name, and the series of their kernels as in package names.

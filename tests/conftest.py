@@ -108,6 +108,24 @@ def trixie_kernel() -> KernelFiles:
     return files(fetched("amd64", release="trixie", may_vanish=True))
 
 
+@pytest.fixture(scope="session")
+def arm64_kernel() -> KernelFiles:
+    """The newest Debian 6.1 cloud kernel for arm64: an `Image` without an ELF file."""
+    return files(fetched("arm64"))
+
+
+@pytest.fixture(scope="session")
+def arm64_libc() -> Path:
+    """The C library of Debian for arm64: code that is not ours, with unwind tables."""
+    try:
+        tree = fetch_kernel.fetch_tree("arm64", "libc6")
+    except fetch_kernel.FetchError as error:
+        if os.environ.get("CI") == "true" and not error.offline:
+            pytest.fail(f"libc6 for arm64: {error}", pytrace=False)
+        pytest.skip(f"no libc6 for arm64: {error}")
+    return next(Path(tree).rglob("libc.so.6"))
+
+
 RECORDED = r"linux-image-6\.1\.0-56-cloud-amd64-unsigned"
 
 

@@ -25,7 +25,7 @@ from stackfit.calls.vectors import Vector, find_vectors
 from stackfit.choices import MOST_HOPS, UNLIMITED, Hypervisor, Indirect
 from stackfit.contexts.firmware import Firmware, fit_layout
 from stackfit.contexts.images import find_firmware, is_firmware
-from stackfit.contexts.linux import linux_contexts
+from stackfit.contexts.kernels import kernel_contexts
 from stackfit.contexts.model import Context
 from stackfit.contexts.registered import PLACES, Registrations, find_registered
 from stackfit.frames.analyse import analyse_frames
@@ -109,7 +109,7 @@ class Analysis:
     def contexts(self) -> list[Context]:
         if self.firmware is not None:
             return list(self.firmware.contexts)
-        return linux_contexts(self.program, self.code, self.calls, self.vectors)
+        return kernel_contexts(self.program, self.code, self.calls, self.vectors)
 
     @cached_property
     def registrations(self) -> Registrations:
@@ -314,7 +314,7 @@ def analyse(
         )
     progress("building the call graph", 0.7)
     vectors = [] if bare else find_vectors(code)
-    chosen = _for_machine(program, named or (load_layout(default_layout(program.machine)),))
+    chosen = _for_machine(program, named or (load_layout(default_layout(program.machine, kernel=not bare)),))
     calls = build_calls(program, code, tables, frames, vectors, selected, resolution, hypervisor, pointers)
     edges = build_edges(code, frames, calls)
     stated = compare_statements(program, code, frames, calls, [*statements, *own_statements(program)], maps)

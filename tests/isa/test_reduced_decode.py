@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 
 import cross
+from conftest import KernelFiles, load_script
+from stackfit.image.load import load_program
 from stackfit.image.model import Machine
+from stackfit.isa.code import decode_program
 from stackfit.isa.constants import CODE, COMPACT, DATA, THUMB
 from stackfit.isa.effects import Instructions, Operation
 from stackfit.isa.machines import CONVENTIONS
 from stackfit.isa.reduced import decode
 from stackfit.isa.regions import Regions
 
-capstone = pytest.importorskip("capstone")
+pytest.importorskip("capstone")
+decoders = load_script("compare_decoders")
 FIRMWARE = Path(__file__).resolve().parents[2] / "fixtures" / "firmware"
 
 
@@ -28,70 +32,24 @@ def decoded(code: bytes, machine: Machine, kind: int = CODE) -> Instructions:
     return decode(np.frombuffer(code, np.uint8), machine, one_region(kind))
 
 
-NAMES = {"sp": 13, "lr": 14, "sb": 9, "sl": 10, "fp": 11, "ip": 12}
-# What capstone leaves out: the stack pointer of vpush and vpop; results of coprocessor moves in A32; what an
-# svc, smc or hvc changes by convention. And the first operand of comparisons, which it calls written.
-SKIPPED = ("vpush", "vpop", "vldm", "vstm", "stm", "mrc", "mrrc", "svc", "smc", "hvc", "bkpt", "hlt",
-           "cmp", "cmn", "tst",
-           "adds", "subs", "ands")  # fmt: skip
-
-
-def written(instruction: object, machine: Machine) -> int:
-    """The general registers that capstone says an instruction writes, as bits; the pc left out."""
-    bits = 0
-    for register in instruction.regs_access()[1]:  # type: ignore[attr-defined]
-        name = instruction.reg_name(register)  # type: ignore[attr-defined]
-        if machine is Machine.ARM and (name in NAMES or (name[0] == "r" and name[1:].isdigit())):
-            bits |= 1 << NAMES.get(name, int(name[1:]) if name[1:].isdigit() else 0)
-        elif machine is Machine.AARCH64:
-            named = {"sp": 31, "wsp": 31, "fp": 29, "lr": 30}
-            if name in named or (name[0] in "xw" and name[1:].isdigit()):
-                bits |= 1 << named.get(name, int(name[1:]) if name[1:].isdigit() else 0)
-    return bits
-
-
-def disassembler(machine: Machine, thumb: bool = False) -> object:
-    if machine is Machine.ARM:
-        mode = capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS if thumb else capstone.CS_MODE_ARM
-        found = capstone.Cs(capstone.CS_ARCH_ARM, mode)
-    elif machine is Machine.AARCH64:
-        found = capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
-    else:
-        width = capstone.CS_MODE_RISCV64 if machine is Machine.RISCV64 else capstone.CS_MODE_RISCV32
-        found = capstone.Cs(capstone.CS_ARCH_RISCV, width | capstone.CS_MODE_RISCVC)
-    found.detail = True
-    return found
-
-
 @pytest.mark.parametrize("name", sorted(path.stem for path in FIRMWARE.glob("*.elf")))
 def test_our_firmware_instruction_by_instruction(name: str) -> None:
     tracked = cross.track(FIRMWARE / f"{name}.elf")
-    program, code = tracked.program, tracked.code
-    table, machine = code.instructions, program.machine
-    reader = disassembler(machine, thumb=True)
-    compared = 0
-    for row in range(len(code)):
-        # Constants amid RISC-V code have no mapping symbols: only what is reached is surely code.
-        if tracked.frames.visitor[row] < 0 or int(table.operation[row]) == Operation.BAD:
-            continue
-        address, length = int(code.address[row]), int(table.length[row])
-        section = next(
-            one.section for one in code.sections if one.section.address <= address < one.section.end
-        )
-        raw = section.data[address - section.address :][: max(length, 4)].tobytes()
-        instruction = next(reader.disasm(raw, address, 1))  # type: ignore[attr-defined]
-        text = f"{address:#x} {instruction.mnemonic} {instruction.op_str}"
-        assert instruction.size == length, text
-        if machine in (Machine.ARM, Machine.AARCH64) and not instruction.mnemonic.startswith(SKIPPED):
-            got = int(table.clobbers[row])
-            want = written(instruction, machine)
-            if int(table.operation[row]) in (Operation.CALL, Operation.CALL_INDIRECT):
-                want &= ~(1 << 14 | 1 << 30)
-            if int(table.operation[row]) == Operation.RETURN:
-                want, got = want & ~(1 << 13), got & ~(1 << 13)
-            assert got == want & (0x7FFF if machine is Machine.ARM else 0xFFFFFFFF), text
-        compared += 1
-    assert compared > 100
+    # Constants amid RISC-V code have no mapping symbols: only what is reached is surely code.
+    found = decoders.compare(tracked.program, tracked.code, reached=tracked.frames.visitor >= 0)
+    assert not found.differences, found.examples
+    assert found.compared > 100 and found.moves > 10 and not found.unknown
+
+
+@pytest.mark.kernel
+def test_a_shipped_kernel_and_library_for_arm64(arm64_kernel: KernelFiles, arm64_libc: Path) -> None:
+    """Each so-many-th distinct encoding; scripts/compare_decoders.py does all, and more files."""
+    for path, every, least in ((arm64_kernel.vmlinuz, 100, 50_000), (arm64_libc, 20, 10_000)):
+        program = load_program([path])
+        found = decoders.compare(program, decode_program(program), every)
+        assert not found.differences, found.examples
+        assert found.compared > least and found.moves > 100
+        assert sum(found.unknown.values()) < found.compared // 1000
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,12 @@ def value_before(code: Code, row: int, register: int, joins: NDArray[np.bool_]) 
             found = _moved(code, at, register, joins)
             if found is not None:
                 return found
+        if operation == Operation.INSERT_IMMEDIATE and int(table.register[at]) == register:
+            found = value_before(code, at, register, joins)
+            if found is None:
+                return None
+            part = 0xFFFF << int(table.scale[at])
+            return found & ~part | int(table.immediate[at]) << int(table.scale[at])
         if int(table.clobbers[at]) & (1 << register) or (operation in _BARRIERS and operation not in kept):
             return None
     return None

@@ -20,8 +20,9 @@ from stackfit.calls.model import CallKind, Calls, EdgeKind, Edges, Evidence, Rea
 from stackfit.calls.paravirt import Hypervisor
 from stackfit.calls.registers import thunk_registers
 from stackfit.calls.resolve import Resolution, Resolved
+from stackfit.calls.root_handlers import root_handlers
 from stackfit.calls.static_calls import STATIC_CALL_PREFIX, Updated, static_call_updates
-from stackfit.calls.vectors import Vector, entry_frame
+from stackfit.calls.vectors import SYNCHRONOUS, Vector, entry_bytes
 from stackfit.frames.model import Frames, SiteKind, StackKind
 from stackfit.image.model import InputError, Program
 from stackfit.image.tables import Tables
@@ -169,6 +170,7 @@ def _transfer_sites(
     _resolve_certain(program, code, tables, row, np.flatnonzero(indirect), sites, sets)
     unknown = indirect & (sites["candidates"] < 0)
     tables_of = table_candidates(program, code, row[unknown].tolist())
+    tables_of = {**tables_of, **root_handlers(code, row[unknown].tolist())}
     for site in np.flatnonzero(unknown).tolist() if tables_of else ():
         members = tables_of.get(int(row[site]))
         if members is not None:
@@ -371,6 +373,7 @@ def _exception_sites(
     """Instructions that may fault in kernel mode; BUG()'s ud2 is left out: after it the verdict is moot."""
     table = code.instructions
     handler = {vector.number: vector.handler for vector in vectors if vector.kind == "exception"}
+    synchronous = next((vector.handler for vector in vectors if vector.name == SYNCHRONOUS), None)
     general = np.isin(tables.exceptions.type, _GENERAL_PROTECTION_TYPES)
     groups = [
         (_PAGE_FAULT, code.rows_at(tables.exceptions.place[~general])),
@@ -396,7 +399,7 @@ def _exception_sites(
         sites["name"] = -1
         sites["kind"] = CallKind.EXCEPTION
         sites["rung"] = Rung.VECTOR
-        target = handler.get(number)
+        target = handler.get(number, synchronous)
         if target is None:
             sites["candidates"] = -1
             sites["evidence"] = Evidence.OPEN
@@ -552,7 +555,7 @@ def build_edges(code: Code, frames: Frames, calls: Calls) -> Edges:
     site = np.repeat(with_candidates, count)
     within = np.arange(site.size) - np.repeat(np.cumsum(count) - count, count)
     callee = flat[starts[calls.candidates[site]] + within] if site.size else np.empty(0, np.int32)
-    frame, _ = entry_frame(code.machine, from_user=False)
+    frame, _ = entry_bytes(code, from_user=False)
     kind = calls.kind[site]
     weight = (calls.depth + calls.charge)[site].astype(np.int32)
     weight = np.where(calls.tail[site], weight - shared, weight)

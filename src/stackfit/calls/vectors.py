@@ -1,8 +1,9 @@
-"""Interrupt and exception vectors of a Linux x86 kernel: entry stub, C handler, and what lies between.
+"""Interrupt and exception vectors of a Linux kernel: entry stub, C handler, and what lies between.
 
 The handler is read from the stub's code. x86-64: the first call from the stub to a function outside the
 entry code (arch/x86/entry/entry_64.S, idtentry). i386: the address that the stub pushes before it jumps to
-`handle_exception` (entry_32.S), or a direct call.
+`handle_exception` (entry_32.S), or a direct call. arm64: the handlers that arch/arm64/kernel/entry.S names;
+what its vectors push first is read from their code.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from dataclasses import dataclass
 from stackfit.image.model import Machine
 from stackfit.isa.code import Code
 from stackfit.isa.effects import FLAG_MEMORY, NO_REGISTER, Operation
+from stackfit.isa.machines import CONVENTIONS
 
-__all__ = ["Vector", "entry_frame", "find_vectors"]
+__all__ = ["SYNCHRONOUS", "Vector", "entry_bytes", "entry_frame", "find_vectors"]
+
+SYNCHRONOUS = "el1h_64_sync"  # every exception that arm64 kernel code raises
 
 # arch/x86/include/asm/trapnr.h
 _EXCEPTIONS = {
@@ -24,6 +28,8 @@ _EXCEPTIONS = {
     "simd_coprocessor_error": 19, "virtualization_exception": 20, "control_protection": 21,
     "vmm_communication": 29,
 }  # fmt: skip
+# arch/arm/kernel/entry-armv.S, by the x86 numbers of what they are for: faults on memory; BUG() and WARN().
+_ARM_STUBS = (("__dabt_svc", 14), ("__und_svc", 6))
 # Stubs that only another entry path uses (Xen PV, FRED, early boot).
 _OTHER_ENTRIES = (
     "asm_xenpv_",
@@ -67,9 +73,40 @@ def entry_frame(machine: Machine, from_user: bool) -> tuple[int, str]:
     return 92, "struct pt_regs (68) + the 6 words that FIXUP_FRAME copies (arch/x86/entry/entry_32.S)"
 
 
+def entry_bytes(code: Code, from_user: bool) -> tuple[int, str]:
+    """As entry_frame(); on arm64 as the vectors of this image begin: `sub sp, sp, #PT_REGS_SIZE`."""
+    if code.machine is not Machine.AARCH64:
+        return entry_frame(code.machine, from_user)
+    table = code.instructions
+    pointer = CONVENTIONS[code.machine].stack_pointer
+    for function in code.functions.named("vectors")[:1]:
+        for row in range(int(code.first[function]), int(code.first[function + 1])):
+            moved = int(table.immediate[row])
+            if (
+                table.operation[row] == Operation.ADD_IMMEDIATE
+                and table.register[row] == pointer
+                and moved < 0
+            ):
+                return -moved, "arch/arm64/kernel/entry.S:kernel_ventry (struct pt_regs), read from its code"
+    return 0, ""
+
+
 def find_vectors(code: Code) -> list[Vector]:
     """All vectors whose entry stub and handler the image names, in order of their stub's address."""
     functions = code.functions
+    if code.machine is Machine.AARCH64:
+        handlers = functions.named(f"{SYNCHRONOUS}_handler")[:1]
+        stubs = functions.named(SYNCHRONOUS)[:1]
+        return [
+            Vector(SYNCHRONOUS, "exception", -1, stub, handler)
+            for stub, handler in zip(stubs, handlers, strict=False)
+        ]
+    if code.machine is Machine.ARM:  # the stubs themselves are followed (arch/arm/kernel/entry-armv.S)
+        return [
+            Vector(name.removesuffix("_svc").removeprefix("__"), "exception", number, stub, stub)
+            for name, number in _ARM_STUBS
+            for stub in functions.named(name)[:1]
+        ]
     vectors: list[Vector] = []
     for index, name in enumerate(functions.names):
         names = (name, *functions.aliases[index])

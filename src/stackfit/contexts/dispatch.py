@@ -12,7 +12,7 @@ from stackfit.image.model import Program
 from stackfit.isa.code import Code
 from stackfit.isa.effects import ABSOLUTE, FLAG_MEMORY, NO_REGISTER, Operation
 
-__all__ = ["Dispatched", "dispatch_table", "dispatch_tree"]
+__all__ = ["Dispatched", "dispatch_table", "dispatch_tree", "read_table"]
 
 NUMBERS = 1024  # no x86 system call number is greater (x32 starts at 512)
 _STEPS = 400  # instructions followed for one number
@@ -185,13 +185,14 @@ def dispatch_table(program: Program, code: Code, function: int) -> list[Dispatch
         )
         if not indexed:
             continue
-        found = _read_table(program, code, int(table.displacement[row]) & code.machine.mask, row)
+        found = read_table(program, code, int(table.displacement[row]) & code.machine.mask, row)
         if len(found) >= 100:  # a jump table of another kind is much shorter
             return found
     return []
 
 
-def _read_table(program: Program, code: Code, address: int, row: int) -> list[Dispatched]:
+def read_table(program: Program, code: Code, address: int, row: int) -> list[Dispatched]:
+    """Each number's function by the pointers that stand at that address; `row`: of what indexes them."""
     word = code.machine.word
     for image in program.images:
         for section in image.sections:

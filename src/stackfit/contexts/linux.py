@@ -17,14 +17,25 @@ from numpy.typing import NDArray
 
 from stackfit.calls.constants import constant_argument
 from stackfit.calls.model import CallKind, Calls
-from stackfit.calls.vectors import Vector, entry_frame
+from stackfit.calls.vectors import Vector, entry_bytes
 from stackfit.contexts.dispatch import Dispatched, dispatch_table, dispatch_tree
 from stackfit.contexts.model import Context, Start
 from stackfit.image.model import Machine, Program
 from stackfit.isa.code import Code
 from stackfit.isa.effects import ABSOLUTE, NO_REGISTER, RIP, Operation
 
-__all__ = ["EMPTY_PREEMPT_COUNT_ONLY", "USER_MODE_ONLY", "linux_contexts"]
+__all__ = [
+    "EMPTY_PREEMPT_COUNT_ONLY",
+    "USER_MODE_ONLY",
+    "Finder",
+    "idle_and_boot",
+    "linux_contexts",
+    "registered",
+    "softirqs",
+    "switch_sites",
+    "syscall_name",
+    "threads",
+]
 
 # kernel/entry/common.c (5.8 and later), arch/x86/entry/common.c before: they run only when the interrupted
 # registers are user mode's, so never on top of a kernel chain.
@@ -53,7 +64,8 @@ _SYSCALL_ENTRIES = {
 }
 _SYSCALL_PREFIXES = (
     "__x64_compat_sys_", "__ia32_compat_sys_", "__x32_compat_sys_", "__x64_sys_", "__ia32_sys_",
-    "__do_compat_sys_", "compat_sys_", "__do_sys_", "sys_",
+    "__do_compat_sys_", "compat_sys_", "__do_sys_", "__arm64_compat_sys_", "__arm64_sys_",
+    "__riscv_sys_", "sys_",
 )  # fmt: skip
 _SYSCALL_STUB = re.compile(
     r"^(__(x64|ia32|x32|do|se)_(compat_)?sys_|(compat_)?sys_|SyS_)"
@@ -68,7 +80,7 @@ _NMI_FRAME_64 = (5 + 1 + 1 + 5 + 5 + 16) * 8
 
 
 @dataclass
-class _Finder:
+class Finder:
     program: Program
     code: Code
     calls: Calls
@@ -79,8 +91,8 @@ class _Finder:
 
     def __post_init__(self) -> None:
         self.first = np.searchsorted(self.calls.function, np.arange(len(self.code.functions) + 1))
-        self.user, user_source = entry_frame(self.code.machine, from_user=True)
-        self.kernel, kernel_source = entry_frame(self.code.machine, from_user=False)
+        self.user, user_source = entry_bytes(self.code, from_user=True)
+        self.kernel, kernel_source = entry_bytes(self.code, from_user=False)
         self.source = f"from user mode: {user_source}; from the kernel: {kernel_source}"
 
     def sites(self, function: int) -> range:
@@ -95,7 +107,7 @@ class _Finder:
 
     def weight(self, site: int) -> int:
         """Bytes from the caller's entry to the callee's."""
-        return int(self.calls.depth[site]) - (self.code.machine.word if self.calls.tail[site] else 0)
+        return int(self.calls.depth[site]) - (self.code.machine.return_bytes if self.calls.tail[site] else 0)
 
     def plain(self, function: int) -> Iterable[tuple[int, int]]:
         """(site, callee) of the function's own calls on this stack, exceptions left out."""
@@ -113,22 +125,22 @@ class _Finder:
 
 def linux_contexts(program: Program, code: Code, calls: Calls, vectors: list[Vector]) -> list[Context]:
     """All contexts, in order: system calls, exceptions, interrupts, softirqs, NMI, threads, idle, boot."""
-    finder = _Finder(program, code, calls)
+    finder = Finder(program, code, calls)
     return [
         *_syscalls(finder),
         *_exceptions(finder, vectors),
         *_interrupts(finder, vectors),
-        *_softirqs(finder),
+        *softirqs(finder),
         *_nmi(finder, vectors),
-        *_threads(finder),
-        *_idle_and_boot(finder),
+        *threads(finder),
+        *idle_and_boot(finder),
     ]
 
 
 # ---------------------------------------------------------------- system calls
 
 
-def _syscalls(finder: _Finder) -> list[Context]:
+def _syscalls(finder: Finder) -> list[Context]:
     merged: dict[tuple[str, int], list[Start]] = {}
     numbers: dict[tuple[str, int], int] = {}
     contexts: list[Context] = []
@@ -156,7 +168,7 @@ def _syscalls(finder: _Finder) -> list[Context]:
     for (abi, callee), starts in merged.items():
         contexts.append(
             Context(
-                name=_syscall_name(finder.name(callee)),
+                name=syscall_name(finder.name(callee)),
                 kind="syscall",
                 starts=tuple(dict.fromkeys(starts)),
                 frame_user=finder.user,
@@ -178,14 +190,14 @@ def _abi(callee: str, abi: str) -> str:
     return "x32" if callee.startswith(("__x32_", "__x64_compat_")) else abi
 
 
-def _syscall_name(function: str) -> str:
+def syscall_name(function: str) -> str:
     return next(
         (function.removeprefix(prefix) for prefix in _SYSCALL_PREFIXES if function.startswith(prefix)),
         function,
     )
 
 
-def _dispatch_paths(finder: _Finder, entry: int) -> list[tuple[tuple[int, ...], list[Dispatched]]]:
+def _dispatch_paths(finder: Finder, entry: int) -> list[tuple[tuple[int, ...], list[Dispatched]]]:
     """(sites from the entry function to a dispatcher, what it dispatches), for each one near the entry."""
     found = []
     seen = {entry}
@@ -217,7 +229,7 @@ def _dispatch_paths(finder: _Finder, entry: int) -> list[tuple[tuple[int, ...], 
 
 
 def _entry_work(
-    finder: _Finder, entry: int, abi: str, paths: list[tuple[tuple[int, ...], list[Dispatched]]]
+    finder: Finder, entry: int, abi: str, paths: list[tuple[tuple[int, ...], list[Dispatched]]]
 ) -> Context:
     """What every system call does besides its own function: enter, exit, signals, task work, tracing.
 
@@ -254,7 +266,7 @@ def _entry_work(
 # ---------------------------------------------------------------- exceptions, interrupts, NMI
 
 
-def _exceptions(finder: _Finder, vectors: list[Vector]) -> list[Context]:
+def _exceptions(finder: Finder, vectors: list[Vector]) -> list[Context]:
     contexts = [
         Context(
             name=vector.name,
@@ -274,12 +286,12 @@ def _exceptions(finder: _Finder, vectors: list[Vector]) -> list[Context]:
     return sorted(contexts, key=lambda context: (context.number < 0, context.number, context.name))
 
 
-def _interrupts(finder: _Finder, vectors: list[Vector]) -> list[Context]:
+def _interrupts(finder: Finder, vectors: list[Vector]) -> list[Context]:
     contexts = []
     for vector in vectors:
         if vector.kind == "exception":
             continue
-        sites, own = _switch_sites(finder, vector.handler)
+        sites, own = switch_sites(finder, vector.handler)
         kind = vector.kind
         # On i386 system vectors never switch; spurious_interrupt, entered like a device's, does not either.
         if not sites and (kind == "device" or finder.code.machine is Machine.X86_64):
@@ -304,7 +316,7 @@ def _interrupts(finder: _Finder, vectors: list[Vector]) -> list[Context]:
     return sorted(contexts, key=lambda context: context.name)
 
 
-def _switch_sites(finder: _Finder, handler: int) -> tuple[list[int], bool]:
+def switch_sites(finder: Finder, handler: int) -> tuple[list[int], bool]:
     """(sites at which a handler goes on on another stack, whether they are its own).
 
     The switch is in the handler itself (x86-64, arch/x86/include/asm/irq_stack.h) or a few plain calls below
@@ -336,7 +348,7 @@ def _switch_sites(finder: _Finder, handler: int) -> tuple[list[int], bool]:
 _NOT_BELOW = ("__switch_to_asm",)  # to another task's stack, not to one for interrupts
 
 
-def _switched(finder: _Finder, sites: list[int]) -> tuple[Start, ...]:
+def _switched(finder: Finder, sites: list[int]) -> tuple[Start, ...]:
     """What is known to run on the other stack, counted from its top."""
     starts = [
         Start(callee, finder.weight(site), ((int(finder.calls.function[site]), finder.weight(site)),))
@@ -346,7 +358,7 @@ def _switched(finder: _Finder, sites: list[int]) -> tuple[Start, ...]:
     return tuple(dict.fromkeys(starts))
 
 
-def _behind(finder: _Finder, sites: list[int]) -> str:
+def _behind(finder: Finder, sites: list[int]) -> str:
     """Why not all that runs on the other stack is known, else ""."""
     for site in sites:
         if not finder.callees(site):
@@ -355,7 +367,7 @@ def _behind(finder: _Finder, sites: list[int]) -> str:
     return ""
 
 
-def _staying(finder: _Finder, handler: int, sites: list[int]) -> tuple[Start, ...]:
+def _staying(finder: Finder, handler: int, sites: list[int]) -> tuple[Start, ...]:
     """What a handler calls on the stack that it interrupts.
 
     Its copies of the same calls without a switch run from user mode, or on the other stack already.
@@ -369,7 +381,7 @@ def _staying(finder: _Finder, handler: int, sites: list[int]) -> tuple[Start, ..
     return tuple(dict.fromkeys(starts))
 
 
-def _nmi(finder: _Finder, vectors: list[Vector]) -> list[Context]:
+def _nmi(finder: Finder, vectors: list[Vector]) -> list[Context]:
     handlers = [vector.handler for vector in vectors if vector.name == "nmi"]
     if not handlers:
         return [Context("nmi", "nmi", (), open="no NMI entry was found", interrupt="nmi")]
@@ -391,7 +403,7 @@ def _nmi(finder: _Finder, vectors: list[Vector]) -> list[Context]:
 # ---------------------------------------------------------------- softirqs
 
 
-def _softirqs(finder: _Finder) -> list[Context]:
+def softirqs(finder: Finder) -> list[Context]:
     """`__do_softirq` itself and each action that code registers: by open_softirq(), or, where the compiler
     has put that into its caller, by a store into the table that it fills."""
     cores = finder.named("handle_softirqs", "__do_softirq")  # the first since 6.1.95 and 6.10
@@ -405,8 +417,18 @@ def _softirqs(finder: _Finder) -> list[Context]:
         for site, callee in finder.plain(caller)
         if callee == core
     ]
-    lead = (max(outer, key=lambda one: one[1]),) if outer else ()
+    lead: tuple[tuple[int, int], ...] = (max(outer, key=lambda one: one[1]),) if outer else ()
     entry = lead[0][0] if lead else core
+    # What the switch of stacks calls (arch/arm64/kernel/irq.c) calls __do_softirq in turn.
+    below = [
+        (caller, finder.weight(site))
+        for caller in finder.named("____do_softirq")
+        for site, callee in finder.plain(caller)
+        if callee == entry
+    ]
+    if below:
+        lead = (max(below, key=lambda one: one[1]), *lead)
+        entry = lead[0][0]
     contexts = [Context("core", "softirq", (Start(entry),), interrupt="softirq")]
     through = [
         site
@@ -414,7 +436,7 @@ def _softirqs(finder: _Finder) -> list[Context]:
         if finder.kind(site) in (CallKind.INDIRECT, CallKind.INDIRECT_TAIL)
     ]
     size = max((finder.weight(site) for site in through), default=0)
-    actions, missing = _registered(finder, "open_softirq", 1)
+    actions, missing = registered(finder, "open_softirq", 1)
     above = (*lead, (core, size))
     for action in sorted({*actions, *_stored_softirqs(finder)}, key=finder.name):
         start = Start(action, sum(weight for _, weight in above), above)
@@ -435,7 +457,7 @@ def _softirqs(finder: _Finder) -> list[Context]:
 _SOFTIRQS = 10  # include/linux/interrupt.h:NR_SOFTIRQS
 
 
-def _stored_softirqs(finder: _Finder) -> set[int]:
+def _stored_softirqs(finder: Finder) -> set[int]:
     """Functions that code stores by name into the table that open_softirq() fills, `softirq_vec`."""
     table, code = finder.code.instructions, finder.code
     word, mask = code.machine.word, np.uint64(code.machine.mask)
@@ -461,7 +483,7 @@ def _stored_softirqs(finder: _Finder) -> set[int]:
 _VARIADIC = ("kthread_create_on_node", "__kthread_create_on_node")
 
 
-def _registered(finder: _Finder, function: str, argument: int) -> tuple[list[int], int]:
+def registered(finder: Finder, function: str, argument: int) -> tuple[list[int], int]:
     """Functions handed to a registration function as constants, and how many calls hand over others."""
     found: dict[int, None] = {}
     missing = 0
@@ -486,7 +508,7 @@ def _set_of(calls: Calls, function: int) -> int:
 # ---------------------------------------------------------------- threads, idle, boot
 
 
-def _threads(finder: _Finder) -> list[Context]:
+def threads(finder: Finder) -> list[Context]:
     contexts = []
     makers: list[tuple[str, int, Callable[[int], tuple[Start, ...]]]] = [
         ("kthread_create_on_node", 0, lambda entry: _below_kthread(finder, entry)),
@@ -498,7 +520,7 @@ def _threads(finder: _Finder) -> list[Context]:
     seen: set[int] = set()
     missing = 0
     for function, argument, starts in makers:
-        entries, unknown = _registered(finder, function, argument)
+        entries, unknown = registered(finder, function, argument)
         missing += unknown
         for entry in entries:
             if entry not in seen:
@@ -525,7 +547,7 @@ def _threads(finder: _Finder) -> list[Context]:
     return contexts
 
 
-def _below_kthread(finder: _Finder, entry: int) -> tuple[Start, ...]:
+def _below_kthread(finder: Finder, entry: int) -> tuple[Start, ...]:
     """kernel/kthread.c:kthread() calls the thread's function through a pointer."""
     cores = finder.named("kthread")
     if not cores:
@@ -535,13 +557,14 @@ def _below_kthread(finder: _Finder, entry: int) -> tuple[Start, ...]:
     return (Start(entry, size, ((cores[0], size),)),)
 
 
-def _idle_and_boot(finder: _Finder) -> list[Context]:
+def idle_and_boot(finder: Finder) -> list[Context]:
     contexts = []
     for kind, names in (
         ("idle", ("cpu_startup_entry",)),
         ("boot", ("start_kernel",)),
         ("boot", ("x86_64_start_kernel", "i386_start_kernel")),
         ("boot", ("start_secondary",)),
+        ("boot", ("secondary_start_kernel", "smp_callin")),
     ):
         for entry in finder.named(*names)[:1]:
             contexts.append(Context(finder.name(entry), kind, (Start(entry),)))

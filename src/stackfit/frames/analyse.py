@@ -36,8 +36,8 @@ from stackfit.isa.save_routines import ALTERNATE_LINK
 
 __all__ = ["SpecialRows", "analyse_frames", "function_roles", "special_rows"]
 
-# arch/x86/lib/retpoline.S, arch/x86/include/asm/nospec-branch.h; `__fentry__` is patched to a nop at boot
-# (kernel/trace/ftrace.c) and called only while tracing is on.
+# arch/x86/lib/retpoline.S, arch/x86/include/asm/nospec-branch.h; calls of the profiler are patched to nops at
+# boot (kernel/trace/ftrace.c) and happen only while tracing is on.
 _RETURN_THUNKS = ("__x86_return_thunk",)
 _INDIRECT_THUNK_PREFIXES = (
     "__x86_indirect_thunk_",
@@ -45,7 +45,7 @@ _INDIRECT_THUNK_PREFIXES = (
     "__x86_indirect_jump_thunk_",
     "__x86_indirect_its_thunk_",
 )
-_NOPS = ("__fentry__", "mcount", "ftrace_stub", "__sanitizer_cov_trace_pc")
+_PROFILERS = ("__fentry__", "mcount", "_mcount", "__gnu_mcount_nc")
 
 
 def function_roles(functions: Functions) -> NDArray[np.uint8]:
@@ -59,7 +59,7 @@ def function_roles(functions: Functions) -> NDArray[np.uint8]:
                 roles[index] = RETURN_THUNK
             elif text.startswith(_INDIRECT_THUNK_PREFIXES):
                 roles[index] = INDIRECT_THUNK
-            elif text in _NOPS[:2]:
+            elif text in _PROFILERS:
                 roles[index] = RUNTIME_NOP
     return roles
 
@@ -151,6 +151,9 @@ _LEAVING = (
     Operation.JUMP_INDIRECT,
     Operation.JUMP_CONDITIONAL,
 )
+
+
+_POPS_LINK = ("__gnu_mcount_nc",)
 
 
 @dataclass(frozen=True)
@@ -299,15 +302,20 @@ def _pops(code: Code) -> NDArray[np.int32]:
     """Bytes of arguments that each function pops when it returns (`ret $N`), 0 if its returns disagree.
 
     On i386 the hidden pointer of a function that returns a structure (System V ABI i386, 2.2), and stdcall.
+    On Arm what gcc's -pg pushes before it calls the profiler (arch/arm/kernel/entry-ftrace.S).
     """
     table, functions = code.instructions, code.functions
     returns = np.flatnonzero(table.operation == Operation.RETURN)
-    owner, popped = code.function[returns], table.immediate[returns]
+    owner, bytes_popped = code.function[returns], table.immediate[returns]
     least = np.full(len(functions), np.iinfo(np.int32).max, np.int32)
     most = np.zeros(len(functions), np.int32)
-    np.minimum.at(least, owner, popped)
-    np.maximum.at(most, owner, popped)
-    return np.where(least == most, most, 0).astype(np.int32)
+    np.minimum.at(least, owner, bytes_popped)
+    np.maximum.at(most, owner, bytes_popped)
+    popped = np.where(least == most, most, 0).astype(np.int32)
+    if code.machine is Machine.ARM:
+        for name in _POPS_LINK:
+            popped[functions.named(name)] = code.machine.word
+    return popped
 
 
 def _unique_sites(sites: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -344,7 +352,12 @@ def special_rows(
     replaced = alternatives.replacement_length > 0
     place, replacement = alternatives.place[replaced], alternatives.replacement[replaced]
     place_row, replacement_row = code.rows_at(place), code.rows_at(replacement)
+    # Nothing, or what a callback makes (arm64, alternative_has_feature_likely): a jump may become a nop.
+    emptied = code.rows_at(alternatives.place[~replaced])
+    behind_emptied = alternatives.place[~replaced] + alternatives.length[~replaced].astype(np.uint64)
+    is_jump = (emptied >= 0) & (code.instructions.operation[emptied] == Operation.JUMP)
     pairs = [
+        (np.where(is_jump, emptied, -1), code.rows_at(behind_emptied)),
         (key_row, code.rows_at(tables.static_keys.target)),
         # A key that is true in the image has a jmp there: patched to a nop, execution falls through.
         (key_row, np.where((key_row >= 0) & (key_row + 1 < len(code)), key_row + 1, -1)),
@@ -442,5 +455,5 @@ def _jump_tables(code: Code, pointers: NDArray[np.uint64]) -> tuple[NDArray[np.i
     return np.concatenate(rows), np.concatenate(targets)
 
 
-_MOST_PAIRS = 1 << 18
+_MOST_PAIRS = WAITING_LIMIT // 2  # all can be put off at once
 _MOST_TARGETS = WAITING_LIMIT // 2

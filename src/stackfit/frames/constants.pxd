@@ -19,7 +19,7 @@ cdef enum:
     JOINS = 91
     STATE_SIZE = 92
     STATE_LIMIT = 65536
-    WAITING_LIMIT = 4096
+    WAITING_LIMIT = 131072
 
 cdef enum:
     DEPTH_LIMIT = 268435456

@@ -30,7 +30,7 @@ NEXT_SLOT = 90  # slot to reuse next
 JOINS = 91  # how often paths with different states have met here
 STATE_SIZE = 92
 STATE_LIMIT = 65536  # states remembered, one per place where paths of a function meet
-WAITING_LIMIT = 4096  # paths put off
+WAITING_LIMIT = 131072  # paths put off
 
 # Limits of what is followed.
 DEPTH_LIMIT = 1 << 28  # bytes: a frame address farther away is none

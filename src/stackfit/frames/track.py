@@ -665,6 +665,9 @@ def track_functions(
                     elif 0 <= big < ALLOCATION_LIMIT:
                         new_kind = number
                         new_value = cython.cast(cython.int, big)
+                        if b < registers and state[b] == NUMBER and state[VALUES + b] < new_value:
+                            align = cython.cast(cython.int, big & -big)  # of which it is a multiple
+                            new_value = state[VALUES + b] - state[VALUES + b] % align
                     if reg == sp:
                         summary |= _set_stack_pointer(state, sp, new_kind, new_value)
                     elif reg < registers:
@@ -899,7 +902,9 @@ def track_functions(
                     t = target[row] if op == CALL else -1
                     g = owner[t] if t >= 0 else -1
                     if t >= 0 and role[g] == RUNTIME_NOP and first[g] == t:
-                        pass  # call __fentry__: a nop unless tracing is on
+                        # call __fentry__: a nop unless tracing is on; on Arm what takes off the register that
+                        # was pushed for it.
+                        state[VALUES + sp] -= pops[g]
                     elif t >= 0 and first[g] != t and (g == function or parent[g] == function or is_piece[g]):
                         # Internal call: return-stack stuffing, retpolines, clear_bhb_loop. It pushes its own
                         # return address; both ways are followed. (T32 without far branches jumps like this.)

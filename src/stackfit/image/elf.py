@@ -26,6 +26,7 @@ from stackfit.image.model import (
     Section,
     Symbols,
 )
+from stackfit.image.relative import apply_relative, read_relative
 
 __all__ = ["is_elf", "read_elf"]
 
@@ -147,6 +148,10 @@ def read_elf(path: str, data: bytes | bytearray | memoryview, module: str | None
     relocations = _relocations(
         path, sections, symtab_index, len(symbols), bits64, file_type == _ET_REL, addends
     )
+    if file_type == _ET_REL:
+        pointers = np.empty(0, np.uint64)
+    else:
+        sections, pointers = _relative(sections, machine)
     kind = _kind(file_type, sections)
     modinfo = _modinfo(sections) if kind is ImageKind.MODULE else {}
     release = modinfo.get("vermagic", "").split(" ")[0] or None
@@ -167,7 +172,23 @@ def read_elf(path: str, data: bytes | bytearray | memoryview, module: str | None
         release=release,
         modinfo=modinfo,
         entry=number(24, 8 if bits64 else 4),
+        pointers=pointers,
     )
+
+
+def _relative(
+    sections: tuple[Section, ...], machine: Machine
+) -> tuple[tuple[Section, ...], NDArray[np.uint64]]:
+    """The sections with their relative relocations applied, and the places of those."""
+    tables = [
+        read_relative(section.data, machine)
+        for section in sections
+        if section.type == _SHT_RELA and section.allocated and section.info == 0
+    ]
+    if not tables:
+        return sections, np.empty(0, np.uint64)
+    places, pointers = (np.concatenate(column) for column in zip(*tables, strict=True))
+    return apply_relative(sections, machine, places, pointers)
 
 
 def _section_headers(
@@ -341,6 +362,8 @@ def _relocations(
     for section in sections:
         if section.type not in chosen or section.size == 0 or section.link != symtab:
             continue
+        if section.info == 0 and section.allocated and not relocatable:
+            continue  # of the whole image: _relative()
         if section.info == 0 or section.info >= len(sections):
             raise InputError(path, f"relocations {section.name} apply to no section", section.offset)
         if sections[section.info].allocated:  # readers of debug information decide for themselves

@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 from stackfit.image.model import Image, InputError, Program, Section
 from stackfit.image.pointers import distinct
 
-__all__ = ["CodeSection", "Entries", "Functions", "code_sections", "find_functions", "symbol_entries"]
+__all__ = [
+    "CodeSection",
+    "Entries",
+    "Functions",
+    "code_sections",
+    "cold_parent_name",
+    "find_functions",
+    "mapping_symbol",
+    "symbol_entries",
+]
 
 # Code that other functions' code is patched with, or jumps into: no function of its own.
 _PIECES = (".altinstr_replacement", ".altinstr_aux")
@@ -28,6 +37,8 @@ _NOT_ENTRIES = (".L", "__pfx_", "__cfi_", "$")
 _MARK = re.compile(
     r"^(_text|_stext|_etext|_sinittext|_einittext|__\w+_text_(start|end)|__indirect_thunk_(start|end)|__alt_instructions(_end)?)$"
 )
+# Mapping symbols (AAELF32, AAELF64, RISC-V psABI), with what objcopy --prefix-symbols puts before them.
+_MAPPING = re.compile(r"^(?:__\w+_)?(\$[atxd])(?:[.xr].*)?$")
 _COLD = re.compile(r"^(?P<parent>.+)\.cold(\.\d+)?$")
 _SPLIT = re.compile(r"^(?P<parent>.+?)\.(part|isra|constprop|cold)(\.\d+)?(\..+)?$")
 
@@ -141,7 +152,9 @@ def symbol_entries(program: Program, sections: list[CodeSection]) -> Entries:
         kept = [
             symbol
             for symbol in code[inside].tolist()
-            if names[symbol] and not names[symbol].startswith(_NOT_ENTRIES)
+            if names[symbol]
+            and not names[symbol].startswith(_NOT_ENTRIES)
+            and not ("$" in names[symbol] and mapping_symbol(names[symbol]))
         ]
         parts.append(records["address"][kept])
         found.extend((number, symbol) for symbol in kept)
@@ -237,6 +250,12 @@ def _linker_script_mark(name: str) -> bool:
     if name.startswith(("__start_", "__stop_", "__end_")):
         return True
     return name.startswith("_") and name.endswith(("_start", "_end", "_text", "_etext"))
+
+
+def mapping_symbol(name: str) -> str | None:
+    """`$x.5` → `$x`, `__efistub_$d` → `$d`; None for any other name."""
+    match = _MAPPING.match(name)
+    return match[1] if match else None
 
 
 def cold_parent_name(name: str) -> str | None:

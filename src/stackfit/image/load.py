@@ -17,6 +17,7 @@ from stackfit.image.flat import Flat, read_flat
 from stackfit.image.kallsyms import read_kallsyms
 from stackfit.image.link import link
 from stackfit.image.model import Image, ImageKind, InputError, Program
+from stackfit.image.raw import is_raw_kernel, read_raw_kernel
 from stackfit.image.vmlinuz import is_bzimage, unpack
 
 __all__ = [
@@ -66,8 +67,11 @@ def load_image(path: str | Path) -> Image:
             release=unpacked.release or image.release,
             pointers=unpacked.relocations_64 if image.machine.word == 8 else unpacked.relocations_32,
         )
+    if is_raw_kernel(head):
+        return read_raw_kernel(name, data)
     if compression_of(head) is not None:
-        return _named(read_elf(name, decompress(name, bytes(data))))
+        content = decompress(name, bytes(data))
+        return read_raw_kernel(name, content) if is_raw_kernel(content) else _named(read_elf(name, content))
     if is_archive(head):
         raise InputError(name, "an archive of objects, where one image is expected")
     cause = "not an ELF file, an archive, a packed Linux kernel or a compressed module"

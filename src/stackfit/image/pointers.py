@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from stackfit.image.model import Image, ImageKind, Machine, Program, Section
 
-__all__ = ["METADATA", "PATCH_LISTS", "absolute_targets", "code_pointers", "distinct", "relative_targets"]
+__all__ = [
+    "METADATA",
+    "PATCH_LISTS",
+    "absolute_targets",
+    "code_pointers",
+    "distinct",
+    "relative_targets",
+    "rising_lists",
+]
 
 # Pointers in these sections describe code and are not taken by the program itself.
 METADATA = (
@@ -67,9 +75,37 @@ def code_pointers(program: Program) -> NDArray[np.uint64]:
         and not section.executable
         and section.name not in PATCH_LISTS
     ]
+    if not program.machine.x86:
+        found = [_without_lists(values, starts, ends) for values in found]
     values = distinct(np.concatenate([np.empty(0, np.uint64), *found]))
+    return values[_within(values, starts, ends)]
+
+
+def _within(
+    values: NDArray[np.uint64], starts: NDArray[np.uint64], ends: NDArray[np.uint64]
+) -> NDArray[np.bool_]:
     index = np.searchsorted(starts, values, "right") - 1
-    return values[(index >= 0) & (values < ends[np.maximum(index, 0)])]
+    return np.asarray((index >= 0) & (values < ends[np.maximum(index, 0)]), np.bool_)
+
+
+def _without_lists(
+    values: NDArray[np.uint64], starts: NDArray[np.uint64], ends: NDArray[np.uint64]
+) -> NDArray[np.uint64]:
+    """What stands side by side in a section, without sorted lists of places to patch that have no section of
+    their own (`__mcount_loc`, scripts/sorttable.c)."""
+    return values[~rising_lists(values, _within(values, starts, ends))]
+
+
+def rising_lists(values: NDArray[np.uint64], code: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which of these words, some of them addresses of code, are in long runs of ever greater ones."""
+    follows = np.zeros(values.size, np.bool_)
+    follows[1:] = code[1:] & code[:-1] & (values[1:] > values[:-1])
+    first = np.flatnonzero(~follows)
+    length = np.diff(np.append(first, values.size))
+    return np.repeat(length >= _LONG_LIST, length)
+
+
+_LONG_LIST = 512  # rising addresses in a row: switch tables of such a length are not sorted by chance
 
 
 def _fixed(image: Image) -> bool:

@@ -1,6 +1,6 @@
 """The tables by which a Linux kernel changes or leaves its own code, as address arrays.
 
-Sources (x86, 4.19 to 6.12): include/linux/jump_label.h (`__jump_table`), arch/x86/include/asm/extable.h
+Sources (x86, arm64, Arm, RISC-V; 4.19 to 6.12): include/linux/jump_label.h (`__jump_table`), asm/extable.h
 (`__ex_table`), asm/alternative.h (`.altinstructions`), asm/bug.h (`__bug_table`), asm/paravirt_types.h
 (`.parainstructions`). Where a table has no section of its own (`__jump_table` of a linked kernel lies in
 `.rodata`), it is found by its structure: no symbols are needed.
@@ -135,14 +135,24 @@ _NONE = np.empty(0, np.uint64)
 
 
 def _static_keys(image: Image, code: _Ranges) -> tuple[Addresses, Addresses]:
-    stride = 16 if image.machine is Machine.X86_64 else 12
+    """`struct jump_entry` {code, target, key}: 32 bits each and relative to the place, keys of 64-bit
+    machines 64 bits; absolute pointers where the architecture has no relative ones (Arm)."""
+    stride = 16 if image.machine.word == 8 else 12
+    relative = image.machine is not Machine.ARM
     section = image.section("__jump_table")
     if image.kind is ImageKind.MODULE and section is None:
         return _NONE, _NONE
     if section is not None:
-        place, target = _self_relative(section, image, stride, 0), _self_relative(section, image, stride, 4)
+        place, target = (
+            _self_relative(section, image, stride, at)
+            if relative
+            else _words(section, stride, at, "<u4").astype(np.uint64)
+            for at in (0, 4)
+        )
         good = code.contain(place) & code.contain(target)
         return place[good], target[good]
+    if image.kind is not ImageKind.KERNEL:
+        return _NONE, _NONE
     places, targets = [_NONE], [_NONE]
     for section in image.sections:
         if (
@@ -151,48 +161,40 @@ def _static_keys(image: Image, code: _Ranges) -> tuple[Addresses, Addresses]:
             and section.data.size >= 64
             and section.name in _KEY_SECTIONS
         ):
-            place, target = _static_key_runs(image, section, stride // 4, code)
+            place, target = _static_key_runs(image, section, stride // 4, relative, code)
             places.append(place)
             targets.append(target)
     return np.concatenate(places), np.concatenate(targets)
 
 
 _KEY_SECTIONS = (".rodata", ".data", ".data..ro_after_init", ".ro_after_init")
-_NOP5, _NOP2 = 0x0000441F0F, 0x9066
 
 
 def _static_key_runs(
-    image: Image, section: Section, stride: int, code: _Ranges
+    image: Image, section: Section, stride: int, relative: bool, code: _Ranges
 ) -> tuple[Addresses, Addresses]:
-    """Entries of `struct jump_entry` {s32 code, s32 target, long key}: the code is a nop or a jmp.
+    """Entries of `struct jump_entry`: the code is a nop or a jump.
 
     Words that look like an entry by chance are few; a table is a run of at least four entries in a row.
     """
-    words = np.ascontiguousarray(section.data[: section.data.size & ~3]).view("<i4").astype(np.uint64)
-    places = (
-        np.uint64(section.address) + np.uint64(4) * np.arange(words.size, dtype=np.uint64) + words
-    ) & np.uint64(image.machine.mask)
+    places = np.ascontiguousarray(section.data[: section.data.size & ~3]).view("<i4").astype(np.uint64)
+    if relative:
+        places += np.uint64(section.address) + np.uint64(4) * np.arange(places.size, dtype=np.uint64)
+    places &= np.uint64(image.machine.mask)
     is_code = code.contain(places)
     candidate = np.flatnonzero(is_code[:-1] & is_code[1:])
     if not candidate.size:
         return _NONE, _NONE
-    first = _bytes_at(image, places[candidate])
-    jump = (first[:, 0] == 0xE9) | (first[:, 0] == 0xEB)
-    nop = ((first[:, :5] == np.array([0x0F, 0x1F, 0x44, 0, 0], np.uint8)).all(1)) | (
-        (first[:, :2] == np.array([0x66, 0x90], np.uint8)).all(1)
-    )
-    # Some assemblers pick another five-byte nop: ds-prefixed lea of 32-bit code.
-    lea = (first[:, :5] == np.array([0x3E, 0x8D, 0x74, 0x26, 0], np.uint8)).all(1)
-    candidate = candidate[jump | nop | lea]
-    present = np.zeros(words.size + stride, np.bool_)
+    candidate = candidate[_patchable(image.machine, _bytes_at(image, places[candidate]))]
+    present = np.zeros(places.size + stride, np.bool_)
     present[candidate] = True
     entries: list[int] = []
-    taken = np.zeros(words.size + stride, np.bool_)
+    taken = np.zeros(places.size + stride, np.bool_)
     for start in candidate.tolist():
         if taken[start]:
             continue
         at = start
-        while at < words.size and present[at] and not taken[at]:
+        while at < places.size and present[at] and not taken[at]:
             at += stride
         if (at - start) // stride >= 4:
             run = range(start, at, stride)
@@ -202,6 +204,27 @@ def _static_key_runs(
     if not index.size:
         return _NONE, _NONE
     return places[index], places[index + 1]
+
+
+def _patchable(machine: Machine, first: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Whether code that begins with these bytes, u1[n, 5], can be a static key's: a nop or a jump.
+
+    Sources: arch/{x86,arm,arm64,riscv}/include/asm/jump_label.h.
+    """
+    if machine.x86:
+        jump = (first[:, 0] == 0xE9) | (first[:, 0] == 0xEB)
+        nop = ((first[:, :5] == np.array([0x0F, 0x1F, 0x44, 0, 0], np.uint8)).all(1)) | (
+            (first[:, :2] == np.array([0x66, 0x90], np.uint8)).all(1)
+        )
+        # Some assemblers pick another five-byte nop: ds-prefixed lea of 32-bit code.
+        lea = (first[:, :5] == np.array([0x3E, 0x8D, 0x74, 0x26, 0], np.uint8)).all(1)
+        return np.asarray(jump | nop | lea, np.bool_)
+    word = np.ascontiguousarray(first[:, :4]).view("<u4").ravel()
+    if machine is Machine.AARCH64:
+        return np.asarray((word == 0xD503201F) | (word >> 26 == 5), np.bool_)
+    if machine is Machine.ARM:
+        return np.asarray(np.isin(word, (0xE320F000, 0xE1A00000)) | (word >> 24 == 0xEA), np.bool_)
+    return np.asarray((word == 0x13) | (word & 0xFFF == 0x6F), np.bool_)  # jal zero
 
 
 def _bytes_at(image: Image, addresses: Addresses) -> NDArray[np.uint8]:

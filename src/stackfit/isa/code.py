@@ -24,7 +24,7 @@ from stackfit.image.functions import (
 )
 from stackfit.image.model import Image, ImageKind, InputError, Machine, Program
 from stackfit.image.pointers import METADATA, absolute_targets, code_pointers, distinct
-from stackfit.isa.effects import FLAG_LOCK_OR_REP, NO_REGISTER, Instructions, Operation
+from stackfit.isa.effects import FLAG_CONDITIONAL, FLAG_LOCK_OR_REP, NO_REGISTER, Instructions, Operation
 from stackfit.isa.reduced import decode as decode_reduced
 from stackfit.isa.regions import find_regions, is_thumb
 from stackfit.isa.save_routines import stand_in_for_save_routines
@@ -322,6 +322,8 @@ def _entries_by_call(
     """
     functions, instructions = code.functions, code.instructions
     call = np.flatnonzero(instructions.operation == Operation.CALL)
+    if code.machine is Machine.ARM:
+        call = call[_runs_on(code)[call]]
     target = instructions.immediate[call].astype(np.uint64)
     owner = np.searchsorted(functions.address, target, "right") - 1
     known = (owner >= 0) & (functions.address[np.maximum(owner, 0)] == target)
@@ -346,6 +348,22 @@ def _entries_by_call(
         code.function[call]
     ]  # replacement code: its displacement is relative to the patched place
     return distinct(target[inside & ~known & ~short & ~wild])
+
+
+def _runs_on(code: Code) -> NDArray[np.bool_]:
+    """Rows that an entry, a branch or the row before leads to. On Arm what others look like need be no
+    instructions: constants behind a function, where no mapping symbols are left."""
+    table = code.instructions
+    rows = np.arange(len(code))
+    start = np.zeros(len(code), np.bool_)
+    start[code.first[:-1]] = True
+    start[code.target[code.target >= 0]] = True
+    behind = np.zeros(len(code), np.bool_)
+    behind[1:] = (_ENDS[table.operation] & (table.operation != Operation.NOP))[:-1]
+    behind[1:] &= (table.flags & FLAG_CONDITIONAL == 0)[:-1]
+    last_start = np.maximum.accumulate(np.where(start, rows, -1))
+    last_behind = np.maximum.accumulate(np.where(behind, rows, -1))
+    return np.asarray(last_start >= last_behind, np.bool_)
 
 
 def _entries_by_immediate(code: Code, taken: NDArray[np.uint64]) -> NDArray[np.uint64]:

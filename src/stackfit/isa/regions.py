@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackfit.image.attributes import read_arm_attributes
-from stackfit.image.functions import CodeSection, Functions
-from stackfit.image.model import Image, Machine, Program
+from stackfit.image.functions import CodeSection, Functions, mapping_symbol
+from stackfit.image.model import Image, ImageKind, Machine, Program
 from stackfit.isa.constants import CODE, COMPACT, DATA, THUMB
 
 __all__ = ["Regions", "find_regions", "is_thumb"]
@@ -97,8 +97,9 @@ def _unmarked_regions(
 
 
 def _unmarked(image: Image) -> int:
-    """Without mapping symbols: T32 on Arm, unless the attributes tell a processor that runs A32."""
-    if image.machine is not Machine.ARM:
+    """Without mapping symbols: T32 on Arm, unless the attributes tell a processor that runs A32; a Linux
+    kernel is A32 (its direct calls were read as such, image/raw.py)."""
+    if image.machine is not Machine.ARM or image.kind is ImageKind.KERNEL:
         return CODE
     attributes = read_arm_attributes(image)
     if attributes is None and image.entry:  # its lowest bit says what it is
@@ -120,12 +121,13 @@ def _marks(program: Program, code: CodeSection) -> tuple[NDArray[np.uint64], NDA
     local = np.flatnonzero((records["section"] >= 0) & (records["type"] == 0))  # STT_NOTYPE
     for index in local.tolist():
         name = symbols.names[index]
-        if name[:1] != "$" or name[:2] not in _KINDS or (len(name) > 2 and name[2] not in ".xr"):
+        mark = mapping_symbol(name) if "$" in name else None
+        if mark is None:
             continue
         address = int(records["address"][index])
         if code.section.address <= address < code.section.end:
-            found[address] = _KINDS[name[:2]]
-            if name[:2] == "$d" and _is_return(program, code, address):
+            found[address] = _KINDS[mark]
+            if mark == "$d" and _is_return(program, code, address):
                 found[address] = CODE
     order = sorted(found)
     return np.array(order, np.uint64), np.array([found[at] for at in order], np.uint8)

@@ -41,15 +41,21 @@ DEFAULTS = {
     Machine.RISCV64: "bare-metal",
 }
 
+KERNELS = {
+    Machine.ARM: "linux-arm",
+    Machine.AARCH64: "linux-arm64",
+    Machine.RISCV64: "linux-riscv64",
+}
+
 
 def preset_names() -> tuple[str, ...]:
     """Names of the layouts that ship with stackfit, sorted."""
     return names_in(PRESETS)
 
 
-def default_layout(machine: Machine) -> str:
-    """The preset for an image when none is named: today's Linux on x86, firmware elsewhere."""
-    return DEFAULTS[machine]
+def default_layout(machine: Machine, kernel: bool = False) -> str:
+    """The preset for an image when none is named: today's Linux on x86 and for a `kernel`, else firmware."""
+    return KERNELS.get(machine, DEFAULTS[machine]) if kernel else DEFAULTS[machine]
 
 
 def load_layout(name_or_path: str | Path) -> Layout:
