@@ -271,18 +271,18 @@ def analyse(
     progress("tracking stack depth", 0.5)
     tables = read_tables(program)
     pointers = code_pointers(program)
-    frames = analyse_frames(
-        code, tables, pointers, frame_pointers=True, switches=find_switches(program, code)
-    )
+    switches = find_switches(program, code)
+    frames = analyse_frames(code, tables, pointers, frame_pointers=True, switches=switches)
     selected = sets.select(program.images[0].release, program.machine)
     places = (*PLACES, *(place for entry in selected.candidates for place in entry.places))
     resolution = Resolution()
-    # What follows values through code knows x86's registers and calling conventions.
-    if program.machine.x86 and (resolve is None or resolve(code)):
+    if resolve is None or resolve(code):
         progress("resolving indirect calls", 0.6)
+        told = companion if companion is not None else program.images[0] if bare else None
         resolution = resolve_indirect(
-            program, code, tables, frames, pointers, indirect, places, companion, hypervisor is Hypervisor.ANY
-        )
+            program, code, tables, frames, pointers, indirect, places, told, hypervisor is Hypervisor.ANY,
+            switches,
+        )  # fmt: skip
     progress("building the call graph", 0.7)
     vectors = [] if bare else find_vectors(code)
     chosen = _for_machine(program, named or (load_layout(default_layout(program.machine)),))

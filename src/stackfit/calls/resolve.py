@@ -26,11 +26,13 @@ from stackfit.calls import flow_constants as flow
 from stackfit.calls.flows import Flows, Walk
 from stackfit.calls.held import Held, places_named
 from stackfit.calls.model import Rung
+from stackfit.calls.numbers import Numbers
 from stackfit.calls.objects import Data, Placed, callable_functions, place_functions, read_data
 from stackfit.calls.paravirt import paravirt_overrides
 from stackfit.calls.static_calls import STATIC_CALL_UPDATE
 from stackfit.calls.types import Field, TypeLayout, read_types
 from stackfit.frames.model import Frames
+from stackfit.frames.switches import NO_SWITCHES, Switches
 from stackfit.image.btf import Kind
 from stackfit.image.model import Image, Program
 from stackfit.image.pointers import relative_targets
@@ -96,6 +98,7 @@ def resolve_indirect(
     places: Iterable[str] = (),
     debug: Image | None = None,
     overrides: bool = False,
+    switches: Switches = NO_SWITCHES,
 ) -> Resolution:
     """Indirect calls and jumps that can be resolved, and what `places` hold (see Held; not where the mode is
     STRICT); nothing without types. `debug`: a companion of the kernel with its debug information.
@@ -103,12 +106,16 @@ def resolve_indirect(
     types = read_types(program, code.functions, debug)
     if types is None:
         return Resolution()
-    taken = _taken_in_code(code)
+    taken = _taken_in_code(code, types.numbers)
     relative = code.functions.entered(relative_targets(program, code.functions.address))
     listed = set(relative[callable_functions(code.functions)[relative]].tolist())
-    walk = Walk(code, tables, frames, pointers, taken | listed, types)
+    walk = Walk(code, tables, frames, pointers, taken | listed, types, switches)
     flows = walk.follow(types.variables)
-    data = read_data(program, code.functions, debug)
+    if not code.machine.x86:  # addresses that are built in several instructions
+        named = _functions_at(code, types.numbers, flows.records)
+        taken |= set(named[(named >= 0) & callable_functions(code.functions)[named]].tolist())
+        walk.enter(taken)
+    data = read_data(program, code.functions, types.numbers, debug)
     placed = place_functions(data, types, code.functions, _objects(flows, types))
     for _ in range(_ROUNDS):
         flows = walk.follow({**placed.variables, **types.variables}, flows)
@@ -134,10 +141,14 @@ def _objects(flows: Flows, types: TypeLayout) -> list[tuple[int, int]]:
     return [*types.variables.items(), *(use for use in uses if not is_told(use[0]))]
 
 
-def _taken_in_code(code: Code) -> set[int]:
+def _taken_in_code(code: Code, numbers: Numbers) -> set[int]:
     """Functions whose address an instruction holds."""
     table = code.instructions
     operation = table.operation
+    if not code.machine.x86:
+        value = numbers.values(table.immediate[operation == Operation.MOVE_IMMEDIATE])
+        at = code.functions.entered(numbers.code(value[value < 0]))
+        return set(at[(at >= 0) & callable_functions(code.functions)[at]].tolist())
     held = np.flatnonzero(
         np.isin(
             operation,
@@ -174,8 +185,8 @@ class _Resolver:
         mode: Indirect,
     ) -> None:
         self._code, self._types, self._data, self._placed, self._mode = code, types, data, placed, mode
-        self._records, self._mask = flows.records, code.machine.mask
-        self._called = _functions_at(code, flows.records)  # of each record: the function it has, or -1
+        self._records, self._mask = flows.records, types.numbers.mask
+        self._called = _functions_at(code, types.numbers, flows.records)  # of each record: the function it has, or -1
         self._holds = defaultdict[_Place, set[int]](set)  # functions put into each place
         self._bounds = data.bounds.tolist()
         self._from = defaultdict[_Place, set[_Place]](set)  # places whose contents are copied there
@@ -394,7 +405,7 @@ class _Resolver:
         kind, a, b = place
         types = self._types
         if kind == flow.CONSTANT and self._mode is not Indirect.STRICT:
-            function = self._code.functions.at(a & self._mask)
+            function = self._code.functions.at(self._code.machine.code_address(a & self._mask))
             return Resolved(Rung.CONSTANT, (function,), "") if function >= 0 else None
         if kind == flow.GLOBAL:
             members, constant = self._contents(a, bool(b))
@@ -683,11 +694,11 @@ def _distinct(places: NDArray[np.int64]) -> list[_Place]:
     return [(sink, a, b) for sink, a, b in places[new].tolist()]
 
 
-def _functions_at(code: Code, records: NDArray[np.int64]) -> NDArray[np.int64]:
+def _functions_at(code: Code, numbers: Numbers, records: NDArray[np.int64]) -> NDArray[np.int64]:
     """Of each record, the function whose address it has; else -1."""
     found = np.full(len(records), -1, np.int64)
     rows = np.flatnonzero((records[:, _KIND] == flow.CONSTANT) & (records[:, _A] < 0))
-    found[rows] = code.functions.entered(records[rows, _A].view(np.uint64) & np.uint64(code.machine.mask))
+    found[rows] = code.functions.entered(numbers.code(np.ascontiguousarray(records[rows, _A])))
     return found
 
 
