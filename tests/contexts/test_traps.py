@@ -46,13 +46,14 @@ def test_each_trap_is_reported(target: str, options: tuple[str, ...], tmp_path: 
         assert reasons & set(dict(found.open.counts)), function  # so what is printed is a lower limit
     # A tail call: nothing is open, and the deeper frame counts though its caller's is gone.
     tail = need(analysis, "tail_call")
-    frame = {
-        name: int(analysis.frames.frame[analysis.code.functions.named(name)[0]])
-        for name in ("tail_call", "middle", "deep")
-    }
+    functions, calls = analysis.code.functions, analysis.calls
+    number = {name: functions.named(name)[0] for name in ("tail_call", "middle", "deep")}
+    frame = {name: int(analysis.frames.frame[one]) for name, one in number.items()}
+    helper = 16  # a division, on Cortex-M0
     assert not tail.open and tail.bound is not None
-    assert max(frame.values()) <= tail.bound <= sum(frame.values())
-    calls = analysis.calls
-    (caller,) = analysis.code.functions.named("middle")
-    if calls.tail[calls.function == caller].any():  # not where the compiler has no such call
+    assert max(frame.values()) <= tail.bound <= sum(frame.values()) + helper
+    jumps = calls.tail & (calls.function == number["middle"]) & (calls.candidates >= 0)
+    if (number["deep"],) in [calls.candidate_sets[one] for one in calls.candidates[jumps].tolist()]:
         assert tail.bound < sum(frame.values())
+    else:  # the compiler has no such call here
+        assert options[0] == "-O0" or target in ("cortex-m0", "rv32imac-save")
