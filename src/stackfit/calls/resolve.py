@@ -31,6 +31,7 @@ from stackfit.calls.objects import Data, Placed, callable_functions, place_funct
 from stackfit.calls.paravirt import paravirt_overrides
 from stackfit.calls.static_calls import STATIC_CALL_UPDATE
 from stackfit.calls.types import Field, TypeLayout, read_types
+from stackfit.calls.virtual import with_tables, with_virtual_types
 from stackfit.frames.model import Frames
 from stackfit.frames.switches import NO_SWITCHES, Switches
 from stackfit.image.btf import Kind
@@ -106,6 +107,7 @@ def resolve_indirect(
     types = read_types(program, code.functions, debug)
     if types is None:
         return Resolution()
+    types = with_virtual_types(types, program)
     taken = _taken_in_code(code, types.numbers)
     relative = code.functions.entered(relative_targets(program, code.functions.address))
     listed = set(relative[callable_functions(code.functions)[relative]].tolist())
@@ -120,7 +122,9 @@ def resolve_indirect(
     for _ in range(_ROUNDS):
         flows = walk.follow({**placed.variables, **types.variables}, flows)
     placed = place_functions(data, types, code.functions, _objects(flows, types))
-    resolution = _Resolver(code, types, flows, data, placed, taken, listed, mode).resolve(places)
+    virtual = with_tables(program, types, data, placed)
+    resolver = _Resolver(code, types, flows, data, placed, virtual, taken, listed, mode)
+    resolution = resolver.resolve(places)
     if not overrides:
         return resolution
     found = paravirt_overrides(program, code.functions, types, data, placed, flows.records)
@@ -180,6 +184,7 @@ class _Resolver:
         flows: Flows,
         data: Data,
         placed: Placed,
+        virtual: Mapping[Field, set[int]],
         taken: set[int],
         listed: set[int],
         mode: Indirect,
@@ -196,6 +201,8 @@ class _Resolver:
         self._changed: set[_Place] = set()  # places that a call may fill which knows their address
         self._loose = set[int]()
         self._handed = set[int]()  # to calls of which nothing is known: in parameters, nowhere else
+        for (struct, offset), functions in virtual.items():
+            self._holds[flow.FIELD, struct, offset] |= functions
         self._settled = False  # whether all that is loose is known
         self._known: dict[_Place, tuple[set[int], bool]] = {}
         in_data = {int(data.function[row]) for row in (*placed.kept, *placed.loose, *placed.tables)}
@@ -604,7 +611,8 @@ class _Resolver:
         kind, a, b = place
         names = self._code.functions.names
         if kind == flow.FIELD:
-            return self._types.member_name(a, b), Rung.FIELD
+            rung = Rung.VIRTUAL if a in self._types.virtual else Rung.FIELD
+            return self._types.member_name(a, b), rung
         if kind == flow.PARAMETER:
             return f"parameter {b + 1} of {names[a]}", Rung.PARAMETER
         if kind == flow.MERGED:

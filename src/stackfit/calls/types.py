@@ -56,7 +56,8 @@ class TypeLayout:
     0 unknown. `per_cpu_at`: bytes from the start of the per-CPU area, ascending; `per_cpu_type`: the type of
     the variable there. From debug information, else empty: `variables`, address (with the sign of a word) →
     type of the kernel's global ones; `locals`, int64[n, 5] as image/dwarf.py has them. `global_pointer`: what
-    RISC-V code relaxed by the linker has in gp.
+    RISC-V code relaxed by the linker has in gp. `virtual`: structs that stand for tables of virtual functions
+    (virtual.py), with the class's name.
     """
 
     types: Types
@@ -77,6 +78,7 @@ class TypeLayout:
     variables: dict[int, int] = field(default_factory=dict)
     locals: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 5), np.int64))
     global_pointer: int | None = None
+    virtual: dict[int, str] = field(default_factory=dict)
     _leaves: dict[Field, tuple[int, Field] | None] = field(default_factory=dict)
     _pointers: dict[Field, set[int]] = field(default_factory=dict)
 
@@ -257,6 +259,8 @@ class TypeLayout:
     def member_name(self, type_id: int, offset: int) -> str:
         """`struct file_operations.read_iter` of the member at a byte of a struct; nested ones by their
         path."""
+        if type_id in self.virtual:
+            return f"virtual function {offset // self.word + 1} of class {self.virtual[type_id]}"
         path, owner = "", type_id
         for _ in range(_MOST_NESTED):
             if self.kind[type_id] == Kind.ARRAY:
