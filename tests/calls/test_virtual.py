@@ -14,7 +14,7 @@ from stackfit.calls.model import CallKind, Rung
 
 SOURCE = Path(__file__).resolve().parents[2] / "fixtures" / "firmware" / "virtual.cpp"
 OPTIONS = (
-    "-g", "-ffreestanding", "-fno-exceptions", "-fno-threadsafe-statics", "-nostdlib", "-static", "-w",
+    "-g", "-ffreestanding", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics", "-nostdlib", "-static", "-w",
 )  # fmt: skip
 WRITE = {"_ZN2io4Uart5writeEi", "_ZN2io8Buffered5writeEi", "_ZN4Both5writeEi"}
 ABSTRACT = {"__cxa_pure_virtual"}  # of a base class, while its constructor runs
@@ -40,19 +40,20 @@ def build(directory: Path, target: str, *options: str) -> Path:
     return image
 
 
-@pytest.mark.parametrize("options", [("-O0", "-fno-rtti"), ("-O2",), ("-Os", "-fno-rtti")], ids=" ".join)
+@pytest.mark.parametrize("option", ["-O0", "-O2", "-Os"])
 @pytest.mark.parametrize("target", ["cortex-m0", "cortex-m4f", "rv32imac"])
 def test_a_virtual_call_reaches_its_slot_of_each_table(
-    target: str, options: tuple[str, ...], tmp_path: Path
+    target: str, option: str, tmp_path: Path
 ) -> None:
-    analysis = stackfit.check(build(tmp_path, target, *options))
+    analysis = stackfit.check(build(tmp_path, target, option))
     calls, names = analysis.calls, analysis.code.functions.names
     found = {}
     for site in range(len(calls)):
         if int(calls.kind[site]) in (CallKind.INDIRECT, CallKind.INDIRECT_TAIL):
-            assert int(calls.rung[site]) == Rung.VIRTUAL and not calls.reason[site]
             members = {names[one] for one in calls.candidate_sets[int(calls.candidates[site])]}
-            found[names[int(calls.function[site])]] = members
+            assert not calls.reason[site]
+            if int(calls.rung[site]) == Rung.VIRTUAL:
+                found[names[int(calls.function[site])]] = members
     assert set(found) == set(CALLS)
     for caller, (needed, allowed) in CALLS.items():
         assert needed <= found[caller] <= needed | allowed, caller
