@@ -12,7 +12,7 @@ them (B1.5.7, CONTROL.FPCA), and none is on top of what nothing preempts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from stackfit.calls.model import Calls, EdgeKind, Edges
 from stackfit.contexts.firmware import Firmware, reset_starts, stack_below
 from stackfit.contexts.model import Context, Start
+from stackfit.contexts.priorities import read_priorities
 from stackfit.contexts.tasks import Task, find_tasks
 from stackfit.image.attributes import read_arm_attributes
 from stackfit.image.memory import Memory
@@ -29,7 +30,7 @@ from stackfit.isa.code import Code
 from stackfit.isa.effects import FLAG_CONDITIONAL, FLAG_FLOATING, Operation
 from stackfit.layouts.model import Handler, Stack
 
-__all__ = ["VectorTable", "cortex_m_firmware", "find_vector_table"]
+__all__ = ["Priorities", "VectorTable", "cortex_m_firmware", "find_vector_table"]
 
 _NAMES = {
     1: "Reset", 2: "NMI", 3: "HardFault", 4: "MemManage", 5: "BusFault", 6: "UsageFault", 7: "SecureFault",
@@ -42,6 +43,16 @@ _RESERVED = (8, 9, 10, 13)  # exception numbers (B1.5.2)
 _BASIC, _EXTENDED, _ALIGNMENT = 32, 104, 4  # B1.5.6, B1.5.7: frame, frame with FP registers, padding to 8
 _TABLE_ALIGNMENT = 128  # B3.2.5 VTOR
 _PSP = 9  # SYSm of the process stack pointer (B5.2.1)
+
+
+@dataclass(frozen=True)
+class Priorities:
+    """What files declare: `handlers` with their priorities; `group`: AIRCR.PRIGROUP, `bits`: how many a
+    priority has; None: not said. With either, priorities are bytes as the registers have them."""
+
+    handlers: tuple[Handler, ...] = ()
+    group: int | None = None
+    bits: int | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +102,7 @@ def cortex_m_firmware(
     calls: Calls,
     edges: Edges,
     memory: Memory,
-    declared: Iterable[Handler],
+    declared: Priorities,
     more: Iterable[Task],
 ) -> Firmware | None:
     """None: the program has no vector table of this form. `declared`: priorities; `more`: tasks."""
@@ -99,16 +110,19 @@ def cortex_m_firmware(
     if table is None:
         return None
     floating = _Floating(program, code, calls, edges)
-    priorities, notes = _priorities(code, table, declared)
+    priorities, named, priorities_source, notes, taken = _priorities(code, table, declared)
     shared = {one for one, times in Counter(table.handlers.values()).items() if times > 1}
     contexts: list[Context] = []
-    unused = 0
-    top = min(priorities.values(), default=0)
+    # Reset is no exception that others preempt.
+    used = {
+        number: function
+        for number, function in sorted(table.handlers.items())
+        if number == 1 or function not in shared or number in named
+    }
+    unused = len(table.handlers) - len(used)
+    top = min((priorities[number] for number in used if number in priorities), default=0)
     known = True
-    for number, function in sorted(table.handlers.items()):
-        if number != 1 and function in shared and number not in priorities:
-            unused += 1
-            continue
+    for number, function in used.items():
         known &= number == 1 or number in priorities
         frame = floating.frame(function)
         kind = "boot" if number == 1 else "isr"
@@ -138,6 +152,7 @@ def cortex_m_firmware(
         f"an exception pushes {_BASIC} B, {_EXTENDED} with floating-point registers, and up to {_ALIGNMENT}"
         " of alignment (Armv7-M ARM B1.5.6, B1.5.7)"
     ]
+    assumptions += taken
     if unused:
         assumptions.append(
             f"{unused} vectors share a handler: interrupts that are not enabled,"
@@ -148,7 +163,7 @@ def cortex_m_firmware(
     return Firmware(
         contexts=(*contexts, *task_contexts),
         levels=levels,
-        levels_source=_DECLARED if priorities else _UNDECLARED,
+        levels_source=priorities_source,
         main=stack_below(memory, table.stack),
         tasks=stacks,
         assumptions=tuple(assumptions),
@@ -157,6 +172,7 @@ def cortex_m_firmware(
 
 
 _DECLARED = "one handler of each declared priority"
+_SET_BY_CODE = "one handler of each priority that code sets"
 _UNDECLARED = "each handler once on top of all others: no priorities are declared"
 _LEVEL = 3  # added to priorities, so that those of NMI and HardFault are not negative
 
@@ -180,26 +196,48 @@ def _name(number: int) -> str:
 
 
 def _priorities(
-    code: Code, table: VectorTable, declared: Iterable[Handler]
-) -> tuple[dict[int, int], tuple[str, ...]]:
-    """Exception number → preemption priority, as declared by name; and what names no vector."""
+    code: Code, table: VectorTable, declared: Priorities
+) -> tuple[dict[int, int], Collection[int], str, tuple[str, ...], tuple[str, ...]]:
+    """(exception number → preemption priority, numbers that are declared, what says so, notes, what is taken
+    for granted).
+
+    Declared ones by name, else what code sets with constants. A priority is the group's part of it.
+    """
     by_name: dict[str, list[int]] = {}
     for number, function in table.handlers.items():
         for name in (_name(number), code.functions.names[function], *code.functions.aliases[function]):
             by_name.setdefault(name, []).append(number)
-    found: dict[int, int] = {}
+    read = read_priorities(code)
+    group = read.group if declared.group is None else declared.group
+    below = 0 if group is None else group + 1  # bits of a priority that do not tell what preempts
+    kept = 0xFF if declared.bits is None else 0xFF & ~(0xFF >> declared.bits)
+    set_by_code = {
+        number: (value & kept) >> below for number, value in read.bytes_of.items() if number in table.handlers
+    }
+    stated: dict[int, int] = {}
     notes: list[str] = []
-    for handler in declared:
+    for handler in declared.handlers:
         numbers = by_name.get(handler.name, [])
         if not numbers:
             notes.append(f"[[isr]] {handler.name}: no vector of that name, and none leads to such a function")
         for number in numbers:
-            found[number] = handler.priority
-    if found:
-        for number, priority in _FIXED.items():
-            if number in table.handlers and list(table.handlers.values()).count(table.handlers[number]) == 1:
-                found[number] = priority
-    return found, tuple(notes)
+            grouped = handler.priority >= 0 and (declared.group is not None or declared.bits is not None)
+            stated[number] = (handler.priority & kept) >> below if grouped else handler.priority
+    # Declared ones need not be in the unit of the registers: one says it all, or the other.
+    found = dict(stated or set_by_code)
+    if not found:
+        return found, (), _UNDECLARED, tuple(notes), ()
+    for number, priority in _FIXED.items():
+        if number in table.handlers and list(table.handlers.values()).count(table.handlers[number]) == 1:
+            found[number] = priority
+    if stated:
+        return found, tuple(found), _DECLARED, tuple(notes), ()
+    taken = "priorities are those that code sets with constants: " + ", ".join(
+        f"{_name(number)} {read.bytes_of[number]:#04x}" for number in sorted(set_by_code)
+    )
+    if group is not None:
+        taken += f"; of each the bits above {group} (AIRCR.PRIGROUP) preempt"
+    return found, (), _SET_BY_CODE, tuple(notes), (taken,)
 
 
 class _Floating:

@@ -9,7 +9,7 @@ import numpy as np
 
 from stackfit.calls.model import CallKind, Calls, Edges
 from stackfit.contexts.bare_metal import bare_metal_firmware
-from stackfit.contexts.cortex_m import cortex_m_firmware
+from stackfit.contexts.cortex_m import Priorities, cortex_m_firmware
 from stackfit.contexts.firmware import Firmware
 from stackfit.contexts.model import Context
 from stackfit.contexts.tasks import Task
@@ -44,11 +44,15 @@ def find_firmware(
     """
     memory = Memory(program)
     layouts = tuple(layouts)
-    handlers = [handler for layout in layouts for handler in layout.handlers]
+    priorities = Priorities(
+        tuple(handler for layout in layouts for handler in layout.handlers),
+        next((one.priority_group for one in layouts if one.priority_group is not None), None),
+        next((one.priority_bits for one in layouts if one.priority_bits is not None), None),
+    )
     tasks = [_declared(code, layout, task) for layout in layouts for task in layout.tasks]
     found: Firmware | None = None
     if program.machine is Machine.ARM:
-        found = cortex_m_firmware(program, code, calls, edges, memory, handlers, tasks)
+        found = cortex_m_firmware(program, code, calls, edges, memory, priorities, tasks)
     else:
         found = bare_metal_firmware(program, code, calls, frames, memory, tasks)
     if found is not None and not any(len(image.symbols) for image in program.images):

@@ -933,6 +933,8 @@ def decode_into(
                         register = NONE  # by a register: the base is unknown then
             if operation in (LOAD_MULTIPLE, STORE_MULTIPLE) and width == 8 and not writeback:
                 immediate = rt | (rd if region_kind[region] == THUMB else rt + 1) << 8  # ldrd, strd: both
+            if operation == STORE_MULTIPLE and width < 4 and not writeback:
+                immediate = rt
             if operation == STORE_MULTIPLE and index == NONE:
                 scale = registers if width == 8 else 1 << rt & 0xFF if width == 4 else 0
         # --- Realigned frames in T32: lsrs rX, #n; lsls rX, #n.

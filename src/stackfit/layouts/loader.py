@@ -114,6 +114,8 @@ def _layout(top: Table, path: str) -> Layout:
     stack_tables, interrupt_tables = top.table("stack"), top.tables("interrupt")
     handlers = tuple(_handler(table) for table in top.tables("isr"))
     tasks = tuple(_task(table) for table in top.tables("task"))
+    group = top.integer("priority-group", 0, 7) if "priority-group" in top else None
+    bits = top.integer("priority-bits", 1, 8) if "priority-bits" in top else None
     top.done()  # before the tables: a misspelt [stak.x] is not a missing stack x
     if stack_tables is None or not stack_tables.keys():
         raise top.error("stack", "missing (a layout has at least one [stack.NAME])")
@@ -138,6 +140,8 @@ def _layout(top: Table, path: str) -> Layout:
         path=path,
         handlers=handlers,
         tasks=tasks,
+        priority_group=group,
+        priority_bits=bits,
     )
     _check_whole(layout, top)
     return layout

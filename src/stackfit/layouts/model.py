@@ -147,7 +147,8 @@ class TaskStack:
 
 @dataclass(frozen=True)
 class Layout:
-    """The stacks of a system. `handlers` and `tasks`: what a file says of firmware. `machine` None: any;
+    """The stacks of a system. `handlers` and `tasks`: what a file says of firmware; `priority_group`
+    (AIRCR.PRIGROUP) and `priority_bits` of Cortex-M: which part of a priority preempts. `machine` None: any;
     `assumptions`: what it takes for granted, for people."""
 
     name: str
@@ -160,6 +161,8 @@ class Layout:
     path: str = ""
     handlers: tuple[Handler, ...] = ()
     tasks: tuple[TaskStack, ...] = ()
+    priority_group: int | None = None
+    priority_bits: int | None = None
 
     def stack(self, name: str) -> Stack:
         """The stack of that name; KeyError if the layout has none."""
