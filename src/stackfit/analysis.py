@@ -23,7 +23,7 @@ from stackfit.calls.paravirt import Hypervisor
 from stackfit.calls.resolve import Indirect, Resolution, resolve_indirect
 from stackfit.calls.vectors import Vector, find_vectors
 from stackfit.contexts.firmware import Firmware, fit_layout
-from stackfit.contexts.images import find_firmware, is_firmware
+from stackfit.contexts.images import NOTHING_DECLARED, find_firmware, is_firmware
 from stackfit.contexts.linux import linux_contexts
 from stackfit.contexts.model import Context
 from stackfit.contexts.registered import PLACES, Registrations, find_registered
@@ -39,7 +39,7 @@ from stackfit.image.pointers import code_pointers
 from stackfit.image.tables import Tables, read_tables
 from stackfit.isa.code import Code, decode_program
 from stackfit.layouts import default_layout, load_layout
-from stackfit.layouts.model import Layout
+from stackfit.layouts.model import Declared, Layout
 from stackfit.measure.files import read_recording
 from stackfit.measure.graph import Graph
 from stackfit.measure.model import Recording, Traces
@@ -238,6 +238,7 @@ def analyse(
     traces: Sequence[str | Path] = (),
     resolve: Callable[[Code], bool] | None = None,
     debug_modules: Sequence[str | Path] = (),
+    declared: Declared = NOTHING_DECLARED,
 ) -> Analysis:
     """Load and analyse images; layouts and assumptions by name or file.
 
@@ -249,7 +250,8 @@ def analyse(
     what pv_ops hold. `traces`: recordings of that kernel running, for `measured` and `composed`.
     `resolve`: asked, once functions are known, whether indirect calls are to be resolved (default: they are);
     all that are not certain stay open otherwise. `debug_modules`: files or directories with debug information
-    of modules, for anatomies and source lines. Raises InputError.
+    of modules, for anatomies and source lines. `declared`: tasks and priorities of firmware, besides
+    what layouts say. Raises InputError.
     """
     named = tuple(load_layout(str(name)) for name in layouts)
     for layout in named:
@@ -288,7 +290,7 @@ def analyse(
     chosen = _for_machine(program, named or (load_layout(default_layout(program.machine)),))
     calls = build_calls(program, code, tables, frames, vectors, selected, resolution, hypervisor)
     edges = build_edges(code, frames, calls)
-    firmware = find_firmware(program, code, frames, calls, edges, chosen) if bare else None
+    firmware = find_firmware(program, code, frames, calls, edges, chosen, declared) if bare else None
     if firmware is not None:
         chosen = tuple(fit_layout(layout, firmware) for layout in chosen)
     progress("bounding chains", 0.8)

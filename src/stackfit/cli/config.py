@@ -15,6 +15,8 @@ from stackfit.calls.paravirt import Hypervisor
 from stackfit.calls.resolve import Indirect
 from stackfit.cli.failing import FailOn, fail_on_words
 from stackfit.decision.gate import AT, BUDGET, KINDS, Budget
+from stackfit.layouts.loader import read_declared
+from stackfit.layouts.model import Declared
 from stackfit.tomlfile import Table, read_toml
 from stackfit.verdict.model import Verdict
 
@@ -42,6 +44,7 @@ class Config:
     baseline: str | None
     fail_on: FailOn
     budgets: tuple[Budget, ...]
+    declared: Declared
 
 
 def find_config(named: str | None, ignore: bool) -> Config | None:
@@ -81,6 +84,7 @@ def load_config(path: Path) -> Config:
         baseline=place("baseline"),
         fail_on=_fail_on(table, bool(budgets)),
         budgets=budgets,
+        declared=read_declared(table, str(path)),
     )
     table.done()
     if config.fail_on.growth is not None and config.baseline is None:
@@ -142,5 +146,6 @@ def apply_config(options: argparse.Namespace, config: Config) -> None:
     options.indirect = options.indirect or config.indirect
     options.hypervisor = options.hypervisor or config.hypervisor
     options.baseline = options.baseline or config.baseline
+    options.declared = config.declared
     if options.fail_on is None:
         options.fail_on = config.fail_on

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from stackfit.analysis import MOST_HOPS, UNLIMITED, Analysis, Step, analyse
 from stackfit.calls.paravirt import Hypervisor
 from stackfit.calls.resolve import Indirect
+from stackfit.contexts.images import NOTHING_DECLARED
 from stackfit.image.model import InputError
 from stackfit.machine.scenario import Scenario, load_scenario
 from stackfit.pages.era import ERAS, load_era
@@ -191,6 +192,7 @@ def run_analysis(options: argparse.Namespace, images: list[str] | None = None) -
             getattr(options, "traces", None) or (),
             getattr(options, "resolve", None),
             getattr(options, "debug_modules", None) or (),
+            getattr(options, "declared", None) or NOTHING_DECLARED,
         )
 
 

@@ -28,9 +28,9 @@ from stackfit.image.memory import Memory
 from stackfit.image.model import Program
 from stackfit.isa.code import Code
 from stackfit.isa.effects import FLAG_CONDITIONAL, FLAG_FLOATING, Operation
-from stackfit.layouts.model import Handler, Stack
+from stackfit.layouts.model import Handler, PriorityForm, Stack
 
-__all__ = ["Priorities", "VectorTable", "cortex_m_firmware", "find_vector_table"]
+__all__ = ["VectorTable", "cortex_m_firmware", "find_vector_table"]
 
 _NAMES = {
     1: "Reset", 2: "NMI", 3: "HardFault", 4: "MemManage", 5: "BusFault", 6: "UsageFault", 7: "SecureFault",
@@ -43,16 +43,6 @@ _RESERVED = (8, 9, 10, 13)  # exception numbers (B1.5.2)
 _BASIC, _EXTENDED, _ALIGNMENT = 32, 104, 4  # B1.5.6, B1.5.7: frame, frame with FP registers, padding to 8
 _TABLE_ALIGNMENT = 128  # B3.2.5 VTOR
 _PSP = 9  # SYSm of the process stack pointer (B5.2.1)
-
-
-@dataclass(frozen=True)
-class Priorities:
-    """What files declare: `handlers` with their priorities; `group`: AIRCR.PRIGROUP, `bits`: how many a
-    priority has; None: not said. With either, priorities are bytes as the registers have them."""
-
-    handlers: tuple[Handler, ...] = ()
-    group: int | None = None
-    bits: int | None = None
 
 
 @dataclass(frozen=True)
@@ -102,15 +92,17 @@ def cortex_m_firmware(
     calls: Calls,
     edges: Edges,
     memory: Memory,
-    declared: Priorities,
+    declared: tuple[Handler, ...],
+    form: PriorityForm,
     more: Iterable[Task],
 ) -> Firmware | None:
-    """None: the program has no vector table of this form. `declared`: priorities; `more`: tasks."""
+    """None: the program has no vector table of this form. `declared`: priorities, in that
+    `form`; `more`: tasks."""
     table = find_vector_table(code, memory)
     if table is None:
         return None
     floating = _Floating(program, code, calls, edges)
-    priorities, named, priorities_source, notes, taken = _priorities(code, table, declared)
+    priorities, named, priorities_source, notes, taken = _priorities(code, table, declared, form)
     shared = {one for one, times in Counter(table.handlers.values()).items() if times > 1}
     contexts: list[Context] = []
     # Reset is no exception that others preempt.
@@ -196,7 +188,7 @@ def _name(number: int) -> str:
 
 
 def _priorities(
-    code: Code, table: VectorTable, declared: Priorities
+    code: Code, table: VectorTable, declared: tuple[Handler, ...], form: PriorityForm
 ) -> tuple[dict[int, int], Collection[int], str, tuple[str, ...], tuple[str, ...]]:
     """(exception number → preemption priority, numbers that are declared, what says so, notes, what is taken
     for granted).
@@ -208,20 +200,20 @@ def _priorities(
         for name in (_name(number), code.functions.names[function], *code.functions.aliases[function]):
             by_name.setdefault(name, []).append(number)
     read = read_priorities(code)
-    group = read.group if declared.group is None else declared.group
+    group = read.group if form.group is None else form.group
     below = 0 if group is None else group + 1  # bits of a priority that do not tell what preempts
-    kept = 0xFF if declared.bits is None else 0xFF & ~(0xFF >> declared.bits)
+    kept = 0xFF if form.bits is None else 0xFF & ~(0xFF >> form.bits)
     set_by_code = {
         number: (value & kept) >> below for number, value in read.bytes_of.items() if number in table.handlers
     }
     stated: dict[int, int] = {}
     notes: list[str] = []
-    for handler in declared.handlers:
+    for handler in declared:
         numbers = by_name.get(handler.name, [])
         if not numbers:
             notes.append(f"[[isr]] {handler.name}: no vector of that name, and none leads to such a function")
         for number in numbers:
-            grouped = handler.priority >= 0 and (declared.group is not None or declared.bits is not None)
+            grouped = handler.priority >= 0 and form != PriorityForm()
             stated[number] = (handler.priority & kept) >> below if grouped else handler.priority
     # Declared ones need not be in the unit of the registers: one says it all, or the other.
     found = dict(stated or set_by_code)

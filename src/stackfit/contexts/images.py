@@ -9,7 +9,7 @@ import numpy as np
 
 from stackfit.calls.model import CallKind, Calls, Edges
 from stackfit.contexts.bare_metal import bare_metal_firmware
-from stackfit.contexts.cortex_m import Priorities, cortex_m_firmware
+from stackfit.contexts.cortex_m import cortex_m_firmware
 from stackfit.contexts.firmware import Firmware
 from stackfit.contexts.model import Context
 from stackfit.contexts.tasks import Task
@@ -17,11 +17,12 @@ from stackfit.frames.model import Frames
 from stackfit.image.memory import Memory
 from stackfit.image.model import ImageKind, InputError, Machine, Program
 from stackfit.isa.code import Code
-from stackfit.layouts.model import Layout, TaskStack
+from stackfit.layouts.model import Declared, Layout, PriorityForm, TaskStack
 from stackfit.text import near_text
 
-__all__ = ["find_firmware", "is_firmware"]
+__all__ = ["NOTHING_DECLARED", "find_firmware", "is_firmware"]
 
+NOTHING_DECLARED = Declared()
 _WITHOUT_SYMBOLS = "no symbols: functions are what vectors, calls and constants lead to"
 
 
@@ -37,22 +38,24 @@ def find_firmware(
     calls: Calls,
     edges: Edges,
     layouts: Iterable[Layout] = (),
+    declared: Declared = NOTHING_DECLARED,
 ) -> Firmware:
     """The contexts of a firmware image; none where nothing says where it starts.
 
-    `layouts`: files that declare handlers' priorities and tasks. InputError: a task whose entry is not there.
+    `layouts` and `declared`: files that say handlers' priorities and tasks. InputError: a task whose entry is not there.
     """
     memory = Memory(program)
     layouts = tuple(layouts)
-    priorities = Priorities(
-        tuple(handler for layout in layouts for handler in layout.handlers),
-        next((one.priority_group for one in layouts if one.priority_group is not None), None),
-        next((one.priority_bits for one in layouts if one.priority_bits is not None), None),
+    stated = [one for one in (*layouts, declared) if one.handlers or one.priorities != PriorityForm()]
+    handlers = tuple(handler for one in stated for handler in one.handlers)
+    form = PriorityForm(
+        next((one.priorities.group for one in stated if one.priorities.group is not None), None),
+        next((one.priorities.bits for one in stated if one.priorities.bits is not None), None),
     )
-    tasks = [_declared(code, layout, task) for layout in layouts for task in layout.tasks]
+    tasks = [_declared(code, one.path, task) for one in (*layouts, declared) for task in one.tasks]
     found: Firmware | None = None
     if program.machine is Machine.ARM:
-        found = cortex_m_firmware(program, code, calls, edges, memory, priorities, tasks)
+        found = cortex_m_firmware(program, code, calls, edges, memory, handlers, form, tasks)
     else:
         found = bare_metal_firmware(program, code, calls, frames, memory, tasks)
     if found is not None and not any(len(image.symbols) for image in program.images):
@@ -66,12 +69,12 @@ def find_firmware(
     return Firmware((), 0, "", None, (), notes=(note,))
 
 
-def _declared(code: Code, layout: Layout, task: TaskStack) -> Task:
+def _declared(code: Code, path: str, task: TaskStack) -> Task:
     found = code.functions.named(task.entry)
     if not found:
         near = near_text(task.entry, code.functions.names)
-        raise InputError(layout.path or layout.name, f"task {task.name}: no function {task.entry}{near}")
-    return Task(task.name, found[0], task.size, f"declared in {layout.path or layout.name}", "a declaration")
+        raise InputError(path, f"task {task.name}: no function {task.entry}{near}")
+    return Task(task.name, found[0], task.size, f"declared in {path}", "a declaration")
 
 
 def _switched(code: Code, calls: Calls, firmware: Firmware) -> tuple[Context, ...]:

@@ -17,9 +17,11 @@ __all__ = [
     "INTERRUPT_CONTEXTS",
     "PAGE",
     "SCOPES",
+    "Declared",
     "Handler",
     "Interrupt",
     "Layout",
+    "PriorityForm",
     "Stack",
     "TaskStack",
 ]
@@ -146,9 +148,27 @@ class TaskStack:
 
 
 @dataclass(frozen=True)
+class PriorityForm:
+    """Which part of a priority of Cortex-M tells what preempts what: `group` is AIRCR.PRIGROUP, `bits` how many
+    the processor has. None: not said; with either, priorities are bytes as in the registers."""
+
+    group: int | None = None
+    bits: int | None = None
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a file says of firmware that its image does not tell. `path`: of the file."""
+
+    handlers: tuple[Handler, ...] = ()
+    tasks: tuple[TaskStack, ...] = ()
+    priorities: PriorityForm = PriorityForm()
+    path: str = ""
+
+
+@dataclass(frozen=True)
 class Layout:
-    """The stacks of a system. `handlers` and `tasks`: what a file says of firmware; `priority_group`
-    (AIRCR.PRIGROUP) and `priority_bits` of Cortex-M: which part of a priority preempts. `machine` None: any;
+    """The stacks of a system. `handlers`, `tasks` and `priorities`: what a file says of firmware. `machine` None: any;
     `assumptions`: what it takes for granted, for people."""
 
     name: str
@@ -161,8 +181,7 @@ class Layout:
     path: str = ""
     handlers: tuple[Handler, ...] = ()
     tasks: tuple[TaskStack, ...] = ()
-    priority_group: int | None = None
-    priority_bits: int | None = None
+    priorities: PriorityForm = PriorityForm()
 
     def stack(self, name: str) -> Stack:
         """The stack of that name; KeyError if the layout has none."""
