@@ -106,7 +106,7 @@ class Walk:
         self._code, self._types = code, types
         self._work = np.flatnonzero((functions.parent < 0) & ~functions.piece).astype(np.int32)
         self._root = np.where(functions.parent >= 0, functions.parent, np.arange(len(functions)))
-        walked = walk_rows(code, types.numbers, types.global_pointer)
+        walked = walk_rows(code, types.numbers)
         self._naming, self._named = _addresses_named(code, types.numbers, walked)
         told = told_places(code, types, special.marks)
         marks = special.marks.copy()

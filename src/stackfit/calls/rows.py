@@ -13,7 +13,7 @@ from stackfit.calls.constants import branch_targets
 from stackfit.calls.flow_constants import HERE, OTHERS
 from stackfit.calls.numbers import Numbers
 from stackfit.image.model import Machine
-from stackfit.isa.code import Code
+from stackfit.isa.code import GLOBAL_POINTER, Code
 from stackfit.isa.effects import FLAG_CONDITIONAL, FLAG_FLOATING, NO_REGISTER, RIP, Operation
 from stackfit.isa.machines import CONVENTIONS
 
@@ -21,7 +21,7 @@ __all__ = ["WalkRows", "walk_rows"]
 
 _LOOK_BACK = 32  # instructions between the two halves of a constant
 _SAVE, _RESTORE = "__riscv_save_", "__riscv_restore_"  # libgcc's, with their own calling convention
-_LINK, _GLOBAL = 5, 3  # t0, gp
+_LINK = 5  # t0
 _NONE = -1  # of `listed`: no register
 _SEVERAL = (Operation.LOAD_MULTIPLE, Operation.STORE_MULTIPLE)
 
@@ -40,8 +40,7 @@ class WalkRows:
     fixed: tuple[int, int]
 
 
-def walk_rows(code: Code, numbers: Numbers, global_pointer: int | None = None) -> WalkRows:
-    """`global_pointer`: what RISC-V code has in gp (psABI, 3.1)."""
+def walk_rows(code: Code, numbers: Numbers) -> WalkRows:
     table, machine = code.instructions, code.machine
     operation, immediate = table.operation, table.immediate
     base = np.where(table.base == RIP, np.uint8(HERE), table.base) if machine.x86 else table.base
@@ -62,8 +61,8 @@ def walk_rows(code: Code, numbers: Numbers, global_pointer: int | None = None) -
             _save_routines(code, operation)
         listed = _listed(code)
     fixed = (NO_REGISTER, 0)
-    if global_pointer is not None:
-        fixed = (_GLOBAL, int(numbers.addresses(np.array([global_pointer], np.uint64))[0]))
+    if code.global_pointer is not None:
+        fixed = (GLOBAL_POINTER, int(numbers.addresses(np.array([code.global_pointer], np.uint64))[0]))
     return WalkRows(
         operation, base, table.clobbers.astype(np.uint32), immediate, numbers.addresses(code.address), listed,
         fixed,

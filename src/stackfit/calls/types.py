@@ -55,8 +55,7 @@ class TypeLayout:
     `part_first[n + 1]`; `part_at` in bytes, -1 for a bit field. `prototype`: of each function of the program,
     0 unknown. `per_cpu_at`: bytes from the start of the per-CPU area, ascending; `per_cpu_type`: the type of
     the variable there. From debug information, else empty: `variables`, address (with the sign of a word) →
-    type of the kernel's global ones; `locals`, int64[n, 5] as image/dwarf.py has them. `global_pointer`: what
-    RISC-V code relaxed by the linker has in gp. `virtual`: structs that stand for tables of virtual functions
+    type of the kernel's global ones; `locals`, int64[n, 5] as image/dwarf.py has them.  `virtual`: structs that stand for tables of virtual functions
     (virtual.py), with the class's name.
     """
 
@@ -77,7 +76,6 @@ class TypeLayout:
     per_cpu_type: NDArray[np.int32]
     variables: dict[int, int] = field(default_factory=dict)
     locals: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 5), np.int64))
-    global_pointer: int | None = None
     virtual: dict[int, str] = field(default_factory=dict)
     _leaves: dict[Field, tuple[int, Field] | None] = field(default_factory=dict)
     _pointers: dict[Field, set[int]] = field(default_factory=dict)
@@ -540,21 +538,8 @@ def read_types(program: Program, functions: Functions, debug: Image | None = Non
         per_cpu_type=np.array([kind for _, kind in per_cpu], np.int32),
         variables=variables,
         locals=places,
-        global_pointer=_global_pointer(program),
     )
 
-
-def _global_pointer(program: Program) -> int | None:
-    if program.machine not in (Machine.RISCV32, Machine.RISCV64):
-        return None
-    for image in program.images:
-        for index, name in enumerate(image.symbols.names):
-            if name == _GLOBAL_POINTER:
-                return int(image.symbols.records["address"][index])
-    return None
-
-
-_GLOBAL_POINTER = "__global_pointer$"  # psABI, 8.4.11
 
 
 def _compiled_prototypes(

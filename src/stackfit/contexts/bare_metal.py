@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
+
 from stackfit.calls.constants import branch_targets, value_before
 from stackfit.calls.model import CallKind, Calls
-from stackfit.contexts.firmware import Firmware, reset_starts, stack_below
+from stackfit.contexts.firmware import Firmware, own_stack, reset_starts, stack_below, switched_starts
 from stackfit.contexts.model import Context, Start
 from stackfit.contexts.tasks import Task, find_tasks
 from stackfit.frames.model import Frames, Summary
@@ -24,7 +26,7 @@ from stackfit.layouts.model import Stack
 
 __all__ = ["bare_metal_firmware"]
 
-_MTVEC, _STVEC = 0x305, 0x105
+_MTVEC, _STVEC, _MSCRATCH, _SSCRATCH = 0x305, 0x105, 0x340, 0x140
 _VBAR = {0x4600: "EL1", 0x6600: "EL2", 0x7600: "EL3"}  # msr vbar_el1 … as encoded (DDI 0487 D19.2)
 _VECTORS = {  # from the current exception level, with the stack pointer in use (DDI 0487 table D1-5)
     0x000: "sync", 0x080: "irq", 0x100: "fiq", 0x180: "serror",
@@ -45,14 +47,24 @@ def bare_metal_firmware(
     contexts = [Context("reset", "boot", reset_starts(calls, entry), frame_source="the image's entry")]
     if not handlers:
         notes.append("no handler of traps or interrupts is installed by code with a constant address")
+    stacks: list[Stack] = []
+    swapped = _swapped_stack(program.machine, code, memory)
+    here = 0  # handlers that run on the stack that they interrupt
     for name, function in handlers:
         reason = ""
         if _switches_first(frames, calls, function):
+            own = switched_starts(calls, frames, code, function)
+            if own and swapped is not None:
+                stacks.append(own_stack(name, swapped, unit=16))
+                contexts.append(Context(name, "isr", own, stack=name))
+                continue
             reason = "the handler runs on another stack, which is not known"
+        here += 1
         contexts.append(Context(name, "isr", (Start(function),), interrupt="isr", open=reason, level=0))
-    levels = 1 if handlers else 0
+    levels = 1 if here else 0
     source = "a handler runs with interrupts off, and does not put them on"
-    stacks: list[Stack] = []
+    if not here and handlers:
+        source = "handlers run on stacks of their own"
     used: Counter[str] = Counter()
     for task in (*find_tasks(code, calls, memory), *more):
         used[task.name] += 1
@@ -91,6 +103,22 @@ def _switches_first(frames: Frames, calls: Calls, function: int) -> bool:
         return False
     own = (calls.function == function) & (calls.kind == CallKind.STACK_SWITCH)
     return bool(own.any())
+
+
+def _swapped_stack(machine: Machine, code: Code, memory: Memory) -> tuple[int, str] | None:
+    """The stack that a trap handler gets out of mscratch (`csrrw sp, mscratch, sp`): the one whose top code
+    puts there, where all that does so puts the same."""
+    if machine is Machine.AARCH64:
+        return None
+    table, joins = code.instructions, branch_targets(code)
+    special = np.isin(table.immediate, (_MSCRATCH, _SSCRATCH))
+    tops: set[int | None] = set()
+    for row in ((table.operation == Operation.WRITE_SPECIAL) & special).nonzero()[0].tolist():
+        register = int(table.base[row])
+        if register < 32:
+            tops.add(value_before(code, row, register, joins))
+    (top,) = tops if len(tops) == 1 else (None,)
+    return stack_below(memory, top, symbols=False) if top else None
 
 
 def _handlers(machine: Machine, code: Code) -> list[tuple[str, int]]:

@@ -83,6 +83,7 @@ def _switched(code: Code, calls: Calls, firmware: Firmware) -> tuple[Context, ..
     known = {
         start.entry for context in firmware.contexts if context.kind == "boot" for start in context.starts
     }
+    known |= {one for context in firmware.contexts for start in context.starts for one, _ in start.through}
     callers = np.unique(calls.function[calls.kind == CallKind.STACK_SWITCH]).tolist()
     return tuple(
         Context(code.functions.names[caller], "boot", (), open="what it calls there is counted on none")

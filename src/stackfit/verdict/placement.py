@@ -122,6 +122,8 @@ def _starting(layout: Layout, stack: Stack, context: Context, plain: frozenset[s
 
 def _nesting(layout: Layout, stack: Stack, context: Context, plain: frozenset[str]) -> Iterator[Item]:
     """What of an interrupting context is on `stack` when it hits there."""
+    if context.stack and context.stack != stack.name:
+        return
     where = layout.target(context.interrupt, user=False) if context.interrupt else INTERRUPTED
     frame = 0 if context.kind == "softirq" else context.frame_kernel
     if where == INTERRUPTED and context.kind == "hardirq":
