@@ -23,7 +23,7 @@ from stackfit.calls.paravirt import Hypervisor
 from stackfit.calls.resolve import Indirect, Resolution, resolve_indirect
 from stackfit.calls.vectors import Vector, find_vectors
 from stackfit.contexts.firmware import Firmware, fit_layout
-from stackfit.contexts.images import NOTHING_DECLARED, find_firmware, is_firmware
+from stackfit.contexts.images import NOTHING_DECLARED, find_firmware, is_cortex_m, is_firmware
 from stackfit.contexts.linux import linux_contexts
 from stackfit.contexts.model import Context
 from stackfit.contexts.registered import PLACES, Registrations, find_registered
@@ -34,7 +34,7 @@ from stackfit.frames.switches import find_switches
 from stackfit.frames.witness import Witness, cfi_witness, orc_witness
 from stackfit.image.companions import Companions
 from stackfit.image.load import check_same_build, load_image, load_program
-from stackfit.image.model import Image, InputError, Program
+from stackfit.image.model import Image, InputError, Machine, Program
 from stackfit.image.pointers import code_pointers
 from stackfit.image.tables import Tables, read_tables
 from stackfit.isa.code import Code, decode_program
@@ -287,7 +287,7 @@ def analyse(
         )  # fmt: skip
     progress("building the call graph", 0.7)
     vectors = [] if bare else find_vectors(code)
-    chosen = _for_machine(program, named or (load_layout(default_layout(program.machine)),))
+    chosen = _for_machine(program, named or (load_layout(_default_layout(program)),))
     calls = build_calls(program, code, tables, frames, vectors, selected, resolution, hypervisor)
     edges = build_edges(code, frames, calls)
     firmware = find_firmware(program, code, frames, calls, edges, chosen, declared) if bare else None
@@ -302,6 +302,12 @@ def analyse(
         limit, program.warnings + (firmware.notes if firmware else ()), companion, resolution.held,
         recordings, firmware, tuple(debug_modules),
     )  # fmt: skip
+
+
+def _default_layout(program: Program) -> str:
+    if program.machine is Machine.ARM and is_firmware(program) and not is_cortex_m(program):
+        return "bare-metal"
+    return default_layout(program.machine)
 
 
 def _for_machine(program: Program, chosen: tuple[Layout, ...]) -> tuple[Layout, ...]:

@@ -33,15 +33,15 @@ def stack_below(
     known = memory.object(top - 4)
     if known is not None and known[1] + known[2] == top:
         return known[2], f"symbol {known[0]}"
-    for section in memory.sections:
-        if section.end == top and "stack" in section.name and not section.data.size:
-            return section.size, f"section {section.name}"
     near = max((other for other in others if other < top), default=0)
     section = memory.section(top - 4)
     if near and section is not None and section.address <= near:
         return top - near, f"from its top {top:#x} down to that of the next stack"
     if others and section is not None and not section.data.size:  # the lowest of several in one section
         return top - section.address, f"section {section.name}"
+    for one in memory.sections:
+        if one.end == top and "stack" in one.name and not one.data.size:
+            return one.size, f"section {one.name}"
     below = [section.end for section in memory.sections if section.writable and section.end <= top]
     size = top - max(below) if below else 0
     if 0 < size < _LARGEST:

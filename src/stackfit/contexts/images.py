@@ -9,21 +9,30 @@ import numpy as np
 
 from stackfit.calls.model import CallKind, Calls, Edges
 from stackfit.contexts.bare_metal import bare_metal_firmware
+from stackfit.contexts.cortex_a import cortex_a_firmware
 from stackfit.contexts.cortex_m import cortex_m_firmware
 from stackfit.contexts.firmware import Firmware
 from stackfit.contexts.model import Context
 from stackfit.contexts.tasks import Task
 from stackfit.frames.model import Frames
+from stackfit.image.attributes import read_arm_attributes
 from stackfit.image.memory import Memory
 from stackfit.image.model import ImageKind, InputError, Machine, Program
 from stackfit.isa.code import Code
 from stackfit.layouts.model import Declared, Layout, PriorityForm, TaskStack
 from stackfit.text import near_text
 
-__all__ = ["NOTHING_DECLARED", "find_firmware", "is_firmware"]
+__all__ = ["NOTHING_DECLARED", "find_firmware", "is_cortex_m", "is_firmware"]
 
 NOTHING_DECLARED = Declared()
 _WITHOUT_SYMBOLS = "no symbols: functions are what vectors, calls and constants lead to"
+
+
+def is_cortex_m(program: Program) -> bool:
+    """By its build attributes; an Arm image without any is taken for one."""
+    attributes = read_arm_attributes(program.images[0])
+    arm = program.machine is Machine.ARM
+    return arm and (attributes is None or attributes.profile not in ("A", "R"))
 
 
 def is_firmware(program: Program) -> bool:
@@ -55,7 +64,10 @@ def find_firmware(
     tasks = [_declared(code, one.path, task) for one in (*layouts, declared) for task in one.tasks]
     found: Firmware | None = None
     if program.machine is Machine.ARM:
-        found = cortex_m_firmware(program, code, calls, edges, memory, handlers, form, tasks)
+        if is_cortex_m(program):
+            found = cortex_m_firmware(program, code, calls, edges, memory, handlers, form, tasks)
+        else:
+            found = cortex_a_firmware(program, code, calls, memory, tasks)
     else:
         found = bare_metal_firmware(program, code, calls, frames, memory, tasks)
     if found is not None and not any(len(image.symbols) for image in program.images):
