@@ -68,3 +68,77 @@ def test_json_of_firmware_is_as_the_schemas_say(command: str, tmp_path: Path) ->
         output = tmp_path / "out.json"
         assert main([command, str(image), "--json", str(output)]) == 0
         jsonschema.validate(json.loads(output.read_text()), schema)
+
+
+TRAP = r"""
+typedef unsigned long word;
+static word trap_stack[128] __attribute__((aligned(16)));
+static word main_stack[256] __attribute__((aligned(16)));
+volatile int port;
+__attribute__((noinline)) void handle(int cause) {
+    volatile int room[20];
+    ON
+    room[cause & 7] = 1;
+    port = room[0];
+}
+__attribute__((naked, aligned(4))) void trap_entry(void) {
+    __asm volatile("csrrw sp, mscratch, sp\naddi sp, sp, -64\nsw ra, 0(sp)\nsw a0, 4(sp)\nsw t0, 8(sp)\n"
+                   "csrr a0, mcause\ncall handle\nlw ra, 0(sp)\nlw a0, 4(sp)\nlw t0, 8(sp)\n"
+                   "addi sp, sp, 64\ncsrrw sp, mscratch, sp\nmret\n");
+}
+__attribute__((noinline)) void app(void) { volatile int room[30]; room[1] = 2; port = room[1]; for (;;) ; }
+void start_c(void) {
+    __asm volatile("csrw mscratch, %0" :: "r"(TOP));
+    __asm volatile("csrw mtvec, %0" :: "r"(trap_entry));
+    app();
+}
+__attribute__((naked, section(".text.start"))) void _start(void) {
+    __asm volatile("la sp, main_stack + 1024\ncall start_c\n");
+}
+word *keep = main_stack;
+"""
+
+
+def trap(directory: Path, *options: str) -> dict[str, StackNeed]:
+    source, image = directory / "trap.c", directory / "trap.elf"
+    if shutil.which("riscv64-unknown-elf-gcc") is None:
+        pytest.skip("no riscv64-unknown-elf-gcc")
+    source.write_text(TRAP)
+    command = ["riscv64-unknown-elf-gcc", "-march=rv32imac_zicsr", "-mabi=ilp32", "-O2", "-ffreestanding"]
+    command += ["-nostdlib", "-w", "-Wl,-Ttext=0x80000000", "-Wl,-e,_start", *options, "-o", str(image)]
+    subprocess.run([*command, str(source)], check=True)
+    return stacks(stackfit.check(image))
+
+
+def test_a_handler_takes_its_stack_out_of_mscratch(tmp_path: Path) -> None:
+    """Nothing of it is on the stack that it interrupts."""
+    needs = trap(tmp_path, "-DTOP=trap_stack+128", "-DON=")
+    assert {name: need.stack.size for name, need in needs.items()} == {"main": 1024, "trap": 512}
+    assert needs["trap"].bound == 64 + 80 and needs["main"].bound == 16 + 128
+    assert needs["trap"].stack.sources["size"] == "symbol trap_stack"
+
+
+def test_a_stack_that_is_not_known_is_open(tmp_path: Path) -> None:
+    needs = trap(tmp_path, "-DTOP=port", "-DON=")
+    assert needs["main"].verdict is Verdict.UNKNOWN
+    assert "the handler runs on another stack, which is not known" in dict(needs["main"].open.counts)
+
+
+def test_a_handler_that_puts_interrupts_on_is_open(tmp_path: Path) -> None:
+    needs = trap(tmp_path, "-DTOP=trap_stack+128", '-DON=__asm volatile("csrsi mstatus, 8");')
+    assert "the handler puts interrupts on" in str(needs["trap"].open.counts)
+    assert needs["trap"].verdict is Verdict.UNKNOWN
+
+
+def test_a_handler_on_the_interrupted_stack_that_puts_interrupts_on_is_open(tmp_path: Path) -> None:
+    """On every stack that it can interrupt."""
+    text = TRAP.replace("csrrw sp, mscratch, sp\\n", "")
+    source, image = tmp_path / "trap.c", tmp_path / "trap.elf"
+    if shutil.which("riscv64-unknown-elf-gcc") is None:
+        pytest.skip("no riscv64-unknown-elf-gcc")
+    source.write_text(text.replace("ON\n", '__asm volatile("csrsi mstatus, 8");\n').replace("TOP", "trap_stack"))
+    command = ["riscv64-unknown-elf-gcc", "-march=rv32imac_zicsr", "-mabi=ilp32", "-O2", "-ffreestanding"]
+    command += ["-nostdlib", "-w", "-Wl,-Ttext=0x80000000", "-Wl,-e,_start", "-o", str(image)]
+    subprocess.run([*command, str(source)], check=True)
+    need = stacks(stackfit.check(image))["main"]
+    assert "the handler puts interrupts on" in str(need.open.counts) and need.verdict is Verdict.UNKNOWN

@@ -12,8 +12,9 @@ from collections import Counter
 import numpy as np
 
 from stackfit.calls.constants import branch_targets, value_before
-from stackfit.calls.model import CallKind, Calls
+from stackfit.calls.model import CallKind, Calls, Edges
 from stackfit.contexts.firmware import Firmware, own_stack, reset_starts, stack_below, switched_starts
+from stackfit.contexts.masking import CAN_NEST, can_nest
 from stackfit.contexts.model import Context, Start
 from stackfit.contexts.tasks import Task, find_tasks
 from stackfit.frames.model import Frames, Summary
@@ -36,7 +37,13 @@ _MOST_VECTORS = 64  # of a vectored mtvec
 
 
 def bare_metal_firmware(
-    program: Program, code: Code, calls: Calls, frames: Frames, memory: Memory, more: list[Task]
+    program: Program,
+    code: Code,
+    calls: Calls,
+    edges: Edges,
+    frames: Frames,
+    memory: Memory,
+    more: list[Task],
 ) -> Firmware | None:
     """None: the image's entry is no function. `more`: tasks that are declared."""
     entry = code.functions.at(program.images[0].entry)
@@ -51,12 +58,12 @@ def bare_metal_firmware(
     swapped = _swapped_stack(program.machine, code, memory)
     here = 0  # handlers that run on the stack that they interrupt
     for name, function in handlers:
-        reason = ""
+        reason = CAN_NEST if can_nest(code, edges, function) else ""
         if _switches_first(frames, calls, function):
             own = switched_starts(calls, frames, code, function)
             if own and swapped is not None:
                 stacks.append(own_stack(name, swapped, unit=16))
-                contexts.append(Context(name, "isr", own, stack=name))
+                contexts.append(Context(name, "isr", own, stack=name, open=reason))
                 continue
             reason = "the handler runs on another stack, which is not known"
         here += 1

@@ -11,8 +11,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 from stackfit.calls.constants import branch_targets, value_before
-from stackfit.calls.model import Calls
+from stackfit.calls.model import Calls, Edges
 from stackfit.contexts.firmware import Firmware, own_stack, reset_starts, stack_below
+from stackfit.contexts.masking import CAN_NEST, can_nest, encoding
 from stackfit.contexts.model import Context, Start
 from stackfit.contexts.tasks import Task, find_tasks
 from stackfit.image.memory import Memory
@@ -42,7 +43,7 @@ class _Modes:
 
 
 def cortex_a_firmware(
-    program: Program, code: Code, calls: Calls, memory: Memory, more: list[Task]
+    program: Program, code: Code, calls: Calls, edges: Edges, memory: Memory, more: list[Task]
 ) -> Firmware | None:
     """None: the image's entry is no function, or leads to none. `more`: tasks that are declared."""
     entry = code.functions.at(code.machine.code_address(program.images[0].entry))
@@ -62,13 +63,16 @@ def cortex_a_firmware(
             continue
         if mode == modes.boot:  # the same stack pointer
             levels = 1
-            contexts.append(Context(name, "isr", (Start(function),), interrupt="isr", level=0))
+            reason = CAN_NEST if can_nest(code, edges, function) else ""
+            contexts.append(
+                Context(name, "isr", (Start(function),), interrupt="isr", open=reason, level=0)
+            )
             continue
         reason = ""
         if _changes_mode(code, function):
             reason = "the handler changes the processor's mode: what it has on that one's stack is not known"
-        elif _can_nest(code, function):
-            reason = "the handler puts interrupts on: how often it nests is not known"
+        elif can_nest(code, edges, function):
+            reason = CAN_NEST
         elif mode not in modes.tops:
             reason = f"no code sets the stack of mode {mode} to a constant"
             notes.append(f"{name}: {reason}")
@@ -168,16 +172,10 @@ def _changes_mode(code: Code, function: int) -> bool:
     return any(_mode_set(code, row) is not None for row in rows)
 
 
-def _can_nest(code: Code, function: int) -> bool:
-    """Whether a handler has `cpsie`."""
-    rows = range(int(code.first[function]), int(code.first[function + 1]))
-    return any(_encoding(code, row) & 0xFFFDFE20 == 0xF1080000 for row in rows)
-
-
 def _mode_set(code: Code, row: int) -> int | None:
     """The mode that an instruction changes to: cps, srs and msr cpsr_c with a constant, in A32 and T32
     (A8.8.39, B9.3.12, B9.3.16); 0: one that is not known."""
-    word = _encoding(code, row)
+    word = encoding(code, row)
     if word & 0xFFF1FE20 == 0xF1000000 and word >> 17 & 1:  # cps
         return word & 0x1F
     if word & 0xFE5F_FFE0 == 0xF84D_0500:  # srs: stores to the stack of another mode
@@ -189,11 +187,3 @@ def _mode_set(code: Code, row: int) -> int | None:
         return value & 0x1F if value is not None else 0
     return None
 
-
-def _encoding(code: Code, row: int) -> int:
-    if int(code.instructions.length[row]) != 4:
-        return 0
-    address = int(code.address[row])
-    section = code.sections[int(code.functions.section[int(code.function[row])])].section
-    at = address - section.address
-    return int.from_bytes(section.data[at : at + 4].tobytes(), "little")

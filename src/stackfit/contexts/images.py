@@ -67,9 +67,9 @@ def find_firmware(
         if is_cortex_m(program):
             found = cortex_m_firmware(program, code, calls, edges, memory, handlers, form, tasks)
         else:
-            found = cortex_a_firmware(program, code, calls, memory, tasks)
+            found = cortex_a_firmware(program, code, calls, edges, memory, tasks)
     else:
-        found = bare_metal_firmware(program, code, calls, frames, memory, tasks)
+        found = bare_metal_firmware(program, code, calls, edges, frames, memory, tasks)
     if found is not None and not any(len(image.symbols) for image in program.images):
         note = "no symbols: tasks cannot be found by the calls that create them: declare [[task]]"
         found = replace(found, assumptions=(*found.assumptions, _WITHOUT_SYMBOLS), notes=(*found.notes, note))
