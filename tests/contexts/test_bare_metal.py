@@ -142,3 +142,35 @@ def test_a_handler_on_the_interrupted_stack_that_puts_interrupts_on_is_open(tmp_
     subprocess.run([*command, str(source)], check=True)
     need = stacks(stackfit.check(image))["main"]
     assert "the handler puts interrupts on" in str(need.open.counts) and need.verdict is Verdict.UNKNOWN
+
+
+EL1T = r"""
+volatile int port;
+__attribute__((noinline)) void handle(void) { volatile int room[50]; room[port & 7] = 1; port = room[0]; }
+__attribute__((noinline)) void app(void) { volatile int room[30]; room[1] = 2; port = room[1]; for (;;) ; }
+__asm(".text\n.balign 2048\nvectors: .rept 16\nb entry\n.balign 128\n.endr\n"
+      ".type entry, %function\nentry: stp x29, x30, [sp, #-256]!\nbl handle\nldp x29, x30, [sp], #256\neret\n"
+      ".size entry, .-entry\n"
+      ".bss\n.balign 16\n.type low, %object\nlow: .space 1024\nhandlers_top:\n.size low, .-low\n"
+      ".type mains, %object\nmains: .space 2048\nmain_top:\n.size mains, .-mains\n.text\n");
+__attribute__((noreturn)) void _start(void) {
+    __asm volatile("adrp x0, handlers_top\nadd x0, x0, :lo12:handlers_top\nmov sp, x0\nmsr spsel, #0\n"
+                   "adrp x0, main_top\nadd x0, x0, :lo12:main_top\nmov sp, x0\n"
+                   "adrp x0, vectors\nadd x0, x0, :lo12:vectors\nmsr vbar_el1, x0\nb app\n");
+    __builtin_unreachable();
+}
+"""
+
+
+def test_with_sp_el0_handlers_run_on_the_other_stack(tmp_path: Path) -> None:
+    """EL1t: an exception takes SP_EL1, which start-up code has set before."""
+    if shutil.which("aarch64-linux-gnu-gcc") is None:
+        pytest.skip("no aarch64-linux-gnu-gcc")
+    source, image = tmp_path / "start.c", tmp_path / "image.elf"
+    source.write_text(EL1T)
+    command = ["aarch64-linux-gnu-gcc", "-O2", "-ffreestanding", "-nostdlib", "-static", "-fno-pic", "-w"]
+    subprocess.run([*command, "-Wl,-e,_start", "-o", str(image), str(source)], check=True)
+    needs = stacks(stackfit.check(image))
+    assert {name: need.stack.size for name, need in needs.items()} == {"main": 2048, "handlers": 1024}
+    assert needs["handlers"].bound == 256 + 208
+    assert needs["main"].bound is not None and needs["main"].bound < 200  # nothing on top

@@ -14,7 +14,7 @@ import numpy as np
 from stackfit.calls.constants import branch_targets, value_before
 from stackfit.calls.model import CallKind, Calls, Edges
 from stackfit.contexts.firmware import Firmware, own_stack, reset_starts, stack_below, switched_starts
-from stackfit.contexts.masking import CAN_NEST, can_nest
+from stackfit.contexts.masking import CAN_NEST, can_nest, encoding
 from stackfit.contexts.model import Context, Start
 from stackfit.contexts.tasks import Task, find_tasks
 from stackfit.frames.model import Frames, Summary
@@ -33,6 +33,8 @@ _VECTORS = {  # from the current exception level, with the stack pointer in use 
     0x000: "sync", 0x080: "irq", 0x100: "fiq", 0x180: "serror",
     0x200: "sync", 0x280: "irq", 0x300: "fiq", 0x380: "serror",
 }  # fmt: skip
+_SELECT_SP_EL0 = 0xD50040BF  # msr spsel, #0 (C6.2.228)
+_APART = "handlers"  # name of the stack that handlers have for themselves
 _MOST_VECTORS = 64  # of a vectored mtvec
 
 
@@ -55,6 +57,7 @@ def bare_metal_firmware(
     if not handlers:
         notes.append("no handler of traps or interrupts is installed by code with a constant address")
     stacks: list[Stack] = []
+    main, apart = _entry_stacks(code, memory, entry)
     swapped = _swapped_stack(program.machine, code, memory)
     here = 0  # handlers that run on the stack that they interrupt
     for name, function in handlers:
@@ -66,6 +69,11 @@ def bare_metal_firmware(
                 contexts.append(Context(name, "isr", own, stack=name, open=reason))
                 continue
             reason = "the handler runs on another stack, which is not known"
+        if apart is not None:  # handlers of a lower stack pointer: SP_ELx, not the one that they interrupt
+            if not any(stack.name == _APART for stack in stacks):
+                stacks.append(own_stack(_APART, apart, unit=16))
+            contexts.append(Context(name, "isr", (Start(function),), open=reason, stack=_APART))
+            continue
         here += 1
         contexts.append(Context(name, "isr", (Start(function),), interrupt="isr", open=reason, level=0))
     levels = 1 if here else 0
@@ -98,7 +106,7 @@ def bare_metal_firmware(
         contexts=tuple(contexts),
         levels=levels,
         levels_source=source,
-        main=_main_stack(code, memory, entry),
+        main=main,
         tasks=tuple(stacks),
         notes=tuple(notes),
     )
@@ -174,19 +182,28 @@ def _behind_jump(code: Code, address: int) -> int:
     return code.functions.at(address)
 
 
-def _main_stack(code: Code, memory: Memory, entry: int) -> tuple[int, str] | None:
-    """The stack that the entry sets the stack pointer to the top of, before it calls anything."""
+def _entry_stacks(
+    code: Code, memory: Memory, entry: int
+) -> tuple[tuple[int, str] | None, tuple[int, str] | None]:
+    """The stack that the entry sets the stack pointer to the top of, before it calls anything; and where it
+    goes on with SP_EL0 (`msr spsel, #0`), that which handlers run on: the one of SP_ELx (DDI 0487, D1.2.2)."""
     table = code.instructions
     pointer = CONVENTIONS[code.machine].stack_pointer
     joins = branch_targets(code)
-    found: tuple[int, str] | None = None
+    top: int | None = None
+    handlers: int | None = None
     for row in range(int(code.first[entry]), int(code.first[entry + 1])):
         operation = int(table.operation[row])
         if operation == Operation.CALL:
             break
+        if code.machine is Machine.AARCH64 and encoding(code, row) == _SELECT_SP_EL0:
+            handlers, top = top, None
         if int(table.register[row]) != pointer or not int(table.clobbers[row]) >> pointer & 1:
             continue
         if operation in (Operation.MOVE_IMMEDIATE, Operation.MOVE, Operation.LEA, Operation.ADD_IMMEDIATE):
-            top = value_before(code, row + 1, pointer, joins)
-            found = stack_below(memory, top) if top else None
-    return found
+            top = value_before(code, row + 1, pointer, joins) or None
+    others = {one for one in (top, handlers) if one is not None}
+    main = stack_below(memory, top, others=others - {top} if handlers else ()) if top else None
+    if handlers is None:
+        return main, None
+    return main, stack_below(memory, handlers, symbols=False, others=others - {handlers})
