@@ -454,7 +454,7 @@ def test_a_projects_file_says_tasks_and_priorities_of_firmware(
     budget."""
     image = Path(__file__).resolve().parents[2] / "fixtures" / "firmware" / "traps-cortex-m4f.elf"
     monkeypatch.chdir(tmp_path)
-    text = f'image = "{image}"\n[[task]]\nname = "net"\nentry = "tail_call"\nsize = SIZE\n'
+    text = f'image = "{image}"\n[[task]]\nname = "net"\nentry = "tail_call"\nsize = SIZE\nsaved = 36\n'
     text += '[[isr]]\nname = "IRQ 2"\npriority = 1\n[[isr]]\nname = "IRQ 3"\npriority = 1\n'
     file = tmp_path / "stackfit.toml"
     file.write_text(text.replace("SIZE", "1024"))

@@ -201,12 +201,20 @@ def layout(directory: Path, text: str) -> str:
 def test_tasks_and_sizes_can_be_declared(tmp_path: Path) -> None:
     file = layout(
         tmp_path,
-        '[stack.main]\nsize = 640\n[[task]]\nname = "extra"\nentry = "tail_call"\nsize = 512\n',
+        '[stack.main]\nsize = 640\n[[task]]\nname = "extra"\nentry = "tail_call"\nsize = 512\n'
+        "saved = 36\n",
     )
     needs = stacks(stackfit.check(TRAPS, layouts=[file]))
     assert needs["main"].stack.size == 640
     assert needs["task extra"].verdict is Verdict.MAY_EXCEED
-    assert needs["task extra"].direct == 800 + 36
+    assert needs["task extra"].direct == 800 + 36 + 36
+
+
+def test_what_the_context_switch_saves_is_open_where_nothing_tells(tmp_path: Path) -> None:
+    """No code reads the process stack pointer: no finite number until a file says it."""
+    need = stacks(stackfit.check(TRAPS, layouts=[layout(tmp_path, '[[task]]\nentry = "tail_call"\nsize = 4096\n')]))
+    task = need["task tail_call"]
+    assert task.verdict is Verdict.UNKNOWN and "what a context switch saves" in str(task.open.counts)
 
 
 def test_a_task_that_is_not_there_is_one_line(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ _VECTORS = (
 _TABLE = 32  # bytes of the vectors, and what they are aligned to (VBAR, B4.1.156)
 _FEWEST = 6  # vectors that lead somewhere
 _POINTER = 13
+_NO_SWITCH = "what a context switch saves on the task's stack is not known"
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,12 @@ def cortex_a_firmware(
         stacks.append(
             Stack(
                 name=name, per="system", size=task.size, allocation="static", runs=("task",), unit=8,
-                sources={"size": task.source},
+                sources={"size": task.source}, reserve_base=task.saved or 0,
             )
         )  # fmt: skip
-        reason = "what a context switch saves on the task's stack is not known"
+        if reason:
+            notes.append(f"{name}: {reason}: declare [[task]] with saved")
+        reason = "" if task.saved is not None else _NO_SWITCH
         contexts.append(Context(task.name, "task", (Start(task.entry),), stack=name, open=reason))
     top = modes.tops.get(modes.boot)
     return Firmware(

@@ -86,7 +86,7 @@ def _declared(code: Code, path: str, task: TaskStack) -> Task:
     if not found:
         near = near_text(task.entry, code.functions.names)
         raise InputError(path, f"task {task.name}: no function {task.entry}{near}")
-    return Task(task.name, found[0], task.size, f"declared in {path}", "a declaration")
+    return Task(task.name, found[0], task.size, f"declared in {path}", "a declaration", task.saved)
 
 
 def _switched(code: Code, calls: Calls, firmware: Firmware) -> tuple[Context, ...]:

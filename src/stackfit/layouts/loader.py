@@ -165,7 +165,8 @@ def _handler(table: Table) -> Handler:
 
 def _task(table: Table) -> TaskStack:
     entry = table.text("entry")
-    task = TaskStack(table.text("name", entry), entry, table.integer("size", 1, MAX_SIZE))
+    saved = table.integer("saved", 0, MAX_SIZE) if "saved" in table else None
+    task = TaskStack(table.text("name", entry), entry, table.integer("size", 1, MAX_SIZE), saved)
     table.done()
     return task
 

@@ -140,11 +140,13 @@ class Handler:
 
 @dataclass(frozen=True)
 class TaskStack:
-    """A task that an image's code does not tell: its entry function and the bytes of its stack."""
+    """A task that an image's code does not tell: its entry function and the bytes of its stack.
+    `saved`: bytes that the context switch puts there; None: as the image tells."""
 
     name: str
     entry: str
     size: int
+    saved: int | None = None
 
 
 @dataclass(frozen=True)
