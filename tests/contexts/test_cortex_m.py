@@ -155,6 +155,27 @@ def test_the_bound_holds_and_is_near_what_painted_stacks_show(rtos: Analysis) ->
         assert int(used) <= need.bound <= 1.1 * int(used), name
 
 
+@pytest.mark.parametrize(
+    ("name", "machine"), [("nested-cortex-m4f", "mps2-an386"), ("nested-cortex-m0", "microbit")]
+)
+def test_the_bound_holds_where_three_handlers_nest(name: str, machine: str) -> None:
+    """Each is interrupted at its deepest, with floating-point registers to save where there are any; a fourth
+    of the middle one's priority waits. Priorities are read from the code that sets them."""
+    qemu = shutil.which("qemu-system-arm")
+    if qemu is None:
+        pytest.skip("no qemu-system-arm")
+    image = FIRMWARE / f"{name}.elf"
+    command = [qemu, "-M", machine, "-nographic", "-semihosting", "-kernel", str(image)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    (mark,) = re.findall(r"^mark main (\d+) (\d+)$", result.stdout + result.stderr, re.M)
+    assert "handled 5" in result.stdout + result.stderr  # all four, and what they interrupt
+    need = stacks(stackfit.check(image))["main"]
+    assert need.stack.size == int(mark[0]) and not need.open and need.bound is not None
+    assert int(mark[1]) <= need.bound <= 1.1 * int(mark[1])
+    nested = {part.name.split(",")[0] for part in need.parts} - {"boot Reset"}
+    assert nested == {"isr IRQ 0", "isr IRQ 1", "isr IRQ 2"}
+
+
 def test_a_proof_needs_no_measurement(rtos: Analysis) -> None:
     for need in stacks(rtos).values():
         assert need.verdict is Verdict.FITS_IF and need.bound == need.direct

@@ -45,6 +45,7 @@ _CREATORS = {
     "_tx_thread_create": _Creator(2, 1, 5, 4, 1),
     "_txe_thread_create": _Creator(2, 1, 5, 4, 1),
 }
+_UNKNOWN = _Creator(-1, -1, -1, -1, 0)
 # FreeRTOS asks the application for the memory of its own tasks (task.h, timers.h).
 _SERVICE = {
     "prvIdleTask": "vApplicationGetIdleTaskMemory",
@@ -74,6 +75,11 @@ def find_tasks(code: Code, calls: Calls, memory: Memory) -> list[Task]:
     creators = {
         index: (name, creator) for name, creator in _CREATORS.items() for index in functions.named(name)
     }
+    # A clone of one takes other arguments: what it creates is said to be not known.
+    for index, name in enumerate(functions.names):
+        base, dot, _ = name.partition(".")
+        if dot and base in _CREATORS and index not in creators:
+            creators[index] = name, _UNKNOWN
     found: list[Task] = []
     for site in range(len(calls)):
         number = int(calls.candidates[site])
