@@ -14,7 +14,8 @@ from stackfit.calls.model import CallKind, Rung
 
 SOURCE = Path(__file__).resolve().parents[2] / "fixtures" / "firmware" / "virtual.cpp"
 OPTIONS = (
-    "-g", "-ffreestanding", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics", "-nostdlib", "-static", "-w",
+    "-g", "-ffreestanding", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics", "-nostdlib",
+    "-static", "-w",
 )  # fmt: skip
 WRITE = {"_ZN2io4Uart5writeEi", "_ZN2io8Buffered5writeEi", "_ZN4Both5writeEi"}
 ABSTRACT = {"__cxa_pure_virtual"}  # of a base class, while its constructor runs
@@ -42,9 +43,7 @@ def build(directory: Path, target: str, *options: str) -> Path:
 
 @pytest.mark.parametrize("option", ["-O0", "-O2", "-Os"])
 @pytest.mark.parametrize("target", ["cortex-m0", "cortex-m4f", "rv32imac"])
-def test_a_virtual_call_reaches_its_slot_of_each_table(
-    target: str, option: str, tmp_path: Path
-) -> None:
+def test_a_virtual_call_reaches_its_slot_of_each_table(target: str, option: str, tmp_path: Path) -> None:
     analysis = stackfit.check(build(tmp_path, target, option))
     calls, names = analysis.calls, analysis.code.functions.names
     found = {}

@@ -136,7 +136,9 @@ def test_a_handler_on_the_interrupted_stack_that_puts_interrupts_on_is_open(tmp_
     source, image = tmp_path / "trap.c", tmp_path / "trap.elf"
     if shutil.which("riscv64-unknown-elf-gcc") is None:
         pytest.skip("no riscv64-unknown-elf-gcc")
-    source.write_text(text.replace("ON\n", '__asm volatile("csrsi mstatus, 8");\n').replace("TOP", "trap_stack"))
+    source.write_text(
+        text.replace("ON\n", '__asm volatile("csrsi mstatus, 8");\n').replace("TOP", "trap_stack")
+    )
     command = ["riscv64-unknown-elf-gcc", "-march=rv32imac_zicsr", "-mabi=ilp32", "-O2", "-ffreestanding"]
     command += ["-nostdlib", "-w", "-Wl,-Ttext=0x80000000", "-Wl,-e,_start", "-o", str(image)]
     subprocess.run([*command, str(source)], check=True)

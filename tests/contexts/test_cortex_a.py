@@ -35,13 +35,11 @@ __asm(".section .stacks, \"aw\", %nobits\n.balign 8\n.space 256\n.globl irq_top\
       ".globl und_top\nund_top: .space 512\n.globl svc_top\nsvc_top: .space 2048\n"
       ".globl main_top\nmain_top:\n.text\n");
 """
-SYSTEM = 'cps #0x1f\\nldr sp, =main_top\\n'
+SYSTEM = "cps #0x1f\\nldr sp, =main_top\\n"
 NESTING = '{ __asm volatile("srsdb sp!, #0x1f\\n cps #0x1f\\n" ::: "memory"); port = 1; }'
 
 
-def stacks(
-    directory: Path, cpu: str, last: str = SYSTEM, irq: str = "ROOM(20)"
-) -> dict[str, StackNeed]:
+def stacks(directory: Path, cpu: str, last: str = SYSTEM, irq: str = "ROOM(20)") -> dict[str, StackNeed]:
     if not cross.has_compiler("cortex-a7"):
         pytest.skip("no arm-none-eabi-gcc")
     source, image = directory / "start.c", directory / "image.elf"

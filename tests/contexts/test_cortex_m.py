@@ -68,7 +68,9 @@ def test_priorities_are_read_from_the_code_that_sets_them(rtos: Analysis) -> Non
     """SHPR2, SHPR3 and IPR0 are written with constants: as the file declares, but not as certain."""
     found = stackfit.check(RTOS)
     assert stacks(found)["main"].direct == stacks(rtos)["main"].direct
-    (said,) = [text for text in stacks(found)["main"].assumed if "priorities are those that code sets" in text]
+    (said,) = [
+        text for text in stacks(found)["main"].assumed if "priorities are those that code sets" in text
+    ]
     assert "SVCall 0x80" in said and "IRQ 1 0x40" in said
 
 
@@ -86,7 +88,8 @@ PRIORITIES = """
 extern char top[];
 volatile unsigned port;
 void none(void) { for (;;) ; }
-#define ISR(name, words) void name(void) { volatile unsigned room[words]; room[port % words] = 1; port = room[0]; }
+#define ISR(name, words) void name(void) \\
+    { volatile unsigned room[words]; room[port % words] = 1; port = room[0]; }
 ISR(first, 8) ISR(second, 20) ISR(third, 50)
 void Reset_Handler(void) {
     IPR[0] = 0x40;
@@ -222,8 +225,7 @@ def layout(directory: Path, text: str) -> str:
 def test_tasks_and_sizes_can_be_declared(tmp_path: Path) -> None:
     file = layout(
         tmp_path,
-        '[stack.main]\nsize = 640\n[[task]]\nname = "extra"\nentry = "tail_call"\nsize = 512\n'
-        "saved = 36\n",
+        '[stack.main]\nsize = 640\n[[task]]\nname = "extra"\nentry = "tail_call"\nsize = 512\nsaved = 36\n',
     )
     needs = stacks(stackfit.check(TRAPS, layouts=[file]))
     assert needs["main"].stack.size == 640
@@ -233,7 +235,9 @@ def test_tasks_and_sizes_can_be_declared(tmp_path: Path) -> None:
 
 def test_what_the_context_switch_saves_is_open_where_nothing_tells(tmp_path: Path) -> None:
     """No code reads the process stack pointer: no finite number until a file says it."""
-    need = stacks(stackfit.check(TRAPS, layouts=[layout(tmp_path, '[[task]]\nentry = "tail_call"\nsize = 4096\n')]))
+    need = stacks(
+        stackfit.check(TRAPS, layouts=[layout(tmp_path, '[[task]]\nentry = "tail_call"\nsize = 4096\n')])
+    )
     task = need["task tail_call"]
     assert task.verdict is Verdict.UNKNOWN and "what a context switch saves" in str(task.open.counts)
 

@@ -39,7 +39,8 @@ unsigned heap[512];
 __attribute__((noipa)) int xTaskCreate(task *code, const char *name, uint16_t depth, void *argument,
         unsigned priority, void **created) { port = (unsigned)code + depth; return 1; }
 __attribute__((noipa)) void *xTaskCreateStatic(task *code, const char *name, uint32_t depth, void *argument,
-        unsigned priority, unsigned *stack, StaticTask_t *control) { stack[depth - 1] = (unsigned)code; return control; }
+        unsigned priority, unsigned *stack, StaticTask_t *control)
+        { stack[depth - 1] = (unsigned)code; return control; }
 static unsigned idle_stack[128], timer_stack[200], net_stack[300];
 static StaticTask_t idle_control, timer_control, net_control;
 __attribute__((noipa)) void vApplicationGetIdleTaskMemory(StaticTask_t **c, unsigned **s, uint32_t *n)
@@ -92,8 +93,10 @@ def test_freertos_tasks_have_what_their_calls_say(option: str, tmp_path: Path) -
 
 
 def test_tasks_of_a_clone_of_the_creator_are_not_passed_over(tmp_path: Path) -> None:
-    """With link-time optimisation the compiler changes the arguments: which task it is, is said to be open."""
-    text = FREERTOS.replace("__attribute__((noipa)) int xTaskCreate(", "static __attribute__((noinline)) int xTaskCreate(")
+    """With link-time optimisation the compiler changes the arguments: which task it is, is open."""
+    text = FREERTOS.replace(
+        "__attribute__((noipa)) int xTaskCreate(", "static __attribute__((noinline)) int xTaskCreate("
+    )
     analysis = build(tmp_path, text, "cortex-m3", "-O2", STACKED, TOP)
     assert "xTaskCreate" not in analysis.code.functions.names  # but xTaskCreate.isra.0 or the like
     opened = [context for context in analysis.contexts if context.kind == "task" and context.open]
@@ -103,9 +106,11 @@ def test_tasks_of_a_clone_of_the_creator_are_not_passed_over(tmp_path: Path) -> 
 ZEPHYR = """
 struct k_thread { unsigned room[30]; };
 typedef void entry(void *, void *, void *);
-struct _static_thread_data { struct k_thread *thread; char *stack; unsigned size; entry *code; void *p1, *p2, *p3;
+struct _static_thread_data
+        { struct k_thread *thread; char *stack; unsigned size; entry *code; void *p1, *p2, *p3;
     int priority; unsigned options; int delay; const char *name; };
-__attribute__((aligned(8))) char z_interrupt_stacks[1][2048], z_main_stack[1024], sensor_stack[768], net_stack[1536];
+__attribute__((aligned(8))) char z_interrupt_stacks[1][2048], z_main_stack[1024], sensor_stack[768],
+        net_stack[1536];
 char z_idle_stacks[1][320];
 struct k_thread sensor_thread, net_thread, z_main_thread, z_idle_threads[1];
 __attribute__((noipa)) void sensor(void *a, void *b, void *c) { ROOM(30) }
@@ -124,7 +129,8 @@ __asm(".globl __static_thread_data_list_start, __static_thread_data_list_end\\n"
       ".set __static_thread_data_list_start, _k_thread_data_sensor\\n"
       ".set __static_thread_data_list_end, _k_thread_data_sensor + 44\\n");
 __attribute__((noipa)) void start(void) {
-    z_setup_new_thread(&z_main_thread, z_main_stack, sizeof z_main_stack, bg_thread_main, 0, 0, 0, 0, 0, "main");
+    z_setup_new_thread(&z_main_thread, z_main_stack, sizeof z_main_stack, bg_thread_main, 0, 0, 0, 0,
+        0, "main");
     z_setup_new_thread(z_idle_threads, z_idle_stacks[0], sizeof z_idle_stacks[0], idle, 0, 0, 0, 15, 0, 0);
     z_impl_k_thread_create(&net_thread, net_stack, sizeof net_stack, net, 0, 0, 0, 3, 0, 0);
 }
@@ -150,7 +156,8 @@ typedef void entry(unsigned long);
 static unsigned char stack[1024];
 static unsigned control[44];
 __attribute__((noipa)) unsigned _tx_thread_create(void *t, char *name, entry *code, unsigned long input,
-        void *stack, unsigned long size, unsigned priority, unsigned threshold, unsigned long slice, unsigned start)
+        void *stack, unsigned long size, unsigned priority, unsigned threshold, unsigned long slice,
+        unsigned start)
     { port = (unsigned)code + size; return 0; }
 __attribute__((noipa)) void producer(unsigned long n) { ROOM(50) for (;;) ; }
 __attribute__((noipa)) void start(void)
@@ -176,7 +183,8 @@ __attribute__((noipa)) void *osThreadNew(task *code, void *argument, const osThr
     { port = (unsigned)code + attributes->stack_size; return 0; }
 __attribute__((noipa)) void logger(void *p) { ROOM(20) for (;;) ; }
 __attribute__((noipa)) void shell(void *p) { ROOM(30) for (;;) ; }
-__attribute__((noipa)) void start(void) { osThreadNew(logger, 0, &with_stack); osThreadNew(shell, 0, &sized); }
+__attribute__((noipa)) void start(void)
+        { osThreadNew(logger, 0, &with_stack); osThreadNew(shell, 0, &sized); }
 """
 
 
@@ -189,9 +197,12 @@ def test_cmsis_rtos2_threads_by_their_attributes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("target", "frame"), [("cortex-m3", 32 + 40 + 4), ("cortex-m4f", 104 + 40 + 64 + 4)])
 def test_secure_state_has_larger_frames(target: str, frame: int, tmp_path: Path) -> None:
     """A Secure image, by its section of entry points for Non-secure code."""
-    text = FREERTOS.replace("void net(void *p) { ROOM(40)", "void net(void *p) { FLOAT ROOM(40)") + """
+    text = (
+        FREERTOS.replace("void net(void *p) { ROOM(40)", "void net(void *p) { FLOAT ROOM(40)")
+        + """
 __attribute__((section(".gnu.sgstubs"), used)) const unsigned stubs[2] = {0xe97fe97f, 0};
 """
+    )
     floating = "-DFLOAT=volatile float x = port; port = x * 2;" if target == "cortex-m4f" else "-DFLOAT="
     need = stacks(build(tmp_path, text, target, "-O2", STACKED, TOP, floating))["task net"]
     assert need.stack.reserve_base == frame + 36

@@ -29,7 +29,7 @@ REASONS = {
 def build(directory: Path, target: str, *options: str) -> Analysis:
     top = directory / "top.c"
     top.write_text("unsigned long __StackTop[1];\n")
-    idle = ("-DIDLE=\"\"",) if target in cross.NATIVE else ()
+    idle = ('-DIDLE=""',) if target in cross.NATIVE else ()
     return stackfit.check(cross.build(directory, target, [SOURCE, top], *idle, *options))
 
 

@@ -944,7 +944,6 @@ def follow_functions(
     proto: cython.longlong
     member: cython.longlong
     number: cython.longlong
-    found: cython.bint
     done: cython.int
     below: cython.longlong
     registers: cython.int = cython.cast(cython.int, order.shape[0])
@@ -1126,7 +1125,9 @@ def follow_functions(
                         if stack_kind[row] == STACK_KNOWN:
                             value_kind = STACK
                             value_a = depth[row]
-                    elif b < REGISTERS and (w == word or (state[3 * b] == CONSTANT and state[3 * b + 1] >= 0)):
+                    elif b < REGISTERS and (
+                        w == word or (state[3 * b] == CONSTANT and state[3 * b + 1] >= 0)
+                    ):
                         value_kind = state[3 * b]
                         value_a = state[3 * b + 1]
                         value_b = state[3 * b + 2]
@@ -1181,12 +1182,24 @@ def follow_functions(
                             value_b = 0
                         elif value_kind != POINTER and value_kind != ORIGIN:
                             value_kind = UNKNOWN
-                    elif reg < REGISTERS and reg != sp and b < REGISTERS and w == word and state[3 * b] == POINTER:
+                    elif (
+                        reg < REGISTERS
+                        and reg != sp
+                        and b < REGISTERS
+                        and w == word
+                        and state[3 * b] == POINTER
+                    ):
                         if state[3 * reg] == UNKNOWN or state[3 * reg] == ORIGIN:  # a number plus a pointer
                             value_kind = POINTER
                             value_a = state[3 * b + 1]
                             value_b = state[3 * b + 2]
-                    elif reg < REGISTERS and reg != sp and b < REGISTERS and w == word and state[3 * reg] == POINTER:
+                    elif (
+                        reg < REGISTERS
+                        and reg != sp
+                        and b < REGISTERS
+                        and w == word
+                        and state[3 * reg] == POINTER
+                    ):
                         if state[3 * b] == UNKNOWN or state[3 * b] == ORIGIN:
                             value_kind = POINTER
                             value_a = state[3 * reg + 1]
@@ -1247,7 +1260,13 @@ def follow_functions(
                                 count = _record(
                                     records, count, row, HOLDS, address_a, address_b, value_kind, value_a, 0
                                 )
-                elif op == EXCHANGE and not (flags[row] & 1) and reg < REGISTERS and b < REGISTERS and w == word:
+                elif (
+                    op == EXCHANGE
+                    and not (flags[row] & 1)
+                    and reg < REGISTERS
+                    and b < REGISTERS
+                    and w == word
+                ):
                     for i in range(3):
                         number = state[3 * reg + i]
                         state[3 * reg + i] = state[3 * b + i]

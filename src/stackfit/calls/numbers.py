@@ -48,7 +48,9 @@ class Numbers:
         if not self.shift:
             return signed
         plain = signed & self.machine.mask if self.machine.word == 4 else signed
-        return np.where((plain >= self.low) & (plain < self.high), self.addresses(values.view(np.uint64)), signed)
+        return np.where(
+            (plain >= self.low) & (plain < self.high), self.addresses(values.view(np.uint64)), signed
+        )
 
     def code(self, numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
         """Where code pointers with these numbers lead."""

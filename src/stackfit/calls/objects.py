@@ -74,9 +74,7 @@ class Placed:
         return self._placement.fits(row, *field)
 
 
-def read_data(
-    program: Program, functions: Functions, numbers: Numbers, debug: Image | None = None
-) -> Data:
+def read_data(program: Program, functions: Functions, numbers: Numbers, debug: Image | None = None) -> Data:
     """All pointers in the data of a program, but those in tables that describe code. `debug`: a companion of
     the kernel; its symbols tell objects apart where the kernel's own name functions only."""
     machine = program.machine

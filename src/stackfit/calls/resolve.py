@@ -150,8 +150,8 @@ def _taken_in_code(code: Code, numbers: Numbers) -> set[int]:
     table = code.instructions
     operation = table.operation
     if not code.machine.x86:
-        value = numbers.values(table.immediate[operation == Operation.MOVE_IMMEDIATE])
-        at = code.functions.entered(numbers.code(value[value < 0]))
+        loaded = numbers.values(table.immediate[operation == Operation.MOVE_IMMEDIATE])
+        at = code.functions.entered(numbers.code(loaded[loaded < 0]))
         return set(at[(at >= 0) & callable_functions(code.functions)[at]].tolist())
     held = np.flatnonzero(
         np.isin(
@@ -191,7 +191,9 @@ class _Resolver:
     ) -> None:
         self._code, self._types, self._data, self._placed, self._mode = code, types, data, placed, mode
         self._records, self._mask = flows.records, types.numbers.mask
-        self._called = _functions_at(code, types.numbers, flows.records)  # of each record: the function it has, or -1
+        self._called = _functions_at(
+            code, types.numbers, flows.records
+        )  # of each record: the function it has, or -1
         self._holds = defaultdict[_Place, set[int]](set)  # functions put into each place
         self._bounds = data.bounds.tolist()
         self._from = defaultdict[_Place, set[_Place]](set)  # places whose contents are copied there

@@ -120,7 +120,8 @@ def _listed(code: Code) -> NDArray[np.int64]:
     columns = zip(
         table.operation[rows].tolist(), table.width[rows].tolist(), table.register[rows].tolist(),
         table.base[rows].tolist(), table.index[rows].tolist(), table.scale[rows].tolist(),
-        table.clobbers[rows].tolist(), table.immediate[rows].tolist(), table.flags[rows].tolist(), strict=True,
+        table.clobbers[rows].tolist(), table.immediate[rows].tolist(), table.flags[rows].tolist(),
+        strict=True,
     )  # fmt: skip
     of = _listed_arm if code.machine is Machine.ARM else _listed_other
     values = []
@@ -156,7 +157,12 @@ def _listed_arm(
         # Of ldrd with a changing base the order is not known; pop has it.
         ordered = len(loaded) == 1 or register == NO_REGISTER or base == 13 or len(loaded) > 2
         return loaded[:8] if len(loaded) * 4 == width and ordered else []
-    if register == NO_REGISTER and flags & FLAG_CONDITIONAL and width == 4 and (not scale or index != NO_REGISTER):
+    if (
+        register == NO_REGISTER
+        and flags & FLAG_CONDITIONAL
+        and width == 4
+        and (not scale or index != NO_REGISTER)
+    ):
         return [immediate]
     if register == NO_REGISTER and width == 8 and immediate:  # strd
         return [immediate & 0xFF, immediate >> 8]

@@ -57,7 +57,11 @@ def told_places(code: Code, types: TypeLayout, marks: NDArray[np.uint8]) -> Told
     offset = np.where(slot, 0, -offset)
     first = code.rows_at(begin.view(np.uint64))
     good = (
-        (where >= 0) & (where != CONVENTIONS[code.machine].stack_pointer) & (first >= 0) & (goal > 0) & (~slot | (where > TOLD_SLOT))
+        (where >= 0)
+        & (where != CONVENTIONS[code.machine].stack_pointer)
+        & (first >= 0)
+        & (goal > 0)
+        & (~slot | (where > TOLD_SLOT))
     )
     where, offset, goal, first = where[good], offset[good], goal[good], first[good].astype(np.int64)
     last = np.searchsorted(code.address, end[good].view(np.uint64))

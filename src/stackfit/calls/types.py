@@ -54,9 +54,9 @@ class TypeLayout:
     `size`: bytes. Parts are members of structs and unions, parameters of prototypes: rows `part_first[n]` to
     `part_first[n + 1]`; `part_at` in bytes, -1 for a bit field. `prototype`: of each function of the program,
     0 unknown. `per_cpu_at`: bytes from the start of the per-CPU area, ascending; `per_cpu_type`: the type of
-    the variable there. From debug information, else empty: `variables`, address (with the sign of a word) →
-    type of the kernel's global ones; `locals`, int64[n, 5] as image/dwarf.py has them.  `virtual`: structs that stand for tables of virtual functions
-    (virtual.py), with the class's name.
+    the variable there. From debug information, else empty: `variables`, address as a number of `numbers` →
+    type of the kernel's global ones; `locals`, int64[n, 5] as image/dwarf.py has them. `virtual`: structs
+    that stand for tables of virtual functions (virtual.py), with the class's name.
     """
 
     types: Types
@@ -539,7 +539,6 @@ def read_types(program: Program, functions: Functions, debug: Image | None = Non
         variables=variables,
         locals=places,
     )
-
 
 
 def _compiled_prototypes(

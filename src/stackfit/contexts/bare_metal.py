@@ -186,7 +186,8 @@ def _entry_stacks(
     code: Code, memory: Memory, entry: int
 ) -> tuple[tuple[int, str] | None, tuple[int, str] | None]:
     """The stack that the entry sets the stack pointer to the top of, before it calls anything; and where it
-    goes on with SP_EL0 (`msr spsel, #0`), that which handlers run on: the one of SP_ELx (DDI 0487, D1.2.2)."""
+    goes on with SP_EL0 (`msr spsel, #0`), that which handlers run on: the one of SP_ELx (DDI 0487,
+    D1.2.2)."""
     table = code.instructions
     pointer = CONVENTIONS[code.machine].stack_pointer
     joins = branch_targets(code)

@@ -65,9 +65,7 @@ def cortex_a_firmware(
         if mode == modes.boot:  # the same stack pointer
             levels = 1
             reason = CAN_NEST if can_nest(code, edges, function) else ""
-            contexts.append(
-                Context(name, "isr", (Start(function),), interrupt="isr", open=reason, level=0)
-            )
+            contexts.append(Context(name, "isr", (Start(function),), interrupt="isr", open=reason, level=0))
             continue
         reason = ""
         if _changes_mode(code, function):
@@ -189,4 +187,3 @@ def _mode_set(code: Code, row: int) -> int | None:
         value = value_before(code, row, word & 15, branch_targets(code))
         return value & 0x1F if value is not None else 0
     return None
-

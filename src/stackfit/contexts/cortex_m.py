@@ -138,7 +138,8 @@ def cortex_m_firmware(
     if known:  # nothing preempts the most urgent
         contexts = [
             replace(context, frame_user=0, frame_kernel=0, frame_source="nothing preempts it")
-            if context.kind == "isr" and context.level == top + _LEVEL else context
+            if context.kind == "isr" and context.level == top + _LEVEL
+            else context
             for context in contexts
         ]
     elif not priorities:
@@ -276,13 +277,13 @@ class _Floating:
     def text(self) -> str:
         """What is taken for granted of these frames."""
         text = (
-            f"an exception pushes {_BASIC} B, {_EXTENDED} with floating-point registers, and up to {_ALIGNMENT}"
-            " of alignment (Armv7-M ARM B1.5.6, B1.5.7)"
+            f"an exception pushes {_BASIC} B, {_EXTENDED} with floating-point registers, and up to"
+            f" {_ALIGNMENT} of alignment (Armv7-M ARM B1.5.6, B1.5.7)"
         )
         if self._secure:
             text += (
-                f"; in Secure state {_SECURE_STATE} more, and {_SECURE_FLOATING} with floating-point registers,"
-                " when it is a Non-secure one (Armv8-M ARM B3.19)"
+                f"; in Secure state {_SECURE_STATE} more, and {_SECURE_FLOATING} with floating-point"
+                " registers, when it is a Non-secure one (Armv8-M ARM B3.19)"
             )
         return text
 
@@ -342,7 +343,9 @@ def _context_switch(code: Code) -> _Switch:
     return most
 
 
-_NO_SWITCH = "no code reads the process stack pointer: what a context switch saves on the task's stack is not known"
+_NO_SWITCH = (
+    "no code reads the process stack pointer: what a context switch saves on the task's stack is not known"
+)
 _UNCLEAR = "what the context switch saves on the task's stack is not understood"
 
 

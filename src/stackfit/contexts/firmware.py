@@ -16,6 +16,7 @@ from stackfit.calls.model import CallKind, Calls
 from stackfit.contexts.model import Context, Start
 from stackfit.frames.model import Frames, StackKind
 from stackfit.image.memory import Memory
+from stackfit.isa.code import Code
 from stackfit.layouts.model import Layout, Stack
 
 __all__ = ["Firmware", "fit_layout", "own_stack", "reset_starts", "stack_below", "switched_starts"]

@@ -51,17 +51,18 @@ def find_firmware(
 ) -> Firmware:
     """The contexts of a firmware image; none where nothing says where it starts.
 
-    `layouts` and `declared`: files that say handlers' priorities and tasks. InputError: a task whose entry is not there.
+    `layouts` and `declared`: files that say handlers' priorities and tasks. InputError: a task whose entry is
+    not there.
     """
     memory = Memory(program)
     layouts = tuple(layouts)
-    stated = [one for one in (*layouts, declared) if one.handlers or one.priorities != PriorityForm()]
-    handlers = tuple(handler for one in stated for handler in one.handlers)
+    files: list[Layout | Declared] = [*layouts, declared]
+    handlers = tuple(handler for one in files for handler in one.handlers)
     form = PriorityForm(
-        next((one.priorities.group for one in stated if one.priorities.group is not None), None),
-        next((one.priorities.bits for one in stated if one.priorities.bits is not None), None),
+        next((one.priorities.group for one in files if one.priorities.group is not None), None),
+        next((one.priorities.bits for one in files if one.priorities.bits is not None), None),
     )
-    tasks = [_declared(code, one.path, task) for one in (*layouts, declared) for task in one.tasks]
+    tasks = [_declared(code, one.path, task) for one in files for task in one.tasks]
     found: Firmware | None = None
     if program.machine is Machine.ARM:
         if is_cortex_m(program):

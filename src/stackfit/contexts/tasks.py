@@ -148,7 +148,8 @@ def _given_memory(code: Code, memory: Memory, name: str) -> tuple[str, int] | No
 
 
 _BUILDS = (
-    Operation.MOVE_IMMEDIATE, Operation.ADD_IMMEDIATE, Operation.LEA, Operation.MOVE, Operation.INSERT_IMMEDIATE,
+    Operation.MOVE_IMMEDIATE, Operation.ADD_IMMEDIATE, Operation.LEA, Operation.MOVE,
+    Operation.INSERT_IMMEDIATE,
 )  # fmt: skip  # what addresses and numbers are built with
 
 

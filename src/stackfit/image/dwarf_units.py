@@ -216,8 +216,8 @@ def _is_type(tag: cython.longlong) -> cython.bint:
 @cython.exceptval(check=False)
 def _is_wanted(tag: cython.longlong) -> cython.bint:
     return _is_type(tag) or tag in (
-        TAG_FORMAL_PARAMETER, TAG_INHERITANCE, TAG_MEMBER, TAG_UNSPECIFIED_PARAMETERS, TAG_SUBRANGE, TAG_SUBPROGRAM,
-        TAG_VARIABLE, TAG_COMPILE_UNIT,
+        TAG_FORMAL_PARAMETER, TAG_INHERITANCE, TAG_MEMBER, TAG_UNSPECIFIED_PARAMETERS, TAG_SUBRANGE,
+        TAG_SUBPROGRAM, TAG_VARIABLE, TAG_COMPILE_UNIT,
     )  # fmt: skip
 
 

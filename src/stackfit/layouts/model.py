@@ -151,8 +151,8 @@ class TaskStack:
 
 @dataclass(frozen=True)
 class PriorityForm:
-    """Which part of a priority of Cortex-M tells what preempts what: `group` is AIRCR.PRIGROUP, `bits` how many
-    the processor has. None: not said; with either, priorities are bytes as in the registers."""
+    """Which part of a priority of Cortex-M tells what preempts what: `group` is AIRCR.PRIGROUP, `bits` how
+    many the processor has. None: not said; with either, priorities are bytes as in the registers."""
 
     group: int | None = None
     bits: int | None = None
@@ -170,8 +170,8 @@ class Declared:
 
 @dataclass(frozen=True)
 class Layout:
-    """The stacks of a system. `handlers`, `tasks` and `priorities`: what a file says of firmware. `machine` None: any;
-    `assumptions`: what it takes for granted, for people."""
+    """The stacks of a system. `handlers`, `tasks` and `priorities`: what a file says of firmware. `machine`
+    None: any; `assumptions`: what it takes for granted, for people."""
 
     name: str
     description: str
