@@ -27,6 +27,7 @@ if not cython.compiled:
         BTF_UNION,
         CHANGED,
         CONSTANT,
+        COPIED,
         EMBEDS,
         ESCAPED,
         FIELD,
@@ -62,6 +63,7 @@ if not cython.compiled:
         SITE,
         SLOT_COUNT,
         SLOTS,
+        SMALL,
         STACK,
         STACK_KNOWN,
         STACKED,
@@ -80,7 +82,9 @@ if not cython.compiled:
         CALL,
         CALL_INDIRECT,
         CONDITIONAL,
+        COPY,
         CX,
+        DI,
         EXCHANGE,
         FAR_JUMP,
         INTERRUPT_RETURN,
@@ -97,6 +101,7 @@ if not cython.compiled:
         POP,
         PUSH,
         RETURN,
+        SI,
         STORE,
         STORE_IMMEDIATE,
         STORE_MULTIPLE,
@@ -405,6 +410,8 @@ def _flow_into(
             if state[at + 2] == 0:
                 return _record(records, count, row, TYPED, goal, 0, value, state[at + 1], 0)
             return _record(records, count, row, EMBEDS, state[at + 1], state[at + 2], POINTER, goal, 0)
+    elif value == GLOBAL and state[at + 2] == 0 and (kind[goal] == BTF_STRUCT or kind[goal] == BTF_UNION):
+        return _record(records, count, row, TYPED, goal, 0, GLOBAL, state[at + 1], 0)
     elif value in (FIELD, GLOBAL, PARAMETER, RESULT, MERGED) and expected == 0:
         # A copy in a member or a parameter that is no function pointer (what is traced, say) is not called:
         # whatever is read from there again is unknown.
@@ -784,9 +791,12 @@ def _stored(
     part_type: cython.const[cython.int][::1],
     variable_at: cython.const[cython.longlong][::1],
     variable_type: cython.const[cython.int][::1],
+    per_cpu_at: cython.const[cython.longlong][::1],
+    per_cpu_type: cython.const[cython.int][::1],
 ) -> cython.int:
     """A word goes to an address: the value at `state[t]`, or nothing that is known where `t` is negative."""
     i: cython.int
+    found: cython.bint = False
     if t >= 0 and state[t] == STACK:
         _escape(state, state[t + 1])
     if address_kind == STACK:
@@ -814,11 +824,25 @@ def _stored(
         return _record(
             records, count, row, GLOBAL, address_a, address_b, state[t], state[t + 1], state[t + 2]
         )
-    if (
-        address_kind == POINTER
-        and _member(leaf, address_a, address_b, kind, named, link, size, part_first, part_at, part_type)
-        and leaf[3] == 0
-    ):
+    if address_kind == POINTER:
+        found = _member(leaf, address_a, address_b, kind, named, link, size, part_first, part_at, part_type)
+        if (
+            not found
+            and _may_be_code(state[t], state[t + 1])
+            and kind[address_a] == BTF_STRUCT
+            and (address_b < 0 or address_b >= size[address_a])
+        ):
+            # Outside the struct: in whatever it is embedded in.
+            return _record(
+                records, count, row, FIELD, address_a, address_b, state[t], state[t + 1], state[t + 2]
+            )
+    elif address_kind == PER_CPU:
+        i = _variable(per_cpu_at, address_a)
+        found = i >= 0 and _member(
+            leaf, per_cpu_type[i], address_a - per_cpu_at[i], kind, named, link, size, part_first, part_at,
+            part_type,
+        )  # fmt: skip
+    if found and leaf[3] == 0:
         return _flow_into(
             records, count, row, leaf[0], FIELD, leaf[1], leaf[2], state, t, kind, link, leaf[7]
         )
@@ -1100,7 +1124,7 @@ def follow_functions(
                         if (
                             index[row] < REGISTERS
                             and state[3 * index[row]] == POINTER
-                            and (address_kind == UNKNOWN or address_kind == ORIGIN)
+                            and address_kind in (UNKNOWN, ORIGIN, GLOBAL)
                         ):
                             # A number plus a pointer.
                             address_kind = POINTER
@@ -1118,6 +1142,11 @@ def follow_functions(
                                 address_b = 1
                         else:
                             address_kind = UNKNOWN
+                        if address_kind in (UNKNOWN, ORIGIN) and displacement[row] < -SMALL:
+                            # No object reaches as far: a number of bytes into the table at that address.
+                            address_kind = CONSTANT
+                            address_a = displacement[row]
+                            address_b = 1
 
                 # --- Effects.
                 if op == MOVE:
@@ -1189,7 +1218,7 @@ def follow_functions(
                         and w == word
                         and state[3 * b] == POINTER
                     ):
-                        if state[3 * reg] == UNKNOWN or state[3 * reg] == ORIGIN:  # a number plus a pointer
+                        if state[3 * reg] in (UNKNOWN, ORIGIN, GLOBAL):  # a number plus a pointer
                             value_kind = POINTER
                             value_a = state[3 * b + 1]
                             value_b = state[3 * b + 2]
@@ -1200,7 +1229,7 @@ def follow_functions(
                         and w == word
                         and state[3 * reg] == POINTER
                     ):
-                        if state[3 * b] == UNKNOWN or state[3 * b] == ORIGIN:
+                        if state[3 * b] in (UNKNOWN, ORIGIN, GLOBAL):
                             value_kind = POINTER
                             value_a = state[3 * reg + 1]
                             value_b = state[3 * reg + 2]
@@ -1321,7 +1350,7 @@ def follow_functions(
                                 if address_kind == CONSTANT else address_a,
                                 address_b + step if address_kind in (POINTER, ORIGIN) else address_b,
                                 leaf, kind, named, link, size, part_first, part_at, part_type, variable_at,
-                                variable_type,
+                                variable_type, per_cpu_at, per_cpu_type,
                             )  # fmt: skip
                             if flags[row] & CONDITIONAL and address_kind == STACK:
                                 _save(state, address_a - step, UNKNOWN, 0, 0)
@@ -1367,6 +1396,26 @@ def follow_functions(
                         else:
                             value_kind = UNKNOWN
 
+                if op == COPY and emit and flags[row] & 4:
+                    # Of whole objects: one is of the type that the other is of.
+                    for i in range(2):
+                        t = 3 * SI if i else 3 * DI
+                        j = 3 * DI if i else 3 * SI
+                        if (
+                            state[t] == CONSTANT
+                            and state[t + 1] < 0
+                            and state[j] == POINTER
+                            and state[j + 2] == 0
+                        ):
+                            count = _record(
+                                records, count, row, OBJECT, state[j + 1], 0, CONSTANT, state[t + 1], 0
+                            )
+                    if state[3 * DI] == CONSTANT and state[3 * DI + 1] < 0 and state[3 * SI] == CONSTANT:
+                        count = _record(
+                            records, count, row, COPIED, state[3 * DI + 1], 0, CONSTANT, state[3 * SI + 1],
+                            w * state[3 * CX + 1] if state[3 * CX] == CONSTANT else 0,
+                        )  # fmt: skip
+
                 # --- Stores, and the value that goes there.
                 if op == STORE or op == STORE_IMMEDIATE:
                     if op == STORE:
@@ -1380,7 +1429,7 @@ def follow_functions(
                     count = _stored(
                         records, count, emit and w == word, row, state, t, address_kind, address_a, address_b,
                         leaf, kind, named, link, size, part_first, part_at, part_type, variable_at,
-                        variable_type,
+                        variable_type, per_cpu_at, per_cpu_type,
                     )  # fmt: skip
                     if op == STORE_IMMEDIATE:
                         state[3 * sp] = UNKNOWN

@@ -18,6 +18,7 @@ cdef enum:
     OWN = 23
     REGISTERS = 32
     SLOTS = 96
+    SMALL = 1048576
     SLOT_COUNT = 16
     NEXT_SLOT = 160
     ESCAPED = 161
@@ -33,6 +34,7 @@ cdef enum:
     TYPED = 16
     HOLDS = 17
     EMBEDS = 18
+    COPIED = 19
     RECORD_SIZE = 7
     HERE = 64
     OTHERS = 254
