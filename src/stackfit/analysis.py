@@ -34,7 +34,7 @@ from stackfit.frames.switches import find_switches
 from stackfit.frames.witness import Witness, cfi_witness, orc_witness
 from stackfit.image.companions import Companions
 from stackfit.image.load import check_same_build, load_image, load_program
-from stackfit.image.model import Image, InputError, Machine, Program
+from stackfit.image.model import Image, ImageKind, InputError, Machine, Program
 from stackfit.image.pointers import code_pointers
 from stackfit.image.tables import Tables, read_tables
 from stackfit.isa.code import Code, decode_program
@@ -278,13 +278,21 @@ def analyse(
     selected = sets.select(program.images[0].release, program.machine)
     places = (*PLACES, *(place for entry in selected.candidates for place in entry.places))
     resolution = Resolution()
-    if resolve is None or resolve(code):
+    unread: tuple[str, ...] = ()
+    # Of kernels for other machines nothing has been held against recordings yet.
+    if (program.machine.x86 or bare) and (resolve is None or resolve(code)):
         progress("resolving indirect calls", 0.6)
-        told = companion if companion is not None else program.images[0] if bare else None
-        resolution = resolve_indirect(
-            program, code, tables, frames, pointers, indirect, places, told, hypervisor is Hypervisor.ANY,
-            switches,
-        )  # fmt: skip
+        # A firmware image is its own companion.
+        own = bare and companion is None and program.images[0].kind is not ImageKind.MODULE
+        try:
+            resolution = resolve_indirect(
+                program, code, tables, frames, pointers, indirect, places,
+                program.images[0] if own else companion, hypervisor is Hypervisor.ANY, switches,
+            )  # fmt: skip
+        except InputError as error:
+            if not own:
+                raise
+            unread = (f"debug information is not used, so indirect calls are open: {error}",)
     progress("building the call graph", 0.7)
     vectors = [] if bare else find_vectors(code)
     chosen = _for_machine(program, named or (load_layout(_default_layout(program)),))
@@ -299,7 +307,7 @@ def analyse(
     has_hops = bool((edges.kind == EdgeKind.HOP).any())
     return Analysis(
         program, code, tables, frames, vectors, calls, edges, selected, chosen, curve if has_hops else 0,
-        limit, program.warnings + (firmware.notes if firmware else ()), companion, resolution.held,
+        limit, (*program.warnings, *unread, *(firmware.notes if firmware else ())), companion, resolution.held,
         recordings, firmware, tuple(debug_modules),
     )  # fmt: skip
 

@@ -8,8 +8,10 @@ import pytest
 
 import cross
 import stackfit
-from stackfit.analysis import Analysis
+from stackfit.analysis import Analysis, analyse
 from stackfit.calls.model import CallKind, Reason, Rung
+from stackfit.calls.resolve import Indirect
+from stackfit.image.load import load_image
 
 SOURCE = Path(__file__).resolve().parents[2] / "fixtures" / "firmware" / "indirect.c"
 ALL = {"add_one", "add_two", "add_three", "add_four", "add_five", "add_six", "add_seven"}
@@ -56,10 +58,20 @@ def test_without_debug_information_they_are_open(tmp_path: Path) -> None:
     assert all(reason == "indirect call: the pointer's value is not known" for _, _, reason in found.values())
 
 
-def test_strict_trusts_no_types(tmp_path: Path) -> None:
-    from stackfit.analysis import analyse
-    from stackfit.calls.resolve import Indirect
+def test_damaged_debug_information_leaves_them_open(tmp_path: Path) -> None:
+    """It was not asked for: the image is analysed all the same, and the reason is a warning."""
+    image = cross.build(tmp_path, "cortex-m3", [SOURCE], "-O2", "-g")
+    section = load_image(image).section(".debug_info")
+    assert section is not None
+    data = bytearray(image.read_bytes())
+    data[section.offset + 40 : section.offset + 400] = b"\xff" * 360
+    image.write_bytes(data)
+    analysis = stackfit.check(image)
+    assert all(reason for _, _, reason in reached(analysis).values())
+    assert any("debug information is not used" in warning for warning in analysis.warnings)
 
+
+def test_strict_trusts_no_types(tmp_path: Path) -> None:
     image = cross.build(tmp_path, "cortex-m3", [SOURCE], "-O2", "-g")
     found = reached(analyse([image], indirect=Indirect.STRICT))
     assert all(reason for _, _, reason in found.values())
