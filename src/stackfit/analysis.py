@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -46,6 +46,7 @@ from stackfit.measure.model import Recording, Traces
 from stackfit.measure.resolve import resolve
 from stackfit.measure.seen import Exercised, exercised
 from stackfit.measure.sizes import SizeCheck, check_sizes
+from stackfit.text import clean
 from stackfit.verdict.components import ComponentTable, component_table
 from stackfit.verdict.compose import Composer
 from stackfit.verdict.cycles import recursive
@@ -299,6 +300,8 @@ def analyse(
     calls = build_calls(program, code, tables, frames, vectors, selected, resolution, hypervisor)
     edges = build_edges(code, frames, calls)
     firmware = find_firmware(program, code, frames, calls, edges, chosen, declared) if bare else None
+    if firmware is not None and resolution.untyped:
+        firmware = replace(firmware, assumptions=(*firmware.assumptions, _untyped(code, resolution.untyped)))
     if firmware is not None:
         chosen = tuple(fit_layout(layout, firmware) for layout in chosen)
     progress("bounding chains", 0.8)
@@ -310,6 +313,14 @@ def analyse(
         limit, (*program.warnings, *unread, *(firmware.notes if firmware else ())), companion, resolution.held,
         recordings, firmware, tuple(debug_modules),
     )  # fmt: skip
+
+
+def _untyped(code: Code, functions: Sequence[int]) -> str:
+    names = ", ".join(clean(code.functions.names[one]) for one in functions[:3])
+    return (
+        f"{len(functions)} functions without debug information ({names}{' …' if len(functions) > 3 else ''}) are put"
+        " where no type tells: into no field that code with debug information calls through"
+    )
 
 
 def _default_layout(program: Program) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,40 @@ def test_strict_trusts_no_types(tmp_path: Path) -> None:
     image = cross.build(tmp_path, "cortex-m3", [SOURCE], "-O2", "-g")
     found = reached(analyse([image], indirect=Indirect.STRICT))
     assert all(reason for _, _, reason in found.values())
+
+
+def test_functions_without_debug_information_are_an_assumption_that_is_listed(tmp_path: Path) -> None:
+    """A library that was built without: what it puts somewhere has no prototype to be told by."""
+    library = tmp_path / "library.c"
+    library.write_text("""
+        static int hidden(int x) { return x + 1; }
+        struct device { int state; int (*open)(int); };
+        void library_set(struct device *device) { device->open = hidden; }
+    """)
+    program = tmp_path / "program.c"
+    program.write_text("""
+        struct device { int state; int (*open)(int); };
+        void library_set(struct device *);
+        struct device device;
+        volatile int port;
+        static int own(int x) { port = x; return x; }
+        __attribute__((noinline)) int call(struct device *d) { return d->open(d->state) + 1; }
+        __asm(".section .vectors, \\"a\\"\\n.balign 128\\n.word 0x20001000, start + 1, none + 1, none + 1\\n"
+              ".word none + 1, none + 1, none + 1, 0, 0, 0, 0, none + 1, none + 1, 0, none + 1, none + 1\\n.text\\n");
+        void none(void) { for (;;) ; }
+        void start(void) { device.open = own; library_set(&device); port = call(&device); for (;;) ; }
+    """)
+    if not cross.has_compiler("cortex-m3"):
+        pytest.skip("no arm-none-eabi-gcc")
+    flags = ["-mcpu=cortex-m3", "-mthumb", "-O2", "-ffreestanding"]
+    objects = []
+    for source, more in ((library, []), (program, ["-g"])):
+        objects.append(str(source.with_suffix(".o")))
+        command = ["arm-none-eabi-gcc", *flags, *more, "-c", str(source), "-o", objects[-1]]
+        subprocess.run(command, check=True)
+    image = tmp_path / "image.elf"
+    subprocess.run(["arm-none-eabi-gcc", *flags, "-nostdlib", "-w", "-o", str(image), *objects], check=True)
+    analysis = stackfit.check(image)
+    assert reached(analysis)["call"][0] == {"own"}
+    (need,) = [one for one in analysis.verdicts[0].stacks if one.stack.name == "main"]
+    assert any(text.split("(")[1].startswith("hidden)") for text in need.assumed if "no type tells" in text)

@@ -52,6 +52,7 @@ _NO_FLOW = (
 )  # fmt: skip
 _AGGREGATES = (int(Kind.STRUCT), int(Kind.UNION))
 _FUNC_PROTO = int(Kind.FUNC_PROTO)
+_BY_TYPE = (Rung.FIELD, Rung.CONTAINER, Rung.SIGNATURE)
 _ROUNDS = 2  # walks that know what the one before found
 _COPYING = ("memcpy", "__memcpy", "memmove", "__memmove")
 _LARGE = 256  # bytes: an object beyond this size may be an array of some struct
@@ -82,13 +83,15 @@ class Resolution:
     """`sites`: by row of an indirect call. `updates`: by row of a call of `__static_call_update`, the
     functions that the static call is set to there. `held`: what the places asked for hold, by name.
     `paravirt`: what is put into members of pv_ops, by address; None: not known. `strangers`: functions that
-    the code of modules without types puts somewhere: of which type the place is, no one knows."""
+    the code of modules without types puts somewhere: of which type the place is, no one knows. `untyped`: the
+    same of firmware, parts of which have no debug information."""
 
     sites: Mapping[int, Resolved] = field(default_factory=dict)
     updates: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     held: Mapping[str, Held] = field(default_factory=dict)
     paravirt: Mapping[int, tuple[int, ...]] | None = None
     strangers: tuple[int, ...] = ()
+    untyped: tuple[int, ...] = ()
 
 
 def resolve_indirect(
@@ -284,7 +287,16 @@ class _Resolver:
         self._hooks = _SecurityHooks(code, types, data, placed)
 
     def resolve(self, places: Iterable[str] = ()) -> Resolution:
-        return Resolution(self._sites(), self._updates(), self._held(places), strangers=self._strangers())
+        sites = self._sites()
+        resolution = Resolution(sites, self._updates(), self._held(places), strangers=self._strangers())
+        by_type = any(one.rung in _BY_TYPE for one in sites.values())
+        return replace(resolution, untyped=self._untyped()) if by_type else resolution
+
+    def _untyped(self) -> tuple[int, ...]:
+        if self._code.machine.x86:
+            return ()
+        named = set(self._called[self._records[:, _SINK] == flow.LOOSE].tolist()) - {-1}
+        return tuple(sorted(one for one in named if not self._types.prototypes_of(one)))
 
     def _strangers(self) -> tuple[int, ...]:
         functions, types = self._code.functions, self._types
