@@ -301,7 +301,8 @@ def analyse(
     edges = build_edges(code, frames, calls)
     firmware = find_firmware(program, code, frames, calls, edges, chosen, declared) if bare else None
     if firmware is not None and resolution.untyped:
-        firmware = replace(firmware, assumptions=(*firmware.assumptions, _untyped(code, resolution.untyped)))
+        more = _untyped(code, resolution.untyped)
+        firmware = replace(firmware, assumptions=(*firmware.assumptions, more))
     if firmware is not None:
         chosen = tuple(fit_layout(layout, firmware) for layout in chosen)
     progress("bounding chains", 0.8)
@@ -318,8 +319,8 @@ def analyse(
 def _untyped(code: Code, functions: Sequence[int]) -> str:
     names = ", ".join(clean(code.functions.names[one]) for one in functions[:3])
     return (
-        f"{len(functions)} functions without debug information ({names}{' …' if len(functions) > 3 else ''}) are put"
-        " where no type tells: into no field that code with debug information calls through"
+        f"{len(functions)} functions without debug information ({names}{' …' if len(functions) > 3 else ''})"
+        " are put where no type tells: into no field that code with debug information calls through"
     )
 
 

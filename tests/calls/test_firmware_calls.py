@@ -95,7 +95,8 @@ def test_functions_without_debug_information_are_an_assumption_that_is_listed(tm
         static int own(int x) { port = x; return x; }
         __attribute__((noinline)) int call(struct device *d) { return d->open(d->state) + 1; }
         __asm(".section .vectors, \\"a\\"\\n.balign 128\\n.word 0x20001000, start + 1, none + 1, none + 1\\n"
-              ".word none + 1, none + 1, none + 1, 0, 0, 0, 0, none + 1, none + 1, 0, none + 1, none + 1\\n.text\\n");
+              ".word none + 1, none + 1, none + 1, 0, 0, 0, 0, none + 1, none + 1, 0, none + 1, none + 1\\n"
+              ".text\\n");
         void none(void) { for (;;) ; }
         void start(void) { device.open = own; library_set(&device); port = call(&device); for (;;) ; }
     """)
