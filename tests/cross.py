@@ -29,6 +29,7 @@ TARGETS = {
     "rv64gc": ("riscv64-unknown-elf", ("-march=rv64gc", "-mabi=lp64d", "-mcmodel=medany")),
     "aarch64": ("aarch64-linux-gnu", ()),
 }
+NATIVE = {"x86_64": (), "i386": ("-m32",)}  # the machine's own gcc
 COMMON = ("-ffreestanding", "-fno-stack-protector", "-w")
 
 
@@ -39,6 +40,8 @@ def has_compiler(target: str) -> bool:
 
 def build(directory: Path, target: str, sources: list[Path], *options: str) -> Path:
     """A linked image without an entry; what gcc writes beside it (`.su`) stands in the directory."""
+    if target in NATIVE:
+        return _build_native(directory, target, sources, *options)
     if not has_compiler(target):
         pytest.skip(f"no {TARGETS[target][0]}-gcc")
     prefix, flags = TARGETS[target]
@@ -51,6 +54,16 @@ def build(directory: Path, target: str, sources: list[Path], *options: str) -> P
     place = ("-Wl,-Ttext=0x80000000",) if prefix.startswith("riscv") else ()
     command = [f"{prefix}-gcc", *flags, "-nostdlib", "-static", "-Wl,-e,0", *place, "-o", str(image)]
     subprocess.run([*command, *map(str, objects), "-lgcc"], check=True, capture_output=True)
+    return image
+
+
+def _build_native(directory: Path, target: str, sources: list[Path], *options: str) -> Path:
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc")
+    image = directory / "image.elf"
+    flags = (*NATIVE[target], *COMMON, "-fno-pie", "-no-pie", "-nostdlib", "-static", "-fcf-protection=none")
+    command = ["gcc", *flags, *options, "-Wl,-e,0", "-o", str(image), *map(str, sources)]
+    subprocess.run(command, check=True, cwd=directory, capture_output=True)
     return image
 
 

@@ -18,6 +18,26 @@ def test_lone_surrogates_of_names_that_are_not_utf_8_are_escaped() -> None:
     assert clean("a\udcff") == "a\\udcff"
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("_ZN2io4Uart5writeEi", "io::Uart::write(int)"),
+        ("_ZThn8_N4Both8on_eventEi", "non-virtual thunk to Both::on_event(int)"),
+        ("_RNvNtCs1234_7mycrate3foo3bar", "mycrate::foo::bar"),
+        ("_ZN4core3fmt9Formatter3pad17h1234567890abcdefE", "core::fmt::Formatter::pad"),
+        ("_Zebra", "_Zebra"),
+        ("_ZN\udcff", "_ZN\\udcff"),
+    ],
+)
+def test_names_of_cpp_and_rust_are_as_their_sources_have_them(name: str, shown: str) -> None:
+    assert clean(name) == shown
+
+
+@pytest.mark.parametrize("name", ["_Z1f" + "P" * 100_000 + "i", "_Z1f" + "P" * 990, "_R" + "Y" * 990])
+def test_a_hostile_mangled_name_is_a_name(name: str) -> None:
+    assert len(clean(name)) <= 400
+
+
 def test_names_end_somewhere() -> None:
     assert len(clean("x" * 100_000)) == 400
 

@@ -24,7 +24,7 @@ from stackfit.calls.stated import Stated, compare_statements, stated_bounds
 from stackfit.calls.vectors import Vector, find_vectors
 from stackfit.choices import MOST_HOPS, UNLIMITED, Hypervisor, Indirect
 from stackfit.contexts.firmware import Firmware, fit_layout
-from stackfit.contexts.images import find_firmware, is_firmware
+from stackfit.contexts.images import NOTHING_DECLARED, find_firmware, is_cortex_m, is_firmware
 from stackfit.contexts.kernels import kernel_contexts
 from stackfit.contexts.model import Context
 from stackfit.contexts.registered import PLACES, Registrations, find_registered
@@ -38,19 +38,20 @@ from stackfit.image.companions import Companions
 from stackfit.image.flat import Flat
 from stackfit.image.linker_map import is_linker_map, name_by_map, read_linker_map
 from stackfit.image.load import check_same_build, load_image, load_program
-from stackfit.image.model import Image, InputError, Program
+from stackfit.image.model import Image, ImageKind, InputError, Machine, Program
 from stackfit.image.pointers import code_pointers
 from stackfit.image.tables import Tables, read_tables
 from stackfit.isa.code import Code, decode_program
 from stackfit.isa.machines import CONVENTIONS
 from stackfit.layouts import default_layout, load_layout
-from stackfit.layouts.model import Layout
+from stackfit.layouts.model import Declared, Layout
 from stackfit.measure.files import read_recording
 from stackfit.measure.graph import Graph
 from stackfit.measure.model import Recording, Traces
 from stackfit.measure.resolve import resolve
 from stackfit.measure.seen import Exercised, exercised
 from stackfit.measure.sizes import SizeCheck, check_sizes
+from stackfit.text import clean
 from stackfit.verdict.allocation import DEFAULT_MARGIN, Advice, Margin, advised
 from stackfit.verdict.components import ComponentTable, component_table
 from stackfit.verdict.compose import Composer
@@ -253,6 +254,7 @@ def analyse(
     witnesses: Sequence[str | Path] = (),
     margin: Margin = DEFAULT_MARGIN,
     flat: Flat | None = None,
+    declared: Declared = NOTHING_DECLARED,
 ) -> Analysis:
     """Load and analyse images; layouts and assumptions by name or file.
 
@@ -266,8 +268,8 @@ def analyse(
     all that are not certain stay open otherwise. `debug_modules`: files or directories with debug information
     of modules, for anatomies and source lines. `witnesses`: files that compilers left (`.su`, `.ci`, objects
     with `.stack_sizes`), or directories of them: held against frames and calls, and bounds where only they
-    know one. `margin`: of advice on how much to allocate. `flat`: the image is a flat binary. Raises
-    InputError.
+    know one. `margin`: of advice on how much to allocate. `flat`: the image is a flat binary. `declared`:
+    tasks and priorities of firmware, besides what layouts say. Raises InputError.
     """
     named = tuple(load_layout(str(name)) for name in layouts)
     for layout in named:
@@ -300,26 +302,37 @@ def analyse(
     progress("tracking stack depth", 0.5)
     tables = read_tables(program)
     pointers = code_pointers(program)
-    frames = analyse_frames(
-        code, tables, pointers, frame_pointers=True, switches=find_switches(program, code)
-    )
+    switches = find_switches(program, code)
+    frames = analyse_frames(code, tables, pointers, frame_pointers=True, switches=switches)
     selected = sets.select(program.images[0].release, program.machine)
     places = (*PLACES, *(place for entry in selected.candidates for place in entry.places))
     resolution = Resolution()
-    # What follows values through code knows x86's registers and calling conventions.
-    if program.machine.x86 and (resolve is None or resolve(code)):
+    unread: tuple[str, ...] = ()
+    # Of kernels for other machines nothing has been held against recordings yet.
+    if (program.machine.x86 or bare) and (resolve is None or resolve(code)):
         progress("resolving indirect calls", 0.6)
-        resolution = resolve_indirect(
-            program, code, tables, frames, pointers, indirect, places, companion, hypervisor is Hypervisor.ANY
-        )
+        # A firmware image is its own companion.
+        own = bare and companion is None and program.images[0].kind is not ImageKind.MODULE
+        try:
+            resolution = resolve_indirect(
+                program, code, tables, frames, pointers, indirect, places,
+                program.images[0] if own else companion, hypervisor is Hypervisor.ANY, switches,
+            )  # fmt: skip
+        except InputError as error:
+            if not own:
+                raise
+            unread = (f"debug information is not used, so indirect calls are open: {error}",)
     progress("building the call graph", 0.7)
     vectors = [] if bare else find_vectors(code)
-    chosen = _for_machine(program, named or (load_layout(default_layout(program.machine, kernel=not bare)),))
+    chosen = _for_machine(program, named or (load_layout(_default_layout(program, bare)),))
     calls = build_calls(program, code, tables, frames, vectors, selected, resolution, hypervisor, pointers)
     edges = build_edges(code, frames, calls)
     stated = compare_statements(program, code, frames, calls, [*statements, *own_statements(program)], maps)
     selected = combine(stated_bounds(code, frames, stated), selected)
-    firmware = find_firmware(program, code, frames, calls, edges, chosen) if bare else None
+    firmware = find_firmware(program, code, frames, calls, edges, chosen, declared) if bare else None
+    if firmware is not None and resolution.untyped:
+        more = _untyped(code, resolution.untyped)
+        firmware = replace(firmware, assumptions=(*firmware.assumptions, more))
     if firmware is not None:
         chosen = tuple(fit_layout(layout, firmware) for layout in chosen)
     progress("bounding chains", 0.8)
@@ -328,9 +341,23 @@ def analyse(
     has_hops = bool((edges.kind == EdgeKind.HOP).any())
     return Analysis(
         program, code, tables, frames, vectors, calls, edges, selected, chosen, curve if has_hops else 0,
-        limit, program.warnings + (firmware.notes if firmware else ()), companion, resolution.held,
-        recordings, firmware, tuple(debug_modules), tuple(stated), margin,
+        limit, (*program.warnings, *unread, *(firmware.notes if firmware else ())), companion,
+        resolution.held, recordings, firmware, tuple(debug_modules), tuple(stated), margin,
     )  # fmt: skip
+
+
+def _untyped(code: Code, functions: Sequence[int]) -> str:
+    names = ", ".join(clean(code.functions.names[one]) for one in functions[:3])
+    return (
+        f"{len(functions)} functions without debug information ({names}{' …' if len(functions) > 3 else ''})"
+        " are put where no type tells: into no field that code with debug information calls through"
+    )
+
+
+def _default_layout(program: Program, bare: bool) -> str:
+    if program.machine is Machine.ARM and bare and not is_cortex_m(program):
+        return "bare-metal"
+    return default_layout(program.machine, kernel=not bare)
 
 
 def _for_machine(program: Program, chosen: tuple[Layout, ...]) -> tuple[Layout, ...]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Sequence
 
 __all__ = ["bytes_text", "clean", "escape", "near_text", "number_text", "range_text", "size_text"]
 
 _MOST_COMPARED = 100  # characters of a name that others are compared with
+_MANGLED = ("_Z", "_R", "__Z", "___Z")  # Itanium C++ ABI and Rust's legacy form, Rust's v0
+_LONGEST_MANGLED = 1000  # characters: the demangler's own stack grows with what is nested in a name
 _LONGEST = 400  # characters of a name: those of C++ and Rust go beyond 200
 
 
@@ -21,8 +24,18 @@ def escape(text: str) -> str:
 
 
 def clean(name: str) -> str:
-    """A name from a binary, escaped and not longer than a line can show."""
+    """A name from a binary, escaped and not longer than a line can show; those of C++ and Rust as their
+    sources have them."""
+    if name.startswith(_MANGLED) and len(name) <= _LONGEST_MANGLED and name.isascii():
+        name = _demangled(name)
     return escape(name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…")
+
+
+@functools.lru_cache(1 << 14)
+def _demangled(name: str) -> str:
+    from pydemumble import demangle  # only where there are such names
+
+    return demangle(name) or name
 
 
 def near_text(name: str, known: Sequence[str]) -> str:

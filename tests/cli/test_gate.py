@@ -445,3 +445,35 @@ def test_a_baseline_is_part_of_the_summary(project: Path, capsys: pytest.Capture
     main(["check", new, "--baseline", "base.db", "--markdown", "summary.md"])
     text = (project / "summary.md").read_text(encoding="utf-8")
     assert "## Stack sizes" in text and "## Stack depth" in text and "680 B → 744 B" in text
+
+
+def test_a_projects_file_says_tasks_and_priorities_of_firmware(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All that CI needs is `stackfit check`: the exit status tells whether each task keeps its stack and its
+    budget."""
+    image = Path(__file__).resolve().parents[2] / "fixtures" / "firmware" / "traps-cortex-m4f.elf"
+    monkeypatch.chdir(tmp_path)
+    text = f'image = "{image}"\n[[task]]\nname = "net"\nentry = "tail_call"\nsize = SIZE\nsaved = 36\n'
+    text += '[[isr]]\nname = "IRQ 2"\npriority = 1\n[[isr]]\nname = "IRQ 3"\npriority = 1\n'
+    file = tmp_path / "stackfit.toml"
+    file.write_text(text.replace("SIZE", "1024"))
+    status, document = checked(capsys)
+    (layout,) = document["layouts"]
+    sizes = {stack["name"]: (stack["size"], stack["verdict"]) for stack in layout["stacks"]}
+    assert status == 0 and sizes["task net"] == (1024, "fits-if")
+    file.write_text(text.replace("SIZE", "640"))
+    assert checked(capsys)[0] == 1
+    file.write_text(text.replace("SIZE", "1024") + "[budget.task]\nnet = 640\n")
+    assert checked(capsys)[0] == 1
+    file.write_text(text.replace("SIZE", "1024") + "[budget.task]\nnet = 900\n")
+    assert checked(capsys)[0] == 0
+
+
+def test_a_task_of_a_projects_file_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = Path(__file__).resolve().parents[2] / "fixtures" / "firmware" / "traps-cortex-m4f.elf"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stackfit.toml").write_text(f'image = "{image}"\n[[task]]\nentry = "tail_cal"\nsize = 640\n')
+    assert "stackfit.toml: task tail_cal: no function tail_cal" in refused(capsys)

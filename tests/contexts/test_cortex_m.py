@@ -64,12 +64,81 @@ def test_handlers_nest_by_their_priority(rtos: Analysis) -> None:
     assert parts["isr IRQ 1"] == 8 + 160  # nothing preempts it: no frame on top
 
 
-def test_without_priorities_each_handler_nests_once() -> None:
-    need = stacks(stackfit.check(RTOS))["main"]
+def test_priorities_are_read_from_the_code_that_sets_them(rtos: Analysis) -> None:
+    """SHPR2, SHPR3 and IPR0 are written with constants: as the file declares, but not as certain."""
+    found = stackfit.check(RTOS)
+    assert stacks(found)["main"].direct == stacks(rtos)["main"].direct
+    (said,) = [
+        text for text in stacks(found)["main"].assumed if "priorities are those that code sets" in text
+    ]
+    assert "SVCall 0x80" in said and "IRQ 1 0x40" in said
+
+
+def test_without_priorities_each_handler_nests_once(traps: Analysis) -> None:
+    need = stacks(traps)["main"]
     assert {part.name.split(",")[0] for part in need.parts} == {
-        "boot Reset", "isr SVCall", "isr PendSV", "isr SysTick", "isr IRQ 1"
+        "boot Reset", *(f"isr IRQ {number}" for number in range(5))
     }  # fmt: skip
-    assert need.direct is not None and need.direct > 632
+
+
+PRIORITIES = """
+#include <stdint.h>
+#define IPR ((volatile uint8_t *)0xe000e400)
+#define AIRCR (*(volatile uint32_t *)0xe000ed0c)
+extern char top[];
+volatile unsigned port;
+void none(void) { for (;;) ; }
+#define ISR(name, words) void name(void) \\
+    { volatile unsigned room[words]; room[port % words] = 1; port = room[0]; }
+ISR(first, 8) ISR(second, 20) ISR(third, 50)
+void Reset_Handler(void) {
+    IPR[0] = 0x40;
+    IPR[1] = 0x60;
+    IPR[2] = 0xc0;
+    AIRCR = 0x05fa0000 | GROUP << 8;
+    for (;;) ;
+}
+__attribute__((section(".vectors"), used, aligned(128)))
+const void *const vectors[19] = {
+    (void *)0x20001000, Reset_Handler, none, none, none, none, none, 0, 0, 0, 0, none, none, 0, none, none,
+    first, second, third };
+"""
+
+
+def on_top(analysis: Analysis) -> set[str]:
+    return {part.name.split(",")[0] for part in stacks(analysis)["main"].parts} - {"boot Reset"}
+
+
+@pytest.mark.parametrize(
+    ("group", "nested"),
+    [
+        (0, {"isr IRQ 0", "isr IRQ 1", "isr IRQ 2"}),
+        (5, {"isr IRQ 1", "isr IRQ 2"}),  # 0x40 and 0x60 are of one group: the deeper of both
+        (6, {"isr IRQ 1", "isr IRQ 2"}),
+        (7, {"isr IRQ 2"}),  # no bit tells what preempts
+    ],
+)
+def test_priorities_of_one_group_do_not_nest(group: int, nested: set[str], tmp_path: Path) -> None:
+    source = tmp_path / "start.c"
+    source.write_text(PRIORITIES)
+    image = cross.build(tmp_path, "cortex-m3", [source], "-O2", f"-DGROUP={group}")
+    assert on_top(stackfit.check(image)) == nested
+
+
+def test_a_file_says_which_bits_of_a_priority_preempt(tmp_path: Path) -> None:
+    source = tmp_path / "start.c"
+    source.write_text(PRIORITIES)
+    image = cross.build(tmp_path, "cortex-m3", [source], "-O2", "-DGROUP=0")
+    handlers = "".join(
+        f'[[isr]]\nname = "IRQ {number}"\npriority = {priority}\n'
+        for number, priority in enumerate((0x40, 0x60, 0x70))
+    )
+    whole = layout(tmp_path, handlers)
+    assert on_top(stackfit.check(image, layouts=[whole])) == {"isr IRQ 0", "isr IRQ 1", "isr IRQ 2"}
+    three_bits = layout(tmp_path, "priority-bits = 3\n" + handlers)
+    assert on_top(stackfit.check(image, layouts=[three_bits])) == {"isr IRQ 0", "isr IRQ 2"}
+    grouped = layout(tmp_path, "priority-group = 5\npriority-bits = 3\n" + handlers)
+    assert on_top(stackfit.check(image, layouts=[grouped])) == {"isr IRQ 2"}
 
 
 def test_the_bound_holds_and_is_near_what_painted_stacks_show(rtos: Analysis) -> None:
@@ -87,6 +156,27 @@ def test_the_bound_holds_and_is_near_what_painted_stacks_show(rtos: Analysis) ->
         assert need.stack.size == int(size)
         assert need.bound is not None and not need.open
         assert int(used) <= need.bound <= 1.1 * int(used), name
+
+
+@pytest.mark.parametrize(
+    ("name", "machine"), [("nested-cortex-m4f", "mps2-an386"), ("nested-cortex-m0", "microbit")]
+)
+def test_the_bound_holds_where_three_handlers_nest(name: str, machine: str) -> None:
+    """Each is interrupted at its deepest, with floating-point registers to save where there are any; a fourth
+    of the middle one's priority waits. Priorities are read from the code that sets them."""
+    qemu = shutil.which("qemu-system-arm")
+    if qemu is None:
+        pytest.skip("no qemu-system-arm")
+    image = FIRMWARE / f"{name}.elf"
+    command = [qemu, "-M", machine, "-nographic", "-semihosting", "-kernel", str(image)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    (mark,) = re.findall(r"^mark main (\d+) (\d+)$", result.stdout + result.stderr, re.M)
+    assert "handled 5" in result.stdout + result.stderr  # all four, and what they interrupt
+    need = stacks(stackfit.check(image))["main"]
+    assert need.stack.size == int(mark[0]) and not need.open and need.bound is not None
+    assert int(mark[1]) <= need.bound <= 1.1 * int(mark[1])
+    nested = {part.name.split(",")[0] for part in need.parts} - {"boot Reset"}
+    assert nested == {"isr IRQ 0", "isr IRQ 1", "isr IRQ 2"}
 
 
 def test_a_proof_needs_no_measurement(rtos: Analysis) -> None:
@@ -135,12 +225,21 @@ def layout(directory: Path, text: str) -> str:
 def test_tasks_and_sizes_can_be_declared(tmp_path: Path) -> None:
     file = layout(
         tmp_path,
-        '[stack.main]\nsize = 640\n[[task]]\nname = "extra"\nentry = "tail_call"\nsize = 512\n',
+        '[stack.main]\nsize = 640\n[[task]]\nname = "extra"\nentry = "tail_call"\nsize = 512\nsaved = 36\n',
     )
     needs = stacks(stackfit.check(TRAPS, layouts=[file]))
     assert needs["main"].stack.size == 640
     assert needs["task extra"].verdict is Verdict.MAY_EXCEED
-    assert needs["task extra"].direct == 800 + 36
+    assert needs["task extra"].direct == 800 + 36 + 36
+
+
+def test_what_the_context_switch_saves_is_open_where_nothing_tells(tmp_path: Path) -> None:
+    """No code reads the process stack pointer: no finite number until a file says it."""
+    need = stacks(
+        stackfit.check(TRAPS, layouts=[layout(tmp_path, '[[task]]\nentry = "tail_call"\nsize = 4096\n')])
+    )
+    task = need["task tail_call"]
+    assert task.verdict is Verdict.UNKNOWN and "what a context switch saves" in str(task.open.counts)
 
 
 def test_a_task_that_is_not_there_is_one_line(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackfit.image.model import Machine
-from stackfit.isa.code import Code
+from stackfit.isa.code import GLOBAL_POINTER, Code
 from stackfit.isa.effects import FLAG_MEMORY, NO_REGISTER, RIP, Operation
 from stackfit.isa.machines import CONVENTIONS
 
@@ -119,6 +119,8 @@ def constant_before(code: Code, row: int, register: int, joins: NDArray[np.bool_
 def value_before(code: Code, row: int, register: int, joins: NDArray[np.bool_]) -> int | None:
     """The number that the register holds at that row, loaded in straight-line code."""
     table = code.instructions
+    if register == GLOBAL_POINTER and code.global_pointer is not None:
+        return code.global_pointer
     at = row
     kept = () if code.machine.x86 or CONVENTIONS[code.machine].lost >> register & 1 else _CALLS
     for _ in range(_LOOK_BACK if code.machine.x86 else _LOOK_FAR):

@@ -33,18 +33,21 @@ if not cython.compiled:
         FIELD,
         GLOBAL,
         HANDED,
+        HERE,
         HOLDS,
         LOOSE,
         MARK_CONTINUES,
         MARK_EXTRA,
         MARK_JOIN,
         MARK_NEXT,
+        MARK_SWITCH,
         MARK_TOLD,
         MERGED,
         MOST_ARGUMENTS,
         NEXT_SLOT,
         OBJECT,
         ORIGIN,
+        OTHERS,
         OWN,
         PARAMETER,
         PASSED,
@@ -74,11 +77,11 @@ if not cython.compiled:
         ADD,
         ADD_IMMEDIATE,
         AND_IMMEDIATE,
-        AX,
         BAD,
         BREAKPOINT,
         CALL,
         CALL_INDIRECT,
+        CONDITIONAL,
         COPY,
         CX,
         DI,
@@ -90,6 +93,7 @@ if not cython.compiled:
         JUMP_INDIRECT,
         LEA,
         LOAD,
+        LOAD_MULTIPLE,
         MOVE,
         MOVE_CONDITIONAL,
         MOVE_IMMEDIATE,
@@ -97,11 +101,10 @@ if not cython.compiled:
         POP,
         PUSH,
         RETURN,
-        RIP,
         SI,
-        SP,
         STORE,
         STORE_IMMEDIATE,
+        STORE_MULTIPLE,
         SYSTEM_RETURN,
         UNDEFINED,
     )
@@ -755,6 +758,7 @@ def _argument(
     number: cython.int,
     depth: cython.longlong,
     word: cython.int,
+    sp: cython.int,
 ) -> cython.int:
     """Where in the state an argument is: in a register, or on the stack, whose first one lies at `depth`.
     What is not known is where the stack pointer would be, of which nothing is ever kept."""
@@ -763,7 +767,91 @@ def _argument(
     if number < registers:
         return 3 * order[number]
     at = _slot(state, depth - word * (number - registers))
-    return at + 1 if at >= 0 else 3 * SP
+    return at + 1 if at >= 0 else 3 * sp
+
+
+@cython.cfunc
+def _stored(
+    records: cython.longlong[:, ::1],
+    count: cython.int,
+    emit: cython.bint,
+    row: cython.int,
+    state: cython.longlong[::1],
+    t: cython.int,
+    address_kind: cython.longlong,
+    address_a: cython.longlong,
+    address_b: cython.longlong,
+    leaf: cython.longlong[::1],
+    kind: cython.const[cython.uchar][::1],
+    named: cython.const[cython.uchar][::1],
+    link: cython.const[cython.int][::1],
+    size: cython.const[cython.longlong][::1],
+    part_first: cython.const[cython.longlong][::1],
+    part_at: cython.const[cython.longlong][::1],
+    part_type: cython.const[cython.int][::1],
+    variable_at: cython.const[cython.longlong][::1],
+    variable_type: cython.const[cython.int][::1],
+    per_cpu_at: cython.const[cython.longlong][::1],
+    per_cpu_type: cython.const[cython.int][::1],
+) -> cython.int:
+    """A word goes to an address: the value at `state[t]`, or nothing that is known where `t` is negative."""
+    i: cython.int
+    found: cython.bint = False
+    if t >= 0 and state[t] == STACK:
+        _escape(state, state[t + 1])
+    if address_kind == STACK:
+        if t < 0:
+            _save(state, address_a, UNKNOWN, 0, 0)
+            return count
+        _save(state, address_a, state[t], state[t + 1], state[t + 2])
+        if emit and state[t] == CONSTANT and state[t + 1] < 0:
+            return _record(records, count, row, STACKED, address_a, 0, CONSTANT, state[t + 1], 0)
+        return count
+    if not emit or t < 0:
+        return count
+    if address_kind == CONSTANT and address_a < 0:
+        if state[t] == CONSTANT and state[t + 1] >= 0:
+            return count
+        i = _variable(variable_at, address_a)
+        if i >= 0 and _member(
+            leaf, variable_type[i], address_a - variable_at[i], kind, named, link, size, part_first, part_at,
+            part_type,
+        ):  # fmt: skip
+            if leaf[1] and leaf[3] == 0:
+                count = _flow_into(
+                    records, count, row, leaf[0], FIELD, leaf[1], leaf[2], state, t, kind, link, leaf[7]
+                )
+        return _record(
+            records, count, row, GLOBAL, address_a, address_b, state[t], state[t + 1], state[t + 2]
+        )
+    if address_kind == POINTER:
+        found = _member(leaf, address_a, address_b, kind, named, link, size, part_first, part_at, part_type)
+        if (
+            not found
+            and _may_be_code(state[t], state[t + 1])
+            and kind[address_a] == BTF_STRUCT
+            and (address_b < 0 or address_b >= size[address_a])
+        ):
+            # Outside the struct: in whatever it is embedded in.
+            return _record(
+                records, count, row, FIELD, address_a, address_b, state[t], state[t + 1], state[t + 2]
+            )
+    elif address_kind == PER_CPU:
+        i = _variable(per_cpu_at, address_a)
+        found = i >= 0 and _member(
+            leaf, per_cpu_type[i], address_a - per_cpu_at[i], kind, named, link, size, part_first, part_at,
+            part_type,
+        )  # fmt: skip
+    if found and leaf[3] == 0:
+        return _flow_into(
+            records, count, row, leaf[0], FIELD, leaf[1], leaf[2], state, t, kind, link, leaf[7]
+        )
+    count = _flow_into(records, count, row, 0, LOOSE, 0, 0, state, t, kind, link)
+    if address_kind == ORIGIN and (
+        (state[t] == POINTER and state[t + 2] == 0) or (state[t] == CONSTANT and state[t + 1] < 0)
+    ):
+        return _record(records, count, row, HOLDS, address_a, address_b, state[t], state[t + 1], 0)
+    return count
 
 
 def follow_functions(
@@ -775,7 +863,7 @@ def follow_functions(
     base: cython.const[cython.uchar][::1],
     index: cython.const[cython.uchar][::1],
     flags: cython.const[cython.uchar][::1],
-    clobbers: cython.const[cython.ushort][::1],
+    clobbers: cython.const[cython.uint][::1],
     displacement: cython.const[cython.int][::1],
     immediate: cython.const[cython.longlong][::1],
     address: cython.const[cython.longlong][::1],
@@ -814,8 +902,9 @@ def follow_functions(
     told_place: cython.const[cython.int][::1],
     told_type: cython.const[cython.int][::1],
     told_offset: cython.const[cython.longlong][::1],
+    listed: cython.const[cython.longlong][::1],
     order: cython.const[cython.int][::1],
-    word: cython.int,
+    machine: cython.const[cython.longlong][::1],
     remembered: cython.int[::1],
     scratch: cython.longlong[::1],
     states: cython.longlong[::1],
@@ -828,18 +917,24 @@ def follow_functions(
 
     Rows and functions as in track_functions(). `thunk`: register that an indirect thunk jumps through.
     `prototype`: BTF prototype of each function, 0 unknown; `in_register` (types.py) what its arguments are.
-    `arguments`: functions × 6 × 3, what the argument registers hold at its entry where no prototype says
+    `arguments`: functions × 8 × 3, what the argument registers hold at its entry where no prototype says
     it. Types (types.py): `kind`, `named`, `link`, `size` (bytes) and parts of each. Variables of known
     type, ascending: `variable_at` (address), `per_cpu_at` (bytes from the start of the per-CPU area).
     Debug information: `told_place`, at `told_row`, ascending, points to byte `told_offset` of an object of
     `told_type`; a place is a register, or TOLD_SLOT and the depth of a slot. `order`: registers of the
-    arguments, the others are on the stack; `word`: bytes of a pointer. Scratch: `remembered` per row, all -1
-    (and so again afterwards), `scratch` (8 + 2 × STATE_SIZE), `states` (STATE_LIMIT of them), `waiting`
+    arguments, the others are on the stack. `listed`: of rows that load or store several registers at once (or
+    change their base register), those by order of memory, a byte each from the lowest; OTHERS: any that may
+    be there besides, NONE: no more. `machine`: bytes of a pointer, and of a return address on the stack; how
+    many general registers; the number of the stack pointer and of a result's; bits of those that a call need
+    not keep; whether conditional moves take one of two registers; a register that always has one value (NONE:
+    none does), and that value. Scratch: `remembered` per row, all -1
+    (and so again afterwards), `scratch` (8 + 3 × STATE_SIZE), `states` (STATE_LIMIT of them), `waiting`
     (2 + 3 × STATE_LIMIT). `ends`: result, the number of records after each function of `work`.
     """
     leaf: cython.longlong[::1] = scratch[:8]
     state: cython.longlong[::1] = scratch[8 : 8 + STATE_SIZE]
-    entry: cython.longlong[::1] = scratch[8 + STATE_SIZE :]
+    entry: cython.longlong[::1] = scratch[8 + STATE_SIZE : 8 + 2 * STATE_SIZE]
+    fetched: cython.longlong[::1] = scratch[8 + 2 * STATE_SIZE :]
     n: cython.int = cython.cast(cython.int, operation.shape[0])
     count: cython.int = 0
     before: cython.int
@@ -862,7 +957,8 @@ def follow_functions(
     emit: cython.int
     call: cython.int
     going: cython.bint
-    mask: cython.int
+    mask: cython.longlong
+    one: cython.longlong = 1
     address_kind: cython.longlong
     address_a: cython.longlong
     address_b: cython.longlong
@@ -872,11 +968,21 @@ def follow_functions(
     proto: cython.longlong
     member: cython.longlong
     number: cython.longlong
-    found: cython.bint
     done: cython.int
     below: cython.longlong
     registers: cython.int = cython.cast(cython.int, order.shape[0])
-    lost: cython.int = 0x0FC7 if word == 8 else 0x0007  # registers that a call need not keep
+    word: cython.int = cython.cast(cython.int, machine[0])
+    returned: cython.int = cython.cast(cython.int, machine[1])  # bytes of a return address on the stack
+    last: cython.int = cython.cast(cython.int, machine[2])  # general registers
+    sp: cython.int = cython.cast(cython.int, machine[3])
+    result: cython.int = cython.cast(cython.int, machine[4])  # register of a function's result
+    lost: cython.longlong = machine[5]  # registers that a call need not keep
+    chooses: cython.bint = machine[6] != 0  # a conditional move takes one of two registers
+    fixed: cython.int = cython.cast(cython.int, machine[7])  # register that always has one value, or NONE
+    held: cython.longlong  # registers that a row loads or stores, a byte each
+    both: cython.longlong  # registers that a row loads, with what they get in `fetched`
+    maybe: cython.bint
+    step: cython.longlong
     counts: cython.int[::1] = waiting[:2]  # places remembered, places to go on from
     queue: cython.int[::1] = waiting[2 : 2 + STATE_LIMIT]
     rows_of: cython.int[::1] = waiting[2 + STATE_LIMIT : 2 + 2 * STATE_LIMIT]  # row of each place remembered
@@ -910,6 +1016,9 @@ def follow_functions(
                     state[3 * order[j] + i] = leaf[4 + i]
             elif number >= 0:
                 _save(state, -word * (j - registers), leaf[4], leaf[5], leaf[6])
+        if fixed < REGISTERS:
+            state[3 * fixed] = CONSTANT
+            state[3 * fixed + 1] = machine[8]
         for i in range(STATE_SIZE):
             entry[i] = state[i]
         counts[0] = 0
@@ -967,6 +1076,7 @@ def follow_functions(
                 if mark & MARK_NEXT:
                     after = next_to[_find(next_row, row)]
                 mask = clobbers[row]
+                both = 0
                 value_kind = UNKNOWN
                 value_a = 0
                 value_b = 0
@@ -975,44 +1085,44 @@ def follow_functions(
                 address_kind = UNKNOWN
                 address_a = 0
                 address_b = 0
-                if (flags[row] & 1) or op in (LEA, LOAD, STORE, STORE_IMMEDIATE):
+                if (flags[row] & 1) or op in (LEA, LOAD, STORE, STORE_IMMEDIATE, STORE_MULTIPLE):
                     if flags[row] & 2 and word == 4:
                         # Per-CPU variables are linked where all others are.
-                        if index[row] == NONE and (b == NONE or (b < 16 and state[3 * b] == CONSTANT)):
+                        if index[row] == NONE and (b == NONE or (b < REGISTERS and state[3 * b] == CONSTANT)):
                             address_kind = CONSTANT
-                            address_a = displacement[row] + (state[3 * b + 1] if b < 16 else 0)
+                            address_a = displacement[row] + (state[3 * b + 1] if b < REGISTERS else 0)
                     elif flags[row] & 2:
-                        if b == RIP:
+                        if b == HERE:
                             address_kind = PER_CPU
                             address_a = address[row] + length[row] + displacement[row]
                         elif b == NONE and index[row] == NONE:
                             address_kind = PER_CPU
                             address_a = displacement[row]
-                        elif b < 16 and index[row] == NONE and state[3 * b] == POINTER:
+                        elif b < REGISTERS and index[row] == NONE and state[3 * b] == POINTER:
                             # this_cpu_read(pointer->member): the pointer is a per-CPU one
                             address_kind = POINTER
                             address_a = state[3 * b + 1]
                             address_b = state[3 * b + 2] + displacement[row]
-                        elif b < 16 and index[row] == NONE and state[3 * b] == CONSTANT:
+                        elif b < REGISTERS and index[row] == NONE and state[3 * b] == CONSTANT:
                             address_kind = PER_CPU
                             address_a = state[3 * b + 1] + displacement[row]
-                    elif b == RIP:
+                    elif b == HERE:
                         address_kind = CONSTANT
                         address_a = address[row] + length[row] + displacement[row]
                     elif b == NONE:
                         address_kind = CONSTANT
                         address_a = displacement[row]
                         address_b = 1 if index[row] != NONE else 0
-                    elif b == SP:
+                    elif b == sp:
                         if stack_kind[row] == STACK_KNOWN and index[row] == NONE:
                             address_kind = STACK
                             address_a = depth[row] - displacement[row]
-                    elif b < 16:
+                    elif b < REGISTERS:
                         address_kind = state[3 * b]
                         address_a = state[3 * b + 1]
                         address_b = state[3 * b + 2]
                         if (
-                            index[row] < 16
+                            index[row] < REGISTERS
                             and state[3 * index[row]] == POINTER
                             and address_kind in (UNKNOWN, ORIGIN, GLOBAL)
                         ):
@@ -1040,19 +1150,21 @@ def follow_functions(
 
                 # --- Effects.
                 if op == MOVE:
-                    if w == word and b == SP:
+                    if w == word and b == sp:
                         if stack_kind[row] == STACK_KNOWN:
                             value_kind = STACK
                             value_a = depth[row]
-                    elif b < 16 and (w == word or (state[3 * b] == CONSTANT and state[3 * b + 1] >= 0)):
+                    elif b < REGISTERS and (
+                        w == word or (state[3 * b] == CONSTANT and state[3 * b + 1] >= 0)
+                    ):
                         value_kind = state[3 * b]
                         value_a = state[3 * b + 1]
                         value_b = state[3 * b + 2]
-                    mask = 1 << reg if reg < 16 else mask
+                    mask = one << reg if reg < REGISTERS else mask
                 elif op == MOVE_IMMEDIATE:
                     value_kind = CONSTANT
                     value_a = immediate[row]
-                    mask = 1 << reg if reg < 16 else mask
+                    mask = one << reg if reg < REGISTERS else mask
                 elif op == LEA:
                     value_kind = address_kind
                     value_a = address_a
@@ -1063,9 +1175,9 @@ def follow_functions(
                         # Steps over the elements of an array keep their type; a number plus a number is any.
                         if value_kind == CONSTANT and value_a >= 0:
                             value_kind = UNKNOWN
-                    mask = 1 << reg if reg < 16 else mask
+                    mask = one << reg if reg < REGISTERS else mask
                 elif op == ADD_IMMEDIATE:
-                    if reg < 16 and reg != SP and w == word:
+                    if reg < REGISTERS and reg != sp and w == word:
                         value_kind = state[3 * reg]
                         value_a = state[3 * reg + 1]
                         value_b = state[3 * reg + 2]
@@ -1080,7 +1192,7 @@ def follow_functions(
                 elif op == AND_IMMEDIATE:
                     # Flags in a pointer's low bits.
                     if (
-                        reg < 16
+                        reg < REGISTERS
                         and w == word
                         and -64 <= immediate[row] < 0
                         and state[3 * reg] in (POINTER, ORIGIN)
@@ -1090,7 +1202,7 @@ def follow_functions(
                         value_b = state[3 * reg + 2]
                 elif op == ADD:
                     # Plus a per-CPU offset: the pointer of this CPU's copy.
-                    if reg < 16 and reg != SP and w == word and (flags[row] & 1):
+                    if reg < REGISTERS and reg != sp and w == word and (flags[row] & 1):
                         value_kind = state[3 * reg]
                         value_a = state[3 * reg + 1]
                         value_b = state[3 * reg + 2]
@@ -1099,20 +1211,41 @@ def follow_functions(
                             value_b = 0
                         elif value_kind != POINTER and value_kind != ORIGIN:
                             value_kind = UNKNOWN
-                    elif reg < 16 and reg != SP and b < 16 and w == word and state[3 * b] == POINTER:
+                    elif (
+                        reg < REGISTERS
+                        and reg != sp
+                        and b < REGISTERS
+                        and w == word
+                        and state[3 * b] == POINTER
+                    ):
                         if state[3 * reg] in (UNKNOWN, ORIGIN, GLOBAL):  # a number plus a pointer
                             value_kind = POINTER
                             value_a = state[3 * b + 1]
                             value_b = state[3 * b + 2]
-                    elif reg < 16 and reg != SP and b < 16 and w == word and state[3 * reg] == POINTER:
+                    elif (
+                        reg < REGISTERS
+                        and reg != sp
+                        and b < REGISTERS
+                        and w == word
+                        and state[3 * reg] == POINTER
+                    ):
                         if state[3 * b] in (UNKNOWN, ORIGIN, GLOBAL):
                             value_kind = POINTER
                             value_a = state[3 * reg + 1]
                             value_b = state[3 * reg + 2]
-                elif op == MOVE_CONDITIONAL and w == word and reg < 16 and reg != SP:
-                    if b < 16 and not (flags[row] & 1):
-                        for i in range(3):
-                            leaf[4 + i] = state[3 * b + i]
+                elif op == MOVE_CONDITIONAL and w == word and reg < REGISTERS and reg != sp:
+                    if not (flags[row] & 1):
+                        leaf[4] = CONSTANT  # of no register: zero
+                        leaf[5] = 0
+                        if b < REGISTERS:
+                            for i in range(3):
+                                leaf[4 + i] = state[3 * b + i]
+                        if chooses and index[row] < REGISTERS:
+                            for i in range(3):
+                                state[3 * reg + i] = state[3 * index[row] + i]
+                        elif chooses:
+                            state[3 * reg] = CONSTANT
+                            state[3 * reg + 1] = 0
                     else:
                         _load(
                             leaf, state, address_kind, address_a, address_b, kind, named, link, size,
@@ -1137,7 +1270,7 @@ def follow_functions(
                     address_kind = UNKNOWN
                     mask = 0
                 elif op == LOAD:
-                    mask = 1 << reg if reg < 16 else mask
+                    mask = one << reg if reg < REGISTERS else mask
                     if w == word:
                         _load(
                             leaf, state, address_kind, address_a, address_b, kind, named, link, size,
@@ -1147,7 +1280,7 @@ def follow_functions(
                         value_kind = leaf[4]
                         value_a = leaf[5]
                         value_b = leaf[6]
-                        if value_kind == UNKNOWN and reg < 16:
+                        if value_kind == UNKNOWN and reg < REGISTERS:
                             _found(leaf, 4, row, origin_type)
                             value_kind = leaf[4]
                             value_a = leaf[5]
@@ -1156,18 +1289,24 @@ def follow_functions(
                                 count = _record(
                                     records, count, row, HOLDS, address_a, address_b, value_kind, value_a, 0
                                 )
-                elif op == EXCHANGE and not (flags[row] & 1) and reg < 16 and b < 16 and w == word:
+                elif (
+                    op == EXCHANGE
+                    and not (flags[row] & 1)
+                    and reg < REGISTERS
+                    and b < REGISTERS
+                    and w == word
+                ):
                     for i in range(3):
                         number = state[3 * reg + i]
                         state[3 * reg + i] = state[3 * b + i]
                         state[3 * b + i] = number
                     mask = 0
                 elif op == EXCHANGE:
-                    if emit and (flags[row] & 1) and reg < 16:
+                    if emit and (flags[row] & 1) and reg < REGISTERS:
                         count = _flow_into(records, count, row, 0, LOOSE, 0, 0, state, 3 * reg, kind, link)
                 elif op == POP:
-                    if reg < 16:
-                        mask = 1 << reg
+                    if reg < REGISTERS:
+                        mask = one << reg
                         if w == word and stack_kind[row] == STACK_KNOWN:
                             i = _slot(state, depth[row])
                             if i >= 0:
@@ -1176,7 +1315,7 @@ def follow_functions(
                                 value_b = state[i + 3]
                 elif op == PUSH:
                     if stack_kind[row] == STACK_KNOWN:
-                        if reg < 16 and reg != SP and not (flags[row] & 1) and w == word:
+                        if reg < REGISTERS and reg != sp and not (flags[row] & 1) and w == word:
                             _save(
                                 state,
                                 depth[row] + word,
@@ -1188,10 +1327,10 @@ def follow_functions(
                             _save(state, depth[row] + word, CONSTANT, immediate[row], 0)
                         else:
                             _save(state, depth[row] + word, UNKNOWN, 0, 0)
-                    if emit and reg != SP and not (flags[row] & 1):
+                    if emit and reg != sp and not (flags[row] & 1):
                         # To hand it over, or to keep a register.
                         value_a = immediate[row]
-                        if reg < 16:
+                        if reg < REGISTERS:
                             value_a = state[3 * reg + 1] if state[3 * reg] == CONSTANT else 0
                         if value_a < 0:
                             if stack_kind[row] == STACK_KNOWN:
@@ -1202,6 +1341,67 @@ def follow_functions(
                                 count = _record(records, count, row, LOOSE, 0, 0, CONSTANT, value_a, 0)
                         value_a = 0
                     mask = 0
+
+                # --- Several registers at once, in order of memory.
+                if op == LOAD_MULTIPLE or op == STORE_MULTIPLE:
+                    held = listed[row]
+                    step = 0
+                    for j in range(8):
+                        i = cython.cast(cython.int, held >> 8 * j & 0xFF)
+                        if i >= REGISTERS:
+                            break
+                        if op == STORE_MULTIPLE:
+                            count = _stored(
+                                records, count, emit, row, state, 3 * i if i != sp else -1, address_kind,
+                                address_a - step if address_kind == STACK else address_a + step
+                                if address_kind == CONSTANT else address_a,
+                                address_b + step if address_kind in (POINTER, ORIGIN) else address_b,
+                                leaf, kind, named, link, size, part_first, part_at, part_type, variable_at,
+                                variable_type, per_cpu_at, per_cpu_type,
+                            )  # fmt: skip
+                            if flags[row] & CONDITIONAL and address_kind == STACK:
+                                _save(state, address_a - step, UNKNOWN, 0, 0)
+                        elif i != sp:
+                            _load(
+                                leaf, state, address_kind,
+                                address_a - step if address_kind == STACK else address_a + step
+                                if address_kind == CONSTANT else address_a,
+                                address_b + step if address_kind in (POINTER, ORIGIN) else address_b,
+                                kind, named, link, size, part_first, part_at, part_type, variable_at,
+                                variable_type, per_cpu_at, per_cpu_type,
+                            )  # fmt: skip
+                            if i == reg:  # the base as well: it is read first
+                                mask |= one << i
+                            else:
+                                fetched[3 * i] = leaf[4]
+                                fetched[3 * i + 1] = leaf[5]
+                                fetched[3 * i + 2] = leaf[6]
+                                both |= one << i
+                        step += word
+                    if op == STORE_MULTIPLE and i == OTHERS:
+                        if address_kind == STACK:
+                            for i in range(SLOTS, SLOTS + 4 * SLOT_COUNT, 4):
+                                if address_a - w < state[i] <= address_a - step:
+                                    state[i + 1] = UNKNOWN
+                        for i in range(8 if last == 16 else 0, last):
+                            if i != sp and state[3 * i] == STACK:
+                                _escape(state, state[3 * i + 1])
+                            elif emit and i != sp:
+                                count = _flow_into(
+                                    records, count, row, 0, LOOSE, 0, 0, state, 3 * i, kind, link
+                                )
+                    if reg < REGISTERS and reg != sp and not (flags[row] & CONDITIONAL):  # the base moves on
+                        value_kind = state[3 * reg]
+                        value_a = state[3 * reg + 1]
+                        value_b = state[3 * reg + 2]
+                        if value_kind == POINTER or value_kind == ORIGIN:
+                            value_b += immediate[row]
+                        elif value_kind == CONSTANT:
+                            value_a += immediate[row]
+                        elif value_kind == STACK:
+                            value_a -= immediate[row]
+                        else:
+                            value_kind = UNKNOWN
 
                 if op == COPY and emit and flags[row] & 4:
                     # Of whole objects: one is of the type that the other is of.
@@ -1226,97 +1426,26 @@ def follow_functions(
                 # --- Stores, and the value that goes there.
                 if op == STORE or op == STORE_IMMEDIATE:
                     if op == STORE:
-                        t = 3 * reg if reg < 16 and reg != SP and w == word else -1
+                        t = 3 * reg if reg < REGISTERS and reg != sp and w == word else -1
                     else:
                         # The immediate takes the place of a register that is not there.
-                        t = 3 * SP
+                        t = 3 * sp
                         state[t] = CONSTANT if w == word else UNKNOWN
                         state[t + 1] = immediate[row]
                         state[t + 2] = 0
-                    if t >= 0 and state[t] == STACK:
-                        _escape(state, state[t + 1])
-                    if address_kind == STACK:
-                        if t >= 0:
-                            _save(state, address_a, state[t], state[t + 1], state[t + 2])
-                            if emit and state[t] == CONSTANT and state[t + 1] < 0:
-                                count = _record(
-                                    records, count, row, STACKED, address_a, 0, CONSTANT, state[t + 1], 0
-                                )
-                        else:
-                            _save(state, address_a, UNKNOWN, 0, 0)
-                    elif emit and w == word and t >= 0:
-                        found = False
-                        if address_kind == POINTER:
-                            found = _member(
-                                leaf, address_a, address_b, kind, named, link, size, part_first, part_at,
-                                part_type,
-                            )  # fmt: skip
-                            if (
-                                not found
-                                and _may_be_code(state[t], state[t + 1])
-                                and kind[address_a] == BTF_STRUCT
-                                and (address_b < 0 or address_b >= size[address_a])
-                            ):
-                                # Outside the struct: in whatever it is embedded in.
-                                count = _record(
-                                    records, count, row, FIELD, address_a, address_b, state[t], state[t + 1],
-                                    state[t + 2],
-                                )  # fmt: skip
-                                t = -1
-                        elif address_kind == PER_CPU:
-                            i = _variable(per_cpu_at, address_a)
-                            found = i >= 0 and _member(
-                                leaf, per_cpu_type[i], address_a - per_cpu_at[i], kind, named, link, size,
-                                part_first, part_at, part_type,
-                            )  # fmt: skip
-                        elif address_kind == CONSTANT and address_a < 0:
-                            if state[t] != CONSTANT or state[t + 1] < 0:
-                                i = _variable(variable_at, address_a)
-                                if i >= 0 and _member(
-                                    leaf, variable_type[i], address_a - variable_at[i], kind, named, link,
-                                    size, part_first, part_at, part_type,
-                                ):  # fmt: skip
-                                    if leaf[1] and leaf[3] == 0:
-                                        count = _flow_into(
-                                            records, count, row, leaf[0], FIELD, leaf[1], leaf[2], state, t,
-                                            kind, link, leaf[7],
-                                        )  # fmt: skip
-                                count = _record(
-                                    records, count, row, GLOBAL, address_a, address_b, state[t],
-                                    state[t + 1], state[t + 2],
-                                )  # fmt: skip
-                            address_kind = UNKNOWN
-                            found = False
-                            t = -1
-                        if t >= 0 and found and leaf[3] == 0:
-                            count = _flow_into(
-                                records, count, row, leaf[0], FIELD, leaf[1], leaf[2], state, t, kind, link,
-                                leaf[7],
-                            )  # fmt: skip
-                        elif t >= 0:
-                            count = _flow_into(records, count, row, 0, LOOSE, 0, 0, state, t, kind, link)
-                            if address_kind == ORIGIN and (
-                                (state[t] == POINTER and state[t + 2] == 0)
-                                or (state[t] == CONSTANT and state[t + 1] < 0)
-                            ):
-                                count = _record(
-                                    records,
-                                    count,
-                                    row,
-                                    HOLDS,
-                                    address_a,
-                                    address_b,
-                                    state[t],
-                                    state[t + 1],
-                                    0,
-                                )
+                    count = _stored(
+                        records, count, emit and w == word, row, state, t, address_kind, address_a, address_b,
+                        leaf, kind, named, link, size, part_first, part_at, part_type, variable_at,
+                        variable_type, per_cpu_at, per_cpu_type,
+                    )  # fmt: skip
                     if op == STORE_IMMEDIATE:
-                        state[3 * SP] = UNKNOWN
+                        state[3 * sp] = UNKNOWN
                     mask = 0
 
                 # --- Calls and jumps that leave the function.
                 call = 0  # 1 a call, 2 a jump
                 g = -1  # the callee
+                maybe = flags[row] & CONDITIONAL != 0
                 if op in (CALL, CALL_INDIRECT):
                     t = target[row] if op == CALL else -1
                     g = owner[t] if t >= 0 else -1
@@ -1333,7 +1462,7 @@ def follow_functions(
                     else:
                         call = 1
                         if t >= 0 and first[g] == t:
-                            going = not no_return[g]
+                            going = maybe or not no_return[g]
                 elif op in (JUMP, JUMP_CONDITIONAL):
                     t = target[row]
                     g = owner[t] if t >= 0 else -1
@@ -1355,15 +1484,15 @@ def follow_functions(
                             count = _leave(records, count, remembered, states, t, state)
                         going = op == JUMP_CONDITIONAL
                 elif op == JUMP_INDIRECT:
-                    call = 2
-                    going = False
+                    call = 0 if mark & MARK_SWITCH else 2
+                    going = maybe
                 elif op == RETURN:
                     call = 3
-                    going = False
+                    going = maybe
                 elif op in (INTERRUPT_RETURN, SYSTEM_RETURN, FAR_JUMP, BAD):
-                    going = False
+                    going = maybe
                 elif op == UNDEFINED:
-                    going = mark & MARK_CONTINUES != 0
+                    going = maybe or mark & MARK_CONTINUES != 0
                 elif op == BREAKPOINT:
                     going = length[row] == 1 and after < n and owner[after] == owner[row]
 
@@ -1377,7 +1506,7 @@ def follow_functions(
                     # Of a function that returns nothing, or less than a pointer, no one reads it.
                     if emit and (not proto or (member and size[member] >= word)):
                         count = _flow_into(
-                            records, count, row, member, RESULT, function, 0, state, 3 * AX, kind, link
+                            records, count, row, member, RESULT, function, 0, state, 3 * result, kind, link
                         )
                 elif call:
                     member = -1  # the callee's prototype
@@ -1385,7 +1514,7 @@ def follow_functions(
                         # --- The target as a value.
                         if g >= 0:
                             i = thunk[g]
-                            if i < 16:
+                            if i < REGISTERS:
                                 value_kind = state[3 * i]
                                 value_a = state[3 * i + 1]
                                 value_b = state[3 * i + 2]
@@ -1405,7 +1534,7 @@ def follow_functions(
                                     count = _record(
                                         records, count, row, HOLDS, address_a, address_b, ORIGIN, row, 0
                                     )
-                        elif b < 16:
+                        elif b < REGISTERS:
                             value_kind = state[3 * b]
                             value_a = state[3 * b + 1]
                             value_b = state[3 * b + 2]
@@ -1449,11 +1578,11 @@ def follow_functions(
                         member = prototype[g]
                     if emit:
                         # A jump leaves the return address where it is, above the arguments.
-                        below = depth[row] - word if call == 2 else depth[row]
+                        below = depth[row] - returned if call == 2 else depth[row]
                         for j in range(MOST_ARGUMENTS):
-                            t = 3 * SP
+                            t = 3 * sp
                             if j < registers or stack_kind[row] == STACK_KNOWN:
-                                t = _argument(state, order, j, below, word)
+                                t = _argument(state, order, j, below, word, sp)
                             number = in_register[member, j] if member > 0 else -1
                             if number >= 0:
                                 to = part_type[number]
@@ -1505,28 +1634,36 @@ def follow_functions(
                                 _escape(state, state[3 * order[j] + 1])
                         if state[ESCAPED]:
                             count = _after_call(records, count, emit, row, state)
-                        for i in range(12):
-                            if lost & (1 << i):
+                        for i in range(last):
+                            if lost >> i & 1:
                                 state[3 * i] = UNKNOWN
                         mask = 0
-                        _found(state, 3 * AX, row, origin_type)
-                        if member > 0:
+                        _found(state, 3 * result, row, origin_type)
+                        if maybe:  # or what was there before
+                            state[3 * result] = UNKNOWN
+                        elif member > 0:
                             number = link[member]
                             if kind[number] == BTF_PTR:
                                 number = link[number]
                                 if kind[number] == BTF_FUNC_PROTO:
-                                    state[3 * AX] = RESULT if g >= 0 else PROTOTYPE
-                                    state[3 * AX + 1] = g if g >= 0 else number
-                                    state[3 * AX + 2] = 0
+                                    state[3 * result] = RESULT if g >= 0 else PROTOTYPE
+                                    state[3 * result + 1] = g if g >= 0 else number
+                                    state[3 * result + 2] = 0
                                 elif number:
-                                    state[3 * AX] = POINTER
-                                    state[3 * AX + 1] = number
-                                    state[3 * AX + 2] = 0
+                                    state[3 * result] = POINTER
+                                    state[3 * result + 1] = number
+                                    state[3 * result + 2] = 0
                 elif mask:
-                    for i in range(16):
-                        if mask & (1 << i):
+                    for i in range(last):
+                        if mask >> i & 1:
                             state[3 * i] = UNKNOWN
-                if not call and value_kind != UNKNOWN and reg < 16 and (mask & (1 << reg)):
+                if both:
+                    for i in range(last):
+                        if both >> i & 1:
+                            state[3 * i] = fetched[3 * i]
+                            state[3 * i + 1] = fetched[3 * i + 1]
+                            state[3 * i + 2] = fetched[3 * i + 2]
+                if not call and value_kind != UNKNOWN and reg < REGISTERS and (mask >> reg & 1):
                     state[3 * reg] = value_kind
                     state[3 * reg + 1] = value_a
                     state[3 * reg + 2] = value_b

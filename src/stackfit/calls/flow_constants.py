@@ -29,12 +29,12 @@ OWN = 23  # as MERGED, in an object that goes to a call: what a call has changed
 SMALL = 1 << 20  # bytes: offsets up to that are not taken for addresses
 
 # A state: REGISTERS registers, then SLOT_COUNT stack slots of four numbers: depth, kind, a, b.
-REGISTERS = 16
-SLOTS = 48
+REGISTERS = 32
+SLOTS = 96
 SLOT_COUNT = 16
-NEXT_SLOT = 112
-ESCAPED = 113  # the greatest depth whose address is known outside the function
-STATE_SIZE = 114
+NEXT_SLOT = 160
+ESCAPED = 161  # the greatest depth whose address is known outside the function
+STATE_SIZE = 162
 STATE_LIMIT = 16384  # places of one function where paths meet
 
 # Records: row, sink, two numbers that name it, then the value that flows there: kind, a, b. The sinks below
@@ -51,7 +51,9 @@ HOLDS = 17  # byte `b` of the ORIGIN `a` holds the value
 EMBEDS = 18  # an object of the type that the value points to is expected at byte `b` of the ORIGIN `a`
 COPIED = 19  # the object at address `a` is made a copy of the one at the value's `a`, of `b` bytes or 0
 RECORD_SIZE = 7
-MOST_ARGUMENTS = 6
+HERE = 64  # `base` of an operand that is relative to the next instruction
+OTHERS = 254  # in `listed`: any register
+MOST_ARGUMENTS = 8
 ARGUMENTS = 8  # origins of arguments are numbered behind the rows: rows + ARGUMENTS × function + argument
 
 # BTF kinds, by name.
@@ -66,7 +68,8 @@ MARK_EXTRA = 1
 MARK_NEXT = 2
 MARK_CONTINUES = 4
 MARK_JOIN = 8
-MARK_TOLD = 16  # debug information says what a variable points to
+MARK_SWITCH = 16  # an indirect jump that stays in its function
+MARK_TOLD = 32  # debug information says what a variable points to
 TOLD_SLOT = 1 << 20  # a place of a variable: a register, or this and the depth of a slot
 ROLE_RETURN = 1
 ROLE_INDIRECT = 2

@@ -22,6 +22,7 @@ from stackfit.calls.flow_constants import (
     CONSTANT,
     EMBEDS,
     GLOBAL,
+    HERE,
     HOLDS,
     MARK_TOLD,
     MOST_ARGUMENTS,
@@ -35,18 +36,23 @@ from stackfit.calls.flow_constants import (
     STATE_SIZE,
     TYPED,
 )
+from stackfit.calls.numbers import Numbers
 from stackfit.calls.registers import thunk_registers
+from stackfit.calls.rows import WalkRows, walk_rows
 from stackfit.calls.static_calls import STATIC_CALL_PREFIX
 from stackfit.calls.told import told_places
 from stackfit.calls.types import Field, TypeLayout
 from stackfit.frames.analyse import function_roles, special_rows
 from stackfit.frames.model import Frames
+from stackfit.frames.switches import NO_SWITCHES, Switches
 from stackfit.image.btf import Kind
+from stackfit.image.model import Machine
 from stackfit.image.tables import Tables
 from stackfit.isa.code import Code
-from stackfit.isa.effects import FLAG_MEMORY, RIP, Operation
+from stackfit.isa.effects import FLAG_MEMORY, Operation
+from stackfit.isa.machines import CONVENTIONS
 
-__all__ = ["Flows", "Walk", "addresses_named"]
+__all__ = ["Flows", "Walk"]
 
 _ROW, _SINK, _SINK_A, _SINK_B, _KIND, _A, _B = range(RECORD_SIZE)
 _ROOM = 1 << 18  # records written at a time
@@ -88,25 +94,28 @@ class Walk:
         pointers: NDArray[np.uint64],
         taken: Iterable[int],
         types: TypeLayout,
+        switches: Switches = NO_SWITCHES,
     ) -> None:
         functions, table, rows = code.functions, code.instructions, len(code)
-        special = special_rows(code, tables, pointers)
+        convention = CONVENTIONS[code.machine]
+        if code.machine is Machine.ARM:
+            pointers = pointers & ~np.uint64(1)
+        special = special_rows(code, tables, pointers, switches)
         self._entered = np.zeros(len(functions), np.bool_)  # from elsewhere than by direct calls
         self._entered[code.function[np.maximum(code.rows_at(pointers), 0)]] = True
-        self._entered[list(taken)] = True
+        self.enter(taken)
         self._code, self._types = code, types
         self._work = np.flatnonzero((functions.parent < 0) & ~functions.piece).astype(np.int32)
         self._root = np.where(functions.parent >= 0, functions.parent, np.arange(len(functions)))
-        self._naming, self._named = addresses_named(code)
+        walked = walk_rows(code, types.numbers)
+        self._naming, self._named = _addresses_named(code, types.numbers, walked)
         told = told_places(code, types, special.marks)
         marks = special.marks.copy()
         marks[told.row] |= MARK_TOLD
         self._told = (told.row, told.place, told.goal, told.offset)
-        # `mov $address, %reg` of i386 is decoded without a sign; where it goes on, addresses have one.
-        immediate = code.machine.signed(table.immediate.view(np.uint64))
         self._rows = (
-            table.operation, table.width, table.register, table.base, table.index, table.flags,
-            table.clobbers, table.displacement, immediate, code.machine.signed(code.address),
+            walked.operation, table.width, table.register, walked.base, table.index, table.flags,
+            walked.clobbers, table.displacement, walked.immediate, walked.address,
             table.length, code.target, code.function, frames.depth, frames.stack, marks,
         )  # fmt: skip
         roles, prototype = _with_trampolines(code, types)
@@ -119,12 +128,32 @@ class Walk:
             special.extra_row, special.extra_to, special.next_row, special.next_to, types.kind, types.named,
             types.link, types.size, types.part_first, types.part_at, types.part_type,
         )  # fmt: skip
-        self._order = np.array(ARGUMENT_REGISTERS[code.machine], np.int32)
+        self._machine = (
+            walked.listed,
+            np.array(ARGUMENT_REGISTERS[code.machine], np.int32),
+            np.array(
+                [
+                    code.machine.word, code.machine.return_bytes, convention.registers,
+                    convention.stack_pointer, convention.result, convention.lost,
+                    code.machine is Machine.AARCH64, *walked.fixed,
+                ],
+                np.int64,
+            ),
+        )  # fmt: skip
         self._scratch = (
             np.full(rows, -1, np.int32),
-            np.zeros(8 + 2 * STATE_SIZE, np.int64),
+            np.zeros(8 + 3 * STATE_SIZE, np.int64),
             np.empty(STATE_LIMIT * STATE_SIZE, np.int64), np.empty(2 + 3 * STATE_LIMIT, np.int32),
         )  # fmt: skip
+
+    @property
+    def named(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of code, and the number of the address of data that each may hold."""
+        return self._naming, self._named
+
+    def enter(self, taken: Iterable[int]) -> None:
+        """These functions are called from elsewhere than by direct calls, too."""
+        self._entered[list(taken)] = True
 
     def follow(self, variables: dict[int, int], before: Flows | None = None) -> Flows:
         """Follow typed pointers through every function.
@@ -207,11 +236,11 @@ class Walk:
             records = np.empty((room, RECORD_SIZE), np.int64)
             arrays: list[NDArray[Any]] = [
                 *self._rows, *self._functions, arguments, *self._tables, at, kinds, self._types.per_cpu_at,
-                self._types.per_cpu_type, origins, *self._told, self._order,
+                self._types.per_cpu_type, origins, *self._told, *self._machine,
             ]  # fmt: skip
             scratch: list[NDArray[Any]] = [*self._scratch, ends, records]
             given: list[Any] = [one.data for one in arrays]
-            given += [self._code.machine.word, *(one.data for one in scratch)]
+            given += [one.data for one in scratch]
             done, count = follow_functions(work.data, begin, *given)
             if done:
                 each = np.diff(ends[begin : begin + done], prepend=0)
@@ -237,20 +266,22 @@ def _with_trampolines(code: Code, types: TypeLayout) -> tuple[NDArray[np.uint8],
     return roles, prototype
 
 
-def addresses_named(code: Code) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(row, address with the sign of a word) of every address of data that an instruction may hold."""
-    table, signed = code.instructions, code.machine.signed
+def _addresses_named(
+    code: Code, numbers: Numbers, walked: WalkRows
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(row, number of the address) of every address of data that an instruction may hold."""
+    table = code.instructions
     memory = (table.flags & FLAG_MEMORY > 0) | (table.operation == Operation.LEA)
-    relative = np.flatnonzero(memory & (table.base == RIP))
-    absolute = np.flatnonzero(memory & (table.base != RIP) & (table.displacement != 0))
-    held = np.flatnonzero((table.immediate != 0) & ~np.isin(table.operation, _BRANCHES))
+    relative = np.flatnonzero(memory & (walked.base == HERE))
+    absolute = np.flatnonzero(memory & (walked.base != HERE) & (table.displacement != 0))
+    held = np.flatnonzero((walked.immediate != 0) & ~np.isin(table.operation, _BRANCHES))
     here = code.address[relative] + table.length[relative] + table.displacement[relative].astype(np.uint64)
     rows = np.concatenate([relative, absolute, held])
     named = np.concatenate(
         [
-            signed(here),
+            numbers.addresses(here),
             table.displacement[absolute].astype(np.int64),
-            signed(table.immediate[held].view(np.uint64)),
+            walked.immediate[held],
         ]
     )
     # A kernel's addresses have the sign; what is nearly zero is an offset.
@@ -386,7 +417,7 @@ def _can_hold(
         return False
     goals = types.pointers_at(struct, offset)
     if kind == CONSTANT:
-        function = code.functions.at(a & code.machine.mask)
+        function = code.functions.at(code.machine.code_address(a & types.numbers.mask))
         prototypes = types.prototypes_of(function) if function >= 0 else ()
         return bool(goals) and (not prototypes or not goals.isdisjoint((0, *prototypes)))
     if kind == ORIGIN:

@@ -28,6 +28,7 @@ from stackfit.image.model import InputError, Program
 from stackfit.image.tables import Tables
 from stackfit.isa.code import Code
 from stackfit.isa.effects import ABSOLUTE, FLAG_MEMORY, FLAG_SEGMENT, NO_REGISTER, RIP, Operation
+from stackfit.isa.machines import CONVENTIONS
 from stackfit.text import near_text
 
 __all__ = ["build_calls", "build_edges"]
@@ -296,7 +297,7 @@ def _resolve_certain(
             register = int(instructions.base[at])
         else:
             register = int(thunks[code.function[int(code.target[at])]])
-        if not 0 <= register < 16:
+        if not 0 <= register < CONVENTIONS[code.machine].registers:
             continue
         target = constant_before(code, at, register, joins)
         if target >= 0:

@@ -61,6 +61,7 @@ class Rung(enum.IntEnum):
     LIST = 11  # hooks on the list that the function names
     SIGNATURE = 12  # any function of the prototype whose address is taken
     KCFI = 13  # any function that passes the check before the call: of exactly its type
+    VIRTUAL = 14  # that slot of the tables of virtual functions that objects of the class can have
 
     @property
     def label(self) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from stackfit.calls.numbers import Numbers
 from stackfit.calls.static_calls import STATIC_CALL_PREFIX
 from stackfit.calls.types import PER_CPU, Field, TypeLayout
 from stackfit.image.btf import Kind
@@ -74,11 +75,11 @@ class Placed:
         return self._placement.fitting(rows, *field)
 
 
-def read_data(program: Program, functions: Functions, debug: Image | None = None) -> Data:
+def read_data(program: Program, functions: Functions, numbers: Numbers, debug: Image | None = None) -> Data:
     """All pointers in the data of a program, but those in tables that describe code. `debug`: a companion of
     the kernel; its symbols tell objects apart where the kernel's own name functions only."""
     machine = program.machine
-    word, signed = machine.word, machine.signed
+    word, signed = machine.word, numbers.addresses
     places, values, starts, ends, constant, edges = [], [], [], [], [], []
     for image in program.images:
         symbols = _symbols(image)
@@ -94,7 +95,7 @@ def read_data(program: Program, functions: Functions, debug: Image | None = None
             own = symbols[(symbols >= section.address) & (symbols < section.end)]
             bounds = np.concatenate([[section.address], own, [section.end]]).astype(np.uint64)
             edges.append(signed(bounds))
-            at = _pointers(image, index)
+            at = _pointers(image, index, numbers)
             if not at.size:
                 continue
             offsets = (at - np.uint64(section.address)).astype(np.int64)
@@ -102,7 +103,7 @@ def read_data(program: Program, functions: Functions, debug: Image | None = None
             at, offsets = at[inside], offsets[inside]
             places.append(signed(at))
             read = section.data[offsets[:, None] + np.arange(word)].view(f"<i{word}").ravel()
-            values.append(read.astype(np.int64))
+            values.append(numbers.values(read.astype(np.int64)) if numbers.shift else read.astype(np.int64))
             row = np.searchsorted(bounds, at, "right") - 1
             starts.append(signed(bounds[row]))
             ends.append(signed(bounds[np.minimum(row + 1, bounds.size - 1)]))
@@ -111,7 +112,7 @@ def read_data(program: Program, functions: Functions, debug: Image | None = None
     place = np.concatenate([empty, *places])
     order = np.argsort(place, kind="stable")
     value = np.concatenate([empty, *values])[order]
-    found = functions.entered(value.view(np.uint64) & np.uint64(machine.mask))
+    found = functions.entered(numbers.code(value))
     return Data(
         place=place[order],
         value=value,
@@ -137,9 +138,15 @@ def callable_functions(functions: Functions) -> NDArray[np.bool_]:
     return np.asarray((functions.parent < 0) & ~functions.piece & ~trampoline, np.bool_)
 
 
-def _pointers(image: Image, index: int) -> NDArray[np.uint64]:
+def _pointers(image: Image, index: int, numbers: Numbers) -> NDArray[np.uint64]:
     """Where a section holds absolute pointers."""
     section = image.sections[index]
+    if numbers.shift:  # linked for one address: every word that may be an address of the program
+        word = image.machine.word
+        skip = -section.address % word
+        words = section.data[skip : skip + max(section.data.size - skip, 0) // word * word].view(f"<i{word}")
+        at = np.flatnonzero(numbers.values(words.astype(np.int64)) < -(1 << 30)) * word
+        return at.astype(np.uint64) + np.uint64(section.address + skip)
     if image.pointers.size:
         # The table has per-CPU data where it is loaded, its section has it at 0 (arch/x86/tools/relocs.c).
         loaded = section.address

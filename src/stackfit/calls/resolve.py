@@ -23,15 +23,18 @@ from numpy.typing import NDArray
 
 from stackfit.calls import flow_constants as flow
 from stackfit.calls.constants import ARGUMENT_REGISTERS
-from stackfit.calls.flows import Flows, Walk, addresses_named
+from stackfit.calls.flows import Flows, Walk
 from stackfit.calls.held import Held, places_named
 from stackfit.calls.model import Rung
+from stackfit.calls.numbers import Numbers
 from stackfit.calls.objects import Data, Placed, callable_functions, place_functions, read_data, with_objects
 from stackfit.calls.paravirt import paravirt_overrides
 from stackfit.calls.static_calls import STATIC_CALL_PREFIX, STATIC_CALL_UPDATE
 from stackfit.calls.types import Field, TypeLayout, read_types
+from stackfit.calls.virtual import with_tables, with_virtual_types
 from stackfit.choices import Indirect
 from stackfit.frames.model import Frames
+from stackfit.frames.switches import NO_SWITCHES, Switches
 from stackfit.image.btf import Kind
 from stackfit.image.functions import Functions
 from stackfit.image.model import Image, Program
@@ -50,6 +53,7 @@ _NO_FLOW = (
 )  # fmt: skip
 _AGGREGATES = (int(Kind.STRUCT), int(Kind.UNION))
 _FUNC_PROTO = int(Kind.FUNC_PROTO)
+_BY_TYPE = (Rung.FIELD, Rung.CONTAINER, Rung.SIGNATURE)
 _ROUNDS = 2  # walks that know what the one before found
 _COPYING = ("memcpy", "__memcpy", "memmove", "__memmove")
 _LARGE = 256  # bytes: an object beyond this size may be an array of some struct
@@ -73,7 +77,8 @@ class Resolution:
     functions that the static call is set to there. `held`: what the places asked for hold, by name.
     `hooks`: security hooks that trampolines of static calls are set to, by trampoline.
     `paravirt`: what is put into members of pv_ops, by address; None: not known. `strangers`: functions that
-    the code of modules without types puts somewhere: of which type the place is, no one knows."""
+    the code of modules without types puts somewhere: of which type the place is, no one knows. `untyped`: the
+    same of firmware, parts of which have no debug information."""
 
     sites: Mapping[int, Resolved] = field(default_factory=dict)
     updates: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
@@ -81,6 +86,7 @@ class Resolution:
     paravirt: Mapping[int, tuple[int, ...]] | None = None
     strangers: tuple[int, ...] = ()
     hooks: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    untyped: tuple[int, ...] = ()
 
 
 def resolve_indirect(
@@ -93,6 +99,7 @@ def resolve_indirect(
     places: Iterable[str] = (),
     debug: Image | None = None,
     overrides: bool = False,
+    switches: Switches = NO_SWITCHES,
 ) -> Resolution:
     """Indirect calls and jumps that can be resolved, and what `places` hold (see Held; not where the mode is
     STRICT); nothing without types. `debug`: a companion of the kernel with its debug information.
@@ -100,23 +107,31 @@ def resolve_indirect(
     types = read_types(program, code.functions, debug)
     if types is None:
         return Resolution()
-    taken = _taken_in_code(code)
+    types = with_virtual_types(types, program)
+    taken = _taken_in_code(code, types.numbers)
     relative = code.functions.entered(relative_targets(program, code.functions.address))
     listed = set(relative[callable_functions(code.functions)[relative]].tolist())
-    walk = Walk(code, tables, frames, pointers, taken | listed, types)
+    walk = Walk(code, tables, frames, pointers, taken | listed, types, switches)
     flows = walk.follow(types.variables)
+    if not code.machine.x86:  # addresses that are built in several instructions
+        named = _functions_at(code, types.numbers, flows.records)
+        taken |= set(named[(named >= 0) & callable_functions(code.functions)[named]].tolist())
+        walk.enter(taken)
     copies = _copies(flows, code.functions)
     wholes = [(source, source + size) for _, source, size in copies if size > types.word]
-    data = with_objects(read_data(program, code.functions, debug), wholes)
+    data = with_objects(read_data(program, code.functions, types.numbers, debug), wholes)
     placed = place_functions(data, types, code.functions, _objects(flows, types))
     copied = _copied(copies, data, placed, types)
     known = {**copied, **placed.variables, **types.variables}
     del placed  # a hundred megabytes of a kernel with its modules
     for _ in range(_ROUNDS):
         flows = walk.follow(known, flows)
+    names = walk.named
     del walk
     placed = place_functions(data, types, code.functions, [*_objects(flows, types), *copied.items()])
-    resolution = _Resolver(code, types, flows, data, placed, taken, listed, mode).resolve(places)
+    virtual = with_tables(program, types, data, placed)
+    resolver = _Resolver(code, types, flows, data, placed, virtual, names, taken, listed, mode)
+    resolution = resolver.resolve(places)
     if not overrides:
         return resolution
     found = paravirt_overrides(program, code.functions, types, data, placed, flows.records)
@@ -169,10 +184,14 @@ def _copied(
     return found
 
 
-def _taken_in_code(code: Code) -> set[int]:
+def _taken_in_code(code: Code, numbers: Numbers) -> set[int]:
     """Functions whose address an instruction holds, but not to compare it with what stands elsewhere."""
     table = code.instructions
     operation = table.operation
+    if not code.machine.x86:
+        loaded = numbers.values(table.immediate[operation == Operation.MOVE_IMMEDIATE])
+        at = code.functions.entered(numbers.code(loaded[loaded < 0]))
+        return set(at[(at >= 0) & callable_functions(code.functions)[at]].tolist())
     held = np.flatnonzero(
         np.isin(
             operation,
@@ -195,14 +214,18 @@ def _taken_in_code(code: Code) -> set[int]:
     return set(at[(at >= 0) & callable_functions(code.functions)[at]].tolist())
 
 
-def _addresses_held(code: Code) -> NDArray[np.int64]:
-    """Addresses of data in code that are not just those of memory operands."""
-    rows, named = addresses_named(code)
+def _addresses_held(
+    code: Code, data: Data, rows: NDArray[np.int64], named: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Addresses of data in code that are not just those of memory operands, and in data. `named`: the ones
+    that `rows` name. Where addresses are built in registers, those of all objects."""
+    if not code.machine.x86:
+        return data.bounds
     table = code.instructions
     direct = (table.flags[rows] & FLAG_MEMORY > 0) & np.isin(table.base[rows], (RIP, NO_REGISTER))
     direct &= (table.index[rows] == NO_REGISTER) & (table.operation[rows] != Operation.LEA)
     immediate = code.machine.signed(table.immediate[rows].view(np.uint64)) == named
-    return np.unique(named[~direct | immediate])
+    return np.union1d(named[~direct | immediate], data.value)
 
 
 class _Resolver:
@@ -213,13 +236,17 @@ class _Resolver:
         flows: Flows,
         data: Data,
         placed: Placed,
+        virtual: Mapping[Field, set[int]],
+        named: tuple[NDArray[np.int64], NDArray[np.int64]],
         taken: set[int],
         listed: set[int],
         mode: Indirect,
     ) -> None:
         self._code, self._types, self._data, self._placed, self._mode = code, types, data, placed, mode
-        self._records, self._mask = flows.records, code.machine.mask
-        self._called = _functions_at(code, flows.records)  # of each record: the function it has, or -1
+        self._records, self._mask = flows.records, types.numbers.mask
+        self._called = _functions_at(
+            code, types.numbers, flows.records
+        )  # of each record: the function it has, or -1
         self._holds = defaultdict[_Place, set[int]](set)  # functions put into each place
         self._bounds = data.bounds.tolist()
         self._from = defaultdict[_Place, set[_Place]](set)  # places whose contents are copied there
@@ -229,9 +256,11 @@ class _Resolver:
         self._changed: set[_Place] = set()  # places that a call may fill which knows their address
         self._loose = set[int]()
         self._handed = set[int]()  # to calls of which nothing is known: in parameters, nowhere else
+        for (struct, offset), functions in virtual.items():
+            self._holds[flow.FIELD, struct, offset] |= functions
         self._settled = False  # whether all that is loose is known
         self._known: dict[_Place, tuple[set[int], bool]] = {}
-        self._held_addresses = np.union1d(_addresses_held(code), data.value)
+        self._held_addresses = _addresses_held(code, data, *named)
         self._surroundings: dict[Field, list[tuple[int, Field]]] = {}
         in_data = {int(data.function[row]) for row in (*placed.kept, *placed.loose, *placed.tables)}
         in_data.update(function for members in placed.fields.values() for function in members.values())
@@ -257,10 +286,19 @@ class _Resolver:
         self._hooks = _SecurityHooks(code, types, data, placed)
 
     def resolve(self, places: Iterable[str] = ()) -> Resolution:
+        sites = self._sites()
         hooks = {} if self._mode is Indirect.STRICT else self._hooks.trampolines
-        return Resolution(
-            self._sites(), self._updates(), self._held(places), strangers=self._strangers(), hooks=hooks
+        resolution = Resolution(
+            sites, self._updates(), self._held(places), strangers=self._strangers(), hooks=hooks
         )
+        by_type = any(one.rung in _BY_TYPE for one in sites.values())
+        return replace(resolution, untyped=self._untyped()) if by_type else resolution
+
+    def _untyped(self) -> tuple[int, ...]:
+        if self._code.machine.x86:
+            return ()
+        named = set(self._called[self._records[:, _SINK] == flow.LOOSE].tolist()) - {-1}
+        return tuple(sorted(one for one in named if not self._types.prototypes_of(one)))
 
     def _strangers(self) -> tuple[int, ...]:
         functions, types = self._code.functions, self._types
@@ -465,7 +503,7 @@ class _Resolver:
         kind, a, b = place
         types = self._types
         if kind == flow.CONSTANT and self._mode is not Indirect.STRICT:
-            function = self._code.functions.at(a & self._mask)
+            function = self._code.functions.at(self._code.machine.code_address(a & self._mask))
             return Resolved(Rung.CONSTANT, (function,), "") if function >= 0 else None
         if kind == flow.GLOBAL:
             members, constant = self._contents(a, bool(b))
@@ -677,7 +715,8 @@ class _Resolver:
         kind, a, b = place
         names = self._code.functions.names
         if kind == flow.FIELD:
-            return self._types.member_name(a, b), Rung.FIELD
+            rung = Rung.VIRTUAL if a in self._types.virtual else Rung.FIELD
+            return self._types.member_name(a, b), rung
         if kind == flow.PARAMETER:
             return f"parameter {b + 1} of {names[a]}", Rung.PARAMETER
         if kind == flow.MERGED:
@@ -794,11 +833,11 @@ def _distinct(places: NDArray[np.int64]) -> list[_Place]:
     return [(sink, a, b) for sink, a, b in places[new].tolist()]
 
 
-def _functions_at(code: Code, records: NDArray[np.int64]) -> NDArray[np.int64]:
+def _functions_at(code: Code, numbers: Numbers, records: NDArray[np.int64]) -> NDArray[np.int64]:
     """Of each record, the function whose address it has; else -1."""
     found = np.full(len(records), -1, np.int64)
     rows = np.flatnonzero((records[:, _KIND] == flow.CONSTANT) & (records[:, _A] < 0))
-    found[rows] = code.functions.entered(records[rows, _A].view(np.uint64) & np.uint64(code.machine.mask))
+    found[rows] = code.functions.entered(numbers.code(np.ascontiguousarray(records[rows, _A])))
     return found
 
 

@@ -16,6 +16,7 @@ from stackfit.calls.types import TypeLayout
 from stackfit.image.dwarf import IN_SLOT
 from stackfit.image.model import Machine
 from stackfit.isa.code import Code
+from stackfit.isa.machines import CONVENTIONS
 
 __all__ = ["Told", "told_places"]
 
@@ -23,8 +24,11 @@ __all__ = ["Told", "told_places"]
 _REGISTERS = {
     Machine.X86_64: (0, 2, 1, 3, 6, 7, 5, 4, 8, 9, 10, 11, 12, 13, 14, 15),
     Machine.I386: (0, 1, 2, 3, 4, 5, 6, 7),
+    Machine.ARM: tuple(range(16)),
+    Machine.AARCH64: tuple(range(32)),
+    Machine.RISCV32: tuple(range(32)),
+    Machine.RISCV64: tuple(range(32)),
 }
-_STACK_POINTER = 4
 _MOST_JOINS = 1 << 24  # in all ranges together
 
 
@@ -53,7 +57,11 @@ def told_places(code: Code, types: TypeLayout, marks: NDArray[np.uint8]) -> Told
     offset = np.where(slot, 0, -offset)
     first = code.rows_at(begin.view(np.uint64))
     good = (
-        (where >= 0) & (where != _STACK_POINTER) & (first >= 0) & (goal > 0) & (~slot | (where > TOLD_SLOT))
+        (where >= 0)
+        & (where != CONVENTIONS[code.machine].stack_pointer)
+        & (first >= 0)
+        & (goal > 0)
+        & (~slot | (where > TOLD_SLOT))
     )
     where, offset, goal, first = where[good], offset[good], goal[good], first[good].astype(np.int64)
     last = np.searchsorted(code.address, end[good].view(np.uint64))

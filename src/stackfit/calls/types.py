@@ -11,18 +11,20 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stackfit.calls.flow_constants import MOST_ARGUMENTS
+from stackfit.calls.numbers import Numbers, program_numbers
 from stackfit.image.btf import Kind, Types, join_types, read_btf
 from stackfit.image.dwarf import read_dwarf
 from stackfit.image.functions import Functions
-from stackfit.image.model import Image, Program
+from stackfit.image.model import Image, Machine, Program
 
 __all__ = ["PER_CPU", "Field", "TypeLayout", "read_types"]
 
@@ -36,7 +38,7 @@ _PTR, _ARRAY, _STRUCT, _UNION, _FUNC_PROTO = map(
 )
 _FLOAT = int(Kind.FLOAT)
 _MOST_PARAMETERS = 64  # a prototype with more is the same as itself alone
-_REGISTERS = 6  # places of arguments that are looked at
+_REGISTERS = 6  # places of arguments that are looked at on x86
 _REGPARM = 3  # in registers on i386
 _SEVERAL = -2
 _CLONES = (".isra.", ".constprop.", ".part.")
@@ -54,11 +56,13 @@ class TypeLayout:
     `size`: bytes. Parts are members of structs and unions, parameters of prototypes: rows `part_first[n]` to
     `part_first[n + 1]`; `part_at` in bytes, -1 for a bit field. `prototype`: of each function of the program,
     0 unknown. `per_cpu_at`: bytes from the start of the per-CPU area, ascending; `per_cpu_type`: the type of
-    the variable there. From debug information, else empty: `variables`, address (with the sign of a word) →
-    type of the kernel's global ones; `locals`, int64[n, 5] as image/dwarf.py has them.
+    the variable there. From debug information, else empty: `variables`, address as a number of `numbers` →
+    type of the kernel's global ones; `locals`, int64[n, 5] as image/dwarf.py has them. `virtual`: structs
+    that stand for tables of virtual functions (virtual.py), with the class's name.
     """
 
     types: Types
+    numbers: Numbers
     word: int
     same: NDArray[np.int32]
     kind: NDArray[np.uint8]
@@ -74,6 +78,7 @@ class TypeLayout:
     per_cpu_type: NDArray[np.int32]
     variables: dict[int, int] = field(default_factory=dict)
     locals: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 5), np.int64))
+    virtual: dict[int, str] = field(default_factory=dict)
     _leaves: dict[Field, tuple[int, Field] | None] = field(default_factory=dict)
     _pointers: dict[Field, set[int]] = field(default_factory=dict)
     _starts: dict[int, tuple[list[int], list[int]]] = field(default_factory=dict)
@@ -104,7 +109,7 @@ class TypeLayout:
 
     @cached_property
     def in_register(self) -> NDArray[np.int32]:
-        """Types × 6: the part (parameter) of a prototype that each argument register, then each word of the
+        """Types × 8: the part (parameter) of a prototype that each argument register, then each word of the
         stack above the return address, holds; -1 none, -2 a piece of one, -3 one of any number."""
         return _in_register(self)
 
@@ -266,6 +271,8 @@ class TypeLayout:
     def member_name(self, type_id: int, offset: int) -> str:
         """`struct file_operations.read_iter` of the member at a byte of a struct; nested ones by their
         path."""
+        if type_id in self.virtual:
+            return f"virtual function {offset // self.word + 1} of class {self.virtual[type_id]}"
         path, owner = "", type_id
         for _ in range(_MOST_NESTED):
             if self.kind[type_id] == Kind.ARRAY:
@@ -308,15 +315,16 @@ def _ascending(starts: list[int], rows: list[int]) -> tuple[list[int], list[int]
 
 def _in_register(types: TypeLayout) -> NDArray[np.int32]:
     kinds, _, link, size, part_first, _, part_type = types._lists
-    found = np.full((len(kinds), _REGISTERS), -1, np.int32)
-    place = _places_amd64 if types.word == 8 else _places_i386
+    found = np.full((len(kinds), MOST_ARGUMENTS), -1, np.int32)
+    place = _PLACES[types.numbers.machine]
     for type_id in np.flatnonzero(types.kind == _FUNC_PROTO).tolist():
         members = part_type[part_first[type_id] : part_first[type_id + 1]]
         plain = [kinds[member] not in (_STRUCT, _UNION) for member in members]
         # Of no size: that they are floating-point numbers, which have other registers.
         sizes = [0 if kinds[member] == _FLOAT else size[member] for member in members]
         result = link[type_id]
-        hidden = kinds[result] in (_STRUCT, _UNION) and size[result] > 2 * types.word
+        largest = 4 if types.numbers.machine is Machine.ARM else 2 * types.word
+        hidden = kinds[result] in (_STRUCT, _UNION) and size[result] > largest
         variadic = 0 in [kinds[member] for member in members]
         for number, part in place(sizes, plain, hidden, variadic):
             found[type_id, number] = part + part_first[type_id] if part >= 0 else part
@@ -365,6 +373,69 @@ def _places_i386(
         for at in range(number, min(number + max(needed, 1), _REGISTERS)):
             yield at, part if needed == 1 and plain[part] else -2
         number += max(needed, 1)
+
+
+def _places_arm(
+    sizes: list[int], plain: list[bool], hidden: bool, variadic: bool
+) -> Iterator[tuple[int, int]]:
+    """As for the others (AAPCS32, 6.4 and 6.5): r0 to r3, then words of the stack. A number of 8 bytes starts
+    at an even place. Behind a structure, which may be aligned, or a floating-point number, which may have
+    registers of its own, places are not known."""
+    number = 0
+    if hidden:
+        yield 0, -2
+        number = 1
+    for part, size in enumerate(sizes):
+        if variadic and part == len(sizes) - 1:
+            yield from ((at, -3) for at in range(number, MOST_ARGUMENTS))
+            return
+        if not plain[part] or not 0 < size <= 8:
+            yield from ((at, -2) for at in range(number, MOST_ARGUMENTS))
+            return
+        if size == 8:
+            number += number & 1
+            yield from ((at, -2) for at in range(number, min(number + 2, MOST_ARGUMENTS)))
+            number += 2
+        elif number < MOST_ARGUMENTS:
+            yield number, part
+            number += 1
+
+
+def _places_eight(
+    sizes: list[int], plain: list[bool], hidden: bool, variadic: bool, word: int, apart: bool
+) -> Iterator[tuple[int, int]]:
+    """As for the others: x0 to x7 (AAPCS64, 6.8.2), where `apart` floating-point numbers have registers of
+    their own and large results a pointer in x8; a0 to a7 (RISC-V psABI)."""
+    number = 0
+    if hidden and not apart:
+        yield 0, -2
+        number = 1
+    for part, size in enumerate(sizes):
+        if variadic and part == len(sizes) - 1:
+            yield from ((at, -3) for at in range(number, MOST_ARGUMENTS))
+            return
+        if not size and plain[part] and apart:
+            continue
+        if not plain[part] or not 0 < size <= 2 * word:
+            yield from ((at, -2) for at in range(number, MOST_ARGUMENTS))
+            return
+        needed = -(-size // word)
+        if needed > 1 and apart:
+            number += number & 1  # __int128
+        if number + needed > MOST_ARGUMENTS:
+            return
+        yield from ((at, part if needed == 1 else -2) for at in range(number, number + needed))
+        number += needed
+
+
+_PLACES: dict[Machine, Callable[[list[int], list[bool], bool, bool], Iterator[tuple[int, int]]]] = {
+    Machine.X86_64: _places_amd64,
+    Machine.I386: _places_i386,
+    Machine.ARM: _places_arm,
+    Machine.AARCH64: partial(_places_eight, word=8, apart=True),
+    Machine.RISCV32: partial(_places_eight, word=4, apart=False),
+    Machine.RISCV64: partial(_places_eight, word=8, apart=False),
+}
 
 
 def _containers(types: TypeLayout) -> dict[int, list[Field]]:
@@ -441,6 +512,7 @@ def read_types(program: Program, functions: Functions, debug: Image | None = Non
     if dwarf is not None and btf is not None:
         modules.append(dwarf.types)
     types, shifts = join_types(kernel, modules)
+    numbers = program_numbers(program)
     same = _same(types)
     resolved = same[types.resolved]
     rows = types.rows
@@ -468,12 +540,13 @@ def read_types(program: Program, functions: Functions, debug: Image | None = Non
         address, kind = dwarf.functions.T
         _compiled_prototypes(functions, address, led_to(kind), prototype, ambiguous)
         address, kind = dwarf.variables.T
-        signed = program.machine.signed(np.ascontiguousarray(address).view(np.uint64))
+        signed = numbers.addresses(np.ascontiguousarray(address).view(np.uint64))
         told = zip(signed.tolist(), led_to(kind).tolist(), strict=True)
         variables = {address: kind for address, kind in told if kind}
         places = np.column_stack([dwarf.locals[:, :4], led_to(dwarf.locals[:, 4])])
     return TypeLayout(
         types=types,
+        numbers=numbers,
         word=program.machine.word,
         same=same,
         kind=rows.kind,

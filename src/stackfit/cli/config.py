@@ -13,6 +13,8 @@ from pathlib import Path
 from stackfit.choices import MOST_HOPS, UNLIMITED, Hypervisor, Indirect
 from stackfit.cli.failing import FailOn, fail_on_words
 from stackfit.decision.gate import AT, BUDGET, KINDS, Budget
+from stackfit.layouts.loader import read_declared
+from stackfit.layouts.model import Declared
 from stackfit.tomlfile import Table, read_toml
 from stackfit.verdict.allocation import Margin, parse_margin
 from stackfit.verdict.model import Verdict
@@ -43,6 +45,7 @@ class Config:
     witness: tuple[str, ...]
     fail_on: FailOn
     budgets: tuple[Budget, ...]
+    declared: Declared
 
 
 def find_config(named: str | None, ignore: bool) -> Config | None:
@@ -84,6 +87,7 @@ def load_config(path: Path) -> Config:
         witness=places("witness"),
         fail_on=_fail_on(table, bool(budgets)),
         budgets=budgets,
+        declared=read_declared(table, str(path)),
     )
     table.done()
     if config.fail_on.growth is not None and config.baseline is None:
@@ -159,5 +163,6 @@ def apply_config(options: argparse.Namespace, config: Config) -> None:
     options.baseline = options.baseline or config.baseline
     if getattr(options, "margin", None) is None:
         options.margin = config.margin
+    options.declared = config.declared
     if options.fail_on is None:
         options.fail_on = config.fail_on

@@ -235,6 +235,7 @@ def _seeds(text: str) -> int:
 def run_analysis(options: argparse.Namespace, images: list[str] | None = None) -> Analysis:
     """Load and analyse what the options name, with progress on a terminal."""
     from stackfit.analysis import analyse
+    from stackfit.contexts.images import NOTHING_DECLARED
     from stackfit.verdict.allocation import parse_margin
 
     with progress() as report:
@@ -255,6 +256,7 @@ def run_analysis(options: argparse.Namespace, images: list[str] | None = None) -
             getattr(options, "witness", None) or (),
             getattr(options, "margin", None) or parse_margin(DEFAULT_MARGIN),
             _flat(options),
+            getattr(options, "declared", None) or NOTHING_DECLARED,
         )
 
 

@@ -12,8 +12,8 @@ them (B1.5.7, CONTROL.FPCA), and none is on top of what nothing preempts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from stackfit.calls.model import Calls, EdgeKind, Edges
 from stackfit.contexts.firmware import Firmware, reset_starts, stack_below
 from stackfit.contexts.model import Context, Start
+from stackfit.contexts.priorities import read_priorities
 from stackfit.contexts.tasks import Task, find_tasks
 from stackfit.image.attributes import read_arm_attributes
 from stackfit.image.memory import Memory
 from stackfit.image.model import Program
 from stackfit.isa.code import Code
-from stackfit.isa.effects import FLAG_CONDITIONAL, FLAG_FLOATING, Operation
-from stackfit.layouts.model import Handler, Stack
+from stackfit.isa.effects import FLAG_CONDITIONAL, FLAG_FLOATING, NO_REGISTER, Operation
+from stackfit.layouts.model import Handler, PriorityForm, Stack
 
 __all__ = ["VectorTable", "cortex_m_firmware", "find_vector_table"]
 
@@ -40,6 +41,10 @@ _FIRST_INTERRUPT = 16  # exception number of IRQ 0 (B1.5.2)
 _MOST_VECTORS = 16 + 496  # B1.5.2
 _RESERVED = (8, 9, 10, 13)  # exception numbers (B1.5.2)
 _BASIC, _EXTENDED, _ALIGNMENT = 32, 104, 4  # B1.5.6, B1.5.7: frame, frame with FP registers, padding to 8
+# Additional state of a Secure context that a Non-secure exception interrupts: integrity signature, a reserved
+# word, r4 to r11; with FPCCR.TS s16 to s31 (Armv8-M ARM DDI 0553B, B3.19).
+_SECURE_STATE, _SECURE_FLOATING = 40, 64
+_SECURE = ".gnu.sgstubs"  # section of the entry points that a Secure image has for Non-secure code
 _TABLE_ALIGNMENT = 128  # B3.2.5 VTOR
 _PSP = 9  # SYSm of the process stack pointer (B5.2.1)
 
@@ -91,24 +96,29 @@ def cortex_m_firmware(
     calls: Calls,
     edges: Edges,
     memory: Memory,
-    declared: Iterable[Handler],
+    declared: tuple[Handler, ...],
+    form: PriorityForm,
     more: Iterable[Task],
 ) -> Firmware | None:
-    """None: the program has no vector table of this form. `declared`: priorities; `more`: tasks."""
+    """None: the program has no vector table of this form. `declared`: priorities, in that
+    `form`; `more`: tasks."""
     table = find_vector_table(code, memory)
     if table is None:
         return None
     floating = _Floating(program, code, calls, edges)
-    priorities, notes = _priorities(code, table, declared)
+    priorities, named, priorities_source, notes, taken = _priorities(code, table, declared, form)
     shared = {one for one, times in Counter(table.handlers.values()).items() if times > 1}
     contexts: list[Context] = []
-    unused = 0
-    top = min(priorities.values(), default=0)
+    # Reset is no exception that others preempt.
+    used = {
+        number: function
+        for number, function in sorted(table.handlers.items())
+        if number == 1 or function not in shared or number in named
+    }
+    unused = len(table.handlers) - len(used)
+    top = min((priorities[number] for number in used if number in priorities), default=0)
     known = True
-    for number, function in sorted(table.handlers.items()):
-        if number != 1 and function in shared and number not in priorities:
-            unused += 1
-            continue
+    for number, function in used.items():
         known &= number == 1 or number in priorities
         frame = floating.frame(function)
         kind = "boot" if number == 1 else "isr"
@@ -127,28 +137,40 @@ def cortex_m_firmware(
         )
     if known:  # nothing preempts the most urgent
         contexts = [
-            _without_frame(context) if context.kind == "isr" and context.level == top + _LEVEL else context
+            replace(context, frame_user=0, frame_kernel=0, frame_source="nothing preempts it")
+            if context.kind == "isr" and context.level == top + _LEVEL
+            else context
             for context in contexts
         ]
     elif not priorities:
-        contexts = [_unranked(context) for context in contexts]
+        contexts = [replace(context, level=-1) for context in contexts]
+    own = _interrupt_stack(memory)
+    if own is not None:
+        contexts = [
+            replace(context, interrupt="", stack=_INTERRUPTS) if context.kind == "isr" else context
+            for context in contexts
+        ]
     levels = len({context.level if context.level >= 0 else context.name for context in contexts[1:]})
-    saved, conditional, saver = _context_switch(code, table)
-    assumptions = [
-        f"an exception pushes {_BASIC} B, {_EXTENDED} with floating-point registers, and up to {_ALIGNMENT}"
-        " of alignment (Armv7-M ARM B1.5.6, B1.5.7)"
-    ]
+    assumptions = [floating.text]
+    assumptions += taken
     if unused:
         assumptions.append(
             f"{unused} vectors share a handler: interrupts that are not enabled,"
             " or faults that end the program"
         )
     tasks = [*find_tasks(code, calls, memory), *more]
-    stacks, task_contexts, missing = _tasks(tasks, floating, saved, conditional, saver)
+    stacks, task_contexts, missing = _tasks(tasks, floating, _context_switch(code))
+    if own is not None:
+        nests = {"isr": levels}
+        sources = {"size": own[1], "nests.isr": priorities_source}
+        interrupts = Stack(
+            _INTERRUPTS, per="system", size=own[0], allocation="static", nests=nests, unit=8, sources=sources
+        )
+        stacks = (interrupts, *stacks)
     return Firmware(
         contexts=(*contexts, *task_contexts),
-        levels=levels,
-        levels_source=_DECLARED if priorities else _UNDECLARED,
+        levels=levels if own is None else 0,
+        levels_source=priorities_source if own is None else f"handlers run on {own[1]}",
         main=stack_below(memory, table.stack),
         tasks=stacks,
         assumptions=tuple(assumptions),
@@ -157,22 +179,21 @@ def cortex_m_firmware(
 
 
 _DECLARED = "one handler of each declared priority"
+_SET_BY_CODE = "one handler of each priority that code sets"
 _UNDECLARED = "each handler once on top of all others: no priorities are declared"
 _LEVEL = 3  # added to priorities, so that those of NMI and HardFault are not negative
 
 
-def _without_frame(context: Context) -> Context:
-    return Context(
-        context.name, context.kind, context.starts, 0, 0, "nothing preempts it", interrupt=context.interrupt,
-        number=context.number, level=context.level,
-    )  # fmt: skip
+def _interrupt_stack(memory: Memory) -> tuple[int, str] | None:
+    """(bytes, source) of the stack that a kernel makes the main one before it starts threads: Zephyr's
+    (kernel/init.c, arch/arm: z_arm_interrupt_stack_setup)."""
+    start = memory.symbol(*_INTERRUPT_STACKS)
+    known = memory.object(start) if start is not None else None
+    return (known[2], f"symbol {known[0]}") if known is not None else None
 
 
-def _unranked(context: Context) -> Context:
-    return Context(
-        context.name, context.kind, context.starts, context.frame_user, context.frame_kernel,
-        context.frame_source, interrupt=context.interrupt, number=context.number,
-    )  # fmt: skip
+_INTERRUPTS = "interrupts"  # name of that stack
+_INTERRUPT_STACKS = ("z_interrupt_stacks", "_interrupt_stack")
 
 
 def _name(number: int) -> str:
@@ -180,26 +201,48 @@ def _name(number: int) -> str:
 
 
 def _priorities(
-    code: Code, table: VectorTable, declared: Iterable[Handler]
-) -> tuple[dict[int, int], tuple[str, ...]]:
-    """Exception number → preemption priority, as declared by name; and what names no vector."""
+    code: Code, table: VectorTable, declared: tuple[Handler, ...], form: PriorityForm
+) -> tuple[dict[int, int], Collection[int], str, tuple[str, ...], tuple[str, ...]]:
+    """(exception number → preemption priority, numbers that are declared, what says so, notes, what is taken
+    for granted).
+
+    Declared ones by name, else what code sets with constants. A priority is the group's part of it.
+    """
     by_name: dict[str, list[int]] = {}
     for number, function in table.handlers.items():
         for name in (_name(number), code.functions.names[function], *code.functions.aliases[function]):
             by_name.setdefault(name, []).append(number)
-    found: dict[int, int] = {}
+    read = read_priorities(code)
+    group = read.group if form.group is None else form.group
+    below = 0 if group is None else group + 1  # bits of a priority that do not tell what preempts
+    kept = 0xFF if form.bits is None else 0xFF & ~(0xFF >> form.bits)
+    set_by_code = {
+        number: (value & kept) >> below for number, value in read.bytes_of.items() if number in table.handlers
+    }
+    stated: dict[int, int] = {}
     notes: list[str] = []
     for handler in declared:
         numbers = by_name.get(handler.name, [])
         if not numbers:
             notes.append(f"[[isr]] {handler.name}: no vector of that name, and none leads to such a function")
         for number in numbers:
-            found[number] = handler.priority
-    if found:
-        for number, priority in _FIXED.items():
-            if number in table.handlers and list(table.handlers.values()).count(table.handlers[number]) == 1:
-                found[number] = priority
-    return found, tuple(notes)
+            grouped = handler.priority >= 0 and form != PriorityForm()
+            stated[number] = (handler.priority & kept) >> below if grouped else handler.priority
+    # Declared ones need not be in the unit of the registers: one says it all, or the other.
+    found = dict(stated or set_by_code)
+    if not found:
+        return found, (), _UNDECLARED, tuple(notes), ()
+    for number, priority in _FIXED.items():
+        if number in table.handlers and list(table.handlers.values()).count(table.handlers[number]) == 1:
+            found[number] = priority
+    if stated:
+        return found, tuple(found), _DECLARED, tuple(notes), ()
+    taken = "priorities are those that code sets with constants: " + ", ".join(
+        f"{_name(number)} {read.bytes_of[number]:#04x}" for number in sorted(set_by_code)
+    )
+    if group is not None:
+        taken += f"; of each the bits above {group} (AIRCR.PRIGROUP) preempt"
+    return found, (), _SET_BY_CODE, tuple(notes), (taken,)
 
 
 class _Floating:
@@ -211,6 +254,9 @@ class _Floating:
         if attributes is None or attributes.floating_point:
             own[code.function[(code.instructions.flags & FLAG_FLOATING) != 0]] = True
             own[calls.function[calls.open]] = True  # what is called is not known
+        self._secure = any(
+            section.name == _SECURE and section.size for image in program.images for section in image.sections
+        )
         self.uses: NDArray[np.bool_] = own
         owner = np.repeat(np.arange(own.size), np.diff(edges.first))
         here = edges.kind != EdgeKind.SWITCH
@@ -222,41 +268,89 @@ class _Floating:
 
     def frame(self, function: int) -> int:
         """Bytes that an exception pushes on top of the function or what it calls."""
-        return (_EXTENDED if self.uses[function] else _BASIC) + _ALIGNMENT
+        frame = _EXTENDED if self.uses[function] else _BASIC
+        if self._secure:
+            frame += _SECURE_STATE + (_SECURE_FLOATING if self.uses[function] else 0)
+        return frame + _ALIGNMENT
+
+    @property
+    def text(self) -> str:
+        """What is taken for granted of these frames."""
+        text = (
+            f"an exception pushes {_BASIC} B, {_EXTENDED} with floating-point registers, and up to"
+            f" {_ALIGNMENT} of alignment (Armv7-M ARM B1.5.6, B1.5.7)"
+        )
+        if self._secure:
+            text += (
+                f"; in Secure state {_SECURE_STATE} more, and {_SECURE_FLOATING} with floating-point"
+                " registers, when it is a Non-secure one (Armv8-M ARM B3.19)"
+            )
+        return text
 
 
-def _context_switch(code: Code, table: VectorTable) -> tuple[int, int, str]:
-    """(bytes, of them under a condition, function): what a handler stores below the process stack pointer.
+@dataclass(frozen=True)
+class _Switch:
+    """What the context switch stores on a task's stack: bytes, of them those under a condition (floating
+    point); the function that does. `unclear`: why that is not known, else ""."""
+
+    bytes: int = 0
+    conditional: int = 0
+    function: str = ""
+    unclear: str = ""
+
+    def kept(self, floating: bool) -> int:
+        return self.bytes if floating else self.bytes - self.conditional
+
+
+def _context_switch(code: Code) -> _Switch:
+    """What any function stores below the process stack pointer.
 
     The context switch of FreeRTOS and others: `mrs r0, psp; stmdb r0!, {r4-r11, lr}`, and for tasks that have
-    used the floating-point unit `vstmdbeq r0!, {s16-s31}`.
+    used the floating-point unit `vstmdbeq r0!, {s16-s31}`. Zephyr's reads it and stores elsewhere.
     """
-    instructions = code.instructions
-    most = (0, 0, "")
-    for number, function in sorted(table.handlers.items()):
-        if number == 1:
-            continue
+    table = code.instructions
+    reads = (table.operation == Operation.READ_SPECIAL) & (table.immediate & 0xFF == _PSP)
+    functions = sorted(set(code.function[reads].tolist()))
+    if not functions:
+        return _Switch(unclear=_NO_SWITCH)
+    most = _Switch()
+    for function in functions:
         pointer, depth, conditional = -1, 0, 0
         for row in range(int(code.first[function]), int(code.first[function + 1])):
-            operation = int(instructions.operation[row])
-            register = int(instructions.register[row])
-            if operation == Operation.READ_SPECIAL and int(instructions.immediate[row]) & 0xFF == _PSP:
+            operation, register = int(table.operation[row]), int(table.register[row])
+            if reads[row]:
                 pointer, depth, conditional = register, 0, 0
-            elif pointer >= 0 and register == pointer:
+            elif pointer < 0:
+                continue
+            elif operation == Operation.LEA and int(table.base[row]) == pointer:
+                if int(table.index[row]) != NO_REGISTER:
+                    return _Switch(unclear=_UNCLEAR)
+                depth = max(depth, depth - int(table.displacement[row]))
+            elif operation == Operation.SUBTRACT_REGISTERS and int(table.base[row]) == pointer:
+                return _Switch(unclear=_UNCLEAR)
+            elif register == pointer:
                 if operation in (Operation.STORE_MULTIPLE, Operation.ADD_IMMEDIATE):
-                    moved = -int(instructions.immediate[row])
+                    moved = -int(table.immediate[row])
                     depth += moved
-                    if int(instructions.flags[row]) & FLAG_CONDITIONAL:
+                    if int(table.flags[row]) & FLAG_CONDITIONAL:
                         conditional += moved
+                elif operation in (Operation.SUBTRACT, Operation.ALIGN):
+                    return _Switch(unclear=_UNCLEAR)
                 elif operation in (Operation.LOAD_MULTIPLE, Operation.LOAD, Operation.MOVE):
                     pointer = -1
-            if depth > most[0]:
-                most = depth, conditional, code.functions.names[function]
+            if depth > most.bytes:
+                most = _Switch(depth, conditional, code.functions.names[function])
     return most
 
 
+_NO_SWITCH = (
+    "no code reads the process stack pointer: what a context switch saves on the task's stack is not known"
+)
+_UNCLEAR = "what the context switch saves on the task's stack is not understood"
+
+
 def _tasks(
-    tasks: list[Task], floating: _Floating, saved: int, conditional: int, saver: str
+    tasks: list[Task], floating: _Floating, switch: _Switch
 ) -> tuple[tuple[Stack, ...], tuple[Context, ...], tuple[str, ...]]:
     stacks: list[Stack] = []
     contexts: list[Context] = []
@@ -275,8 +369,12 @@ def _tasks(
             notes.append(f"{name}: {task.place} creates it with a stack that is not known: declare [[task]]")
             continue
         frame = floating.frame(task.entry)
-        kept = saved if floating.uses[task.entry] else saved - conditional
+        kept, saver, unclear = switch.kept(bool(floating.uses[task.entry])), switch.function, switch.unclear
+        if task.saved is not None:
+            kept, saver, unclear = task.saved, "the context switch", ""
         source = f"one exception on top: {frame} B" + (f"; {saver} saves {kept} B" if kept else "")
+        if unclear:
+            notes.append(f"{name}: {unclear}: declare [[task]] with saved")
         stacks.append(
             Stack(
                 name=name,
@@ -289,5 +387,5 @@ def _tasks(
                 sources={"size": task.source, "reserve_base": source},
             )
         )
-        contexts.append(Context(task.name, "task", (Start(task.entry),), stack=name))
+        contexts.append(Context(task.name, "task", (Start(task.entry),), stack=name, open=unclear))
     return tuple(stacks), tuple(contexts), tuple(notes)

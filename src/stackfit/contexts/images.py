@@ -9,24 +9,34 @@ import numpy as np
 
 from stackfit.calls.model import CallKind, Calls, Edges
 from stackfit.contexts.bare_metal import bare_metal_firmware
+from stackfit.contexts.cortex_a import cortex_a_firmware
 from stackfit.contexts.cortex_m import cortex_m_firmware
 from stackfit.contexts.firmware import Firmware
 from stackfit.contexts.model import Context, Start
 from stackfit.contexts.tasks import Task
 from stackfit.frames.model import Frames
+from stackfit.image.attributes import read_arm_attributes
 from stackfit.image.memory import Memory
 from stackfit.image.model import ImageKind, InputError, Machine, Program
 from stackfit.isa.code import Code
 from stackfit.isa.machines import CONVENTIONS
-from stackfit.layouts.model import Layout, Stack, TaskStack
+from stackfit.layouts.model import Declared, Layout, PriorityForm, Stack, TaskStack
 from stackfit.text import near_text
 
-__all__ = ["find_firmware", "is_firmware"]
+__all__ = ["NOTHING_DECLARED", "find_firmware", "is_cortex_m", "is_firmware"]
 
+NOTHING_DECLARED = Declared()
 _WITHOUT_SYMBOLS = (
     "no symbols: functions are what vectors, calls, constants and pointers lead to,"
     " and what begins as one does"
 )
+
+
+def is_cortex_m(program: Program) -> bool:
+    """By its build attributes; an Arm image without any is taken for one."""
+    attributes = read_arm_attributes(program.images[0])
+    arm = program.machine is Machine.ARM
+    return arm and (attributes is None or attributes.profile not in ("A", "R"))
 
 
 def is_firmware(program: Program) -> bool:
@@ -41,22 +51,32 @@ def find_firmware(
     calls: Calls,
     edges: Edges,
     layouts: Iterable[Layout] = (),
+    declared: Declared = NOTHING_DECLARED,
 ) -> Firmware:
     """The contexts of a firmware image; none where nothing says where it starts.
 
-    `layouts`: files that declare handlers' priorities and tasks. InputError: a task whose entry is not there.
+    `layouts` and `declared`: files that say handlers' priorities and tasks. InputError: a task whose entry is
+    not there.
     """
     memory = Memory(program)
     layouts = tuple(layouts)
-    handlers = [handler for layout in layouts for handler in layout.handlers]
-    tasks = [_declared(code, layout, task) for layout in layouts for task in layout.tasks]
+    files: list[Layout | Declared] = [*layouts, declared]
+    handlers = tuple(handler for one in files for handler in one.handlers)
+    form = PriorityForm(
+        next((one.priorities.group for one in files if one.priorities.group is not None), None),
+        next((one.priorities.bits for one in files if one.priorities.bits is not None), None),
+    )
+    tasks = [_declared(code, one.path, task) for one in files for task in one.tasks]
     found: Firmware | None = None
     if program.objects:
         return _of_objects(program, tasks)
     if program.machine is Machine.ARM:
-        found = cortex_m_firmware(program, code, calls, edges, memory, handlers, tasks)
+        if is_cortex_m(program):
+            found = cortex_m_firmware(program, code, calls, edges, memory, handlers, form, tasks)
+        else:
+            found = cortex_a_firmware(program, code, calls, edges, memory, tasks)
     else:
-        found = bare_metal_firmware(program, code, calls, frames, memory, tasks)
+        found = bare_metal_firmware(program, code, calls, edges, frames, memory, tasks)
     if found is not None and not any(len(image.symbols) for image in program.images):
         note = "no symbols: tasks cannot be found by the calls that create them: declare [[task]]"
         found = replace(found, assumptions=(*found.assumptions, _WITHOUT_SYMBOLS), notes=(*found.notes, note))
@@ -92,12 +112,12 @@ def _of_objects(program: Program, tasks: list[Task]) -> Firmware:
     return Firmware(contexts, 0, "", None, stacks, notes=(note,))
 
 
-def _declared(code: Code, layout: Layout, task: TaskStack) -> Task:
+def _declared(code: Code, path: str, task: TaskStack) -> Task:
     found = code.functions.named(task.entry)
     if not found:
         near = near_text(task.entry, code.functions.names)
-        raise InputError(layout.path or layout.name, f"task {task.name}: no function {task.entry}{near}")
-    return Task(task.name, found[0], task.size, f"declared in {layout.path or layout.name}", "a declaration")
+        raise InputError(path, f"task {task.name}: no function {task.entry}{near}")
+    return Task(task.name, found[0], task.size, f"declared in {path}", "a declaration", task.saved)
 
 
 def _switched(code: Code, calls: Calls, firmware: Firmware) -> tuple[Context, ...]:
@@ -106,6 +126,7 @@ def _switched(code: Code, calls: Calls, firmware: Firmware) -> tuple[Context, ..
     known = {
         start.entry for context in firmware.contexts if context.kind == "boot" for start in context.starts
     }
+    known |= {one for context in firmware.contexts for start in context.starts for one, _ in start.through}
     callers = np.unique(calls.function[calls.kind == CallKind.STACK_SWITCH]).tolist()
     return tuple(
         Context(code.functions.names[caller], "boot", (), open="what it calls there is counted on none")

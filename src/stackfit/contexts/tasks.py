@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stackfit.calls.constants import argument_value
+from stackfit.calls.constants import argument_value, branch_targets, value_before
 from stackfit.calls.model import Calls
 from stackfit.image.memory import Memory
 from stackfit.isa.code import Code
+from stackfit.isa.effects import NO_REGISTER, Operation
 
 __all__ = ["Task", "find_tasks"]
 
@@ -20,7 +21,8 @@ __all__ = ["Task", "find_tasks"]
 class _Creator:
     """Which arguments (from 0) of a function that creates a task are what; -1: it has none.
 
-    `unit`: bytes that its size counts; 0: words.
+    `unit`: bytes that its size counts; 0: words. `attributes`: a pointer to a structure (CMSIS-RTOS2's
+    osThreadAttr_t) whose first word is the name, its fifth the stack and its sixth the stack's bytes.
     """
 
     entry: int
@@ -28,6 +30,7 @@ class _Creator:
     size: int
     stack: int
     unit: int
+    attributes: int = -1
 
 
 _CREATORS = {
@@ -37,8 +40,17 @@ _CREATORS = {
     "xTaskCreatePinnedToCore": _Creator(0, 1, 2, -1, 0),
     "k_thread_create": _Creator(3, -1, 2, 1, 1),
     "z_impl_k_thread_create": _Creator(3, -1, 2, 1, 1),
+    "z_setup_new_thread": _Creator(3, -1, 2, 1, 1),
+    "osThreadNew": _Creator(0, -1, -1, -1, 1, 2),
     "_tx_thread_create": _Creator(2, 1, 5, 4, 1),
     "_txe_thread_create": _Creator(2, 1, 5, 4, 1),
+}
+_UNKNOWN = _Creator(-1, -1, -1, -1, 0)
+# FreeRTOS asks the application for the memory of its own tasks (task.h, timers.h).
+_SERVICE = {
+    "prvIdleTask": "vApplicationGetIdleTaskMemory",
+    "prvPassiveIdleTask": "vApplicationGetPassiveIdleTaskMemory",
+    "prvTimerTask": "vApplicationGetTimerTaskMemory",
 }
 _STATIC_THREADS = ("__static_thread_data_list_start", "_static_thread_data_list_start")
 _STATIC_THREADS_END = ("__static_thread_data_list_end", "_static_thread_data_list_end")
@@ -54,6 +66,7 @@ class Task:
     size: int | None
     source: str
     place: str  # the function that creates it
+    saved: int | None = None  # bytes that the context switch saves on its stack, where a file says it
 
 
 def find_tasks(code: Code, calls: Calls, memory: Memory) -> list[Task]:
@@ -62,6 +75,11 @@ def find_tasks(code: Code, calls: Calls, memory: Memory) -> list[Task]:
     creators = {
         index: (name, creator) for name, creator in _CREATORS.items() for index in functions.named(name)
     }
+    # A clone of one takes other arguments: what it creates is said to be not known.
+    for index, name in enumerate(functions.names):
+        base, dot, _ = name.partition(".")
+        if dot and base in _CREATORS and index not in creators:
+            creators[index] = name, _UNKNOWN
     found: list[Task] = []
     for site in range(len(calls)):
         number = int(calls.candidates[site])
@@ -86,14 +104,53 @@ def _task(code: Code, memory: Memory, address: int, called: str, creator: _Creat
     if name is None:
         name = code.functions.names[entry] if entry >= 0 else f"created at {address:#x}"
     stack = argument(creator.stack)
+    size = argument(creator.size)
+    attributes = argument(creator.attributes)
+    if attributes:
+        word = code.machine.word
+        label, stack = memory.word(attributes), memory.word(attributes + 4 * word)
+        size = (memory.word(attributes + 5 * word) or 0) & 0xFFFF_FFFF or None
+        name = (memory.text(label) if label else None) or name
+    service = _SERVICE.get(code.functions.names[entry], "") if entry >= 0 else ""
+    if service and stack is None:
+        given = _given_memory(code, memory, service)
+        if given is not None:
+            return Task(name, entry, given[1], f"symbol {given[0]}, by {service}()", caller)
     known = memory.object(stack) if stack is not None else None
     if known is not None and known[1] == stack:
         return Task(name, entry, known[2], f"symbol {known[0]}", caller)
-    size = argument(creator.size)
     if size is not None:
         unit = creator.unit or code.machine.word
         return Task(name, entry, size * unit, f"{called}() in {caller}: {size} of {unit} B", caller)
     return Task(name, entry, None, "", caller)
+
+
+def _given_memory(code: Code, memory: Memory, name: str) -> tuple[str, int] | None:
+    """(object, bytes) of the stack that a function gives away: of the objects whose address it has, the only
+    one as large as one of its numbers says in words."""
+    table, word = code.instructions, code.machine.word
+    objects: dict[str, int] = {}
+    numbers: set[int] = set()
+    joins = branch_targets(code)
+    for function in code.functions.named(name):
+        for row in range(int(code.first[function]), int(code.first[function + 1])):
+            register = int(table.register[row])
+            if int(table.operation[row]) not in _BUILDS or register == NO_REGISTER:
+                continue
+            value = value_before(code, row + 1, register, joins)
+            known = memory.object(value) if value else None
+            if value is not None and known is not None and known[1] == value:
+                objects[known[0]] = known[2]
+            elif value is not None:
+                numbers.add(value)
+    found = [(one, size) for one, size in objects.items() if size % word == 0 and size // word in numbers]
+    return found[0] if len(found) == 1 else None
+
+
+_BUILDS = (
+    Operation.MOVE_IMMEDIATE, Operation.ADD_IMMEDIATE, Operation.LEA, Operation.MOVE,
+    Operation.INSERT_IMMEDIATE,
+)  # fmt: skip  # what addresses and numbers are built with
 
 
 def _zephyr_static(code: Code, memory: Memory) -> list[Task]:

@@ -152,10 +152,12 @@ if not cython.compiled:
         TAG_CONST,
         TAG_ENUMERATION,
         TAG_FORMAL_PARAMETER,
+        TAG_INHERITANCE,
         TAG_MEMBER,
         TAG_POINTER,
         TAG_REFERENCE,
         TAG_RESTRICT,
+        TAG_RVALUE_REFERENCE,
         TAG_STRUCTURE,
         TAG_SUBPROGRAM,
         TAG_SUBRANGE,
@@ -207,6 +209,7 @@ def _is_type(tag: cython.longlong) -> cython.bint:
     return tag in (
         TAG_ARRAY, TAG_CLASS, TAG_ENUMERATION, TAG_POINTER, TAG_REFERENCE, TAG_STRUCTURE, TAG_SUBROUTINE,
         TAG_TYPEDEF, TAG_UNION, TAG_BASE, TAG_CONST, TAG_VOLATILE, TAG_RESTRICT, TAG_ATOMIC,
+        TAG_RVALUE_REFERENCE,
     )  # fmt: skip
 
 
@@ -215,8 +218,8 @@ def _is_type(tag: cython.longlong) -> cython.bint:
 @cython.exceptval(check=False)
 def _is_wanted(tag: cython.longlong) -> cython.bint:
     return _is_type(tag) or tag in (
-        TAG_FORMAL_PARAMETER, TAG_MEMBER, TAG_UNSPECIFIED_PARAMETERS, TAG_SUBRANGE, TAG_SUBPROGRAM,
-        TAG_VARIABLE, TAG_COMPILE_UNIT,
+        TAG_FORMAL_PARAMETER, TAG_INHERITANCE, TAG_MEMBER, TAG_UNSPECIFIED_PARAMETERS, TAG_SUBRANGE,
+        TAG_SUBPROGRAM, TAG_VARIABLE, TAG_COMPILE_UNIT,
     )  # fmt: skip
 
 
@@ -767,6 +770,8 @@ class DwarfUnits:
                 for i in range(COLUMNS):
                     self._entry[entry, i] = 0
                 parent = parents[level]
+                if tag == TAG_INHERITANCE:  # a base class is a member without a name
+                    tag = TAG_MEMBER
                 self._entry[entry, TAG] = tag
                 self._entry[entry, PARENT] = parent
                 self._entry[entry, CHILD] = -1
@@ -824,6 +829,8 @@ class DwarfUnits:
                                 self._value = self._leb(self._info, here + 1, False)
                             else:
                                 self._value = 0
+                                if tag == TAG_MEMBER:  # a virtual base: its place is not known
+                                    self._entry[entry, FLAGS] |= DECLARATION
                         self._entry[entry, VALUE] += 8 * self._value
                     elif attribute == AT_DATA_BIT_OFFSET:
                         self._entry[entry, VALUE] += self._value
@@ -1084,7 +1091,11 @@ class DwarfUnits:
             child = self._entry[new[i], CHILD]
             while child >= 0:
                 tag = self._entry[child, TAG]
-                if tag == TAG_MEMBER and out[i, 0] in (BTF_STRUCT, BTF_UNION):
+                if (
+                    tag == TAG_MEMBER
+                    and out[i, 0] in (BTF_STRUCT, BTF_UNION)
+                    and not self._entry[child, FLAGS] & DECLARATION
+                ):
                     part[parts, 0] = self._entry[child, NAME_IN]
                     part[parts, 1] = self._entry[child, NAME_AT]
                     part[parts, 2] = self._number_of(self._target(child, LINK))
@@ -1118,7 +1129,7 @@ class DwarfUnits:
             return BTF_STRUCT
         if tag == TAG_ENUMERATION:
             return BTF_ENUM
-        if tag in (TAG_POINTER, TAG_REFERENCE):
+        if tag in (TAG_POINTER, TAG_REFERENCE, TAG_RVALUE_REFERENCE):
             return BTF_PTR
         if tag == TAG_ARRAY:
             return BTF_ARRAY

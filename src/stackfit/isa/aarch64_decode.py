@@ -33,6 +33,7 @@ if not cython.compiled:
         LOAD_NARROW,
         MEMORY,
         MOVE,
+        MOVE_CONDITIONAL,
         MOVE_IMMEDIATE,
         NONE,
         NOP,
@@ -340,6 +341,8 @@ def decode_into(
                         register = rn
                         immediate = value
                         clobbers = 1 << rn
+                    elif width == 16 and not w >> 26 & 1:
+                        immediate = rd | rt << 8  # both registers
                     if w >> 22 & 1 and not w >> 26 & 1:
                         clobbers |= cython.cast(cython.longlong, 1) << rd
                         clobbers |= cython.cast(cython.longlong, 1) << rt
@@ -455,7 +458,13 @@ def decode_into(
                     clobbers = 0
                 op = w >> 24 & 31
                 width = 8 if wide else 4
-                if op == 10:  # logical, shifted
+                if w & 0x7FE00C00 == 0x1A800000:  # csel
+                    if rd < 31:
+                        operation = MOVE_CONDITIONAL
+                        register = rd
+                        base = _general(rn)
+                        index = _general(rm)
+                elif op == 10:  # logical, shifted
                     op = w >> 29 & 3
                     if op == 1 and rn == 31 and w >> 21 & 7 == 0 and w >> 10 & 63 == 0 and rd < 31:
                         if rm == 31:

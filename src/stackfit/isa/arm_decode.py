@@ -39,6 +39,7 @@ if not cython.compiled:
         LOAD_NARROW,
         MEMORY,
         MOVE,
+        MOVE_CONDITIONAL,
         MOVE_IMMEDIATE,
         NONE,
         NOP,
@@ -930,8 +931,10 @@ def decode_into(
                     immediate = value
                     if index != NONE:
                         register = NONE  # by a register: the base is unknown then
-            if operation == STORE_MULTIPLE and width == 8 and not writeback:
-                immediate = rt | rd << 8  # strd: both registers
+            if operation in (LOAD_MULTIPLE, STORE_MULTIPLE) and width == 8 and not writeback:
+                immediate = rt | (rd if region_kind[region] == THUMB else rt + 1) << 8  # ldrd, strd: both
+            if operation == STORE_MULTIPLE and width < 4 and not writeback:
+                immediate = rt
             if operation == STORE_MULTIPLE and index == NONE:
                 scale = registers if width == 8 else 1 << rt & 0xFF if width == 4 else 0
         # --- Realigned frames in T32: lsrs rX, #n; lsls rX, #n.
@@ -965,8 +968,13 @@ def decode_into(
             ) or (clobbers >> 13 & 1) or (operation == STORE_MULTIPLE and register != NONE):  # fmt: skip
                 flags |= CONDITIONAL
             elif operation in (STORE, STORE_MULTIPLE) and clobbers == 0:
+                if operation == STORE:
+                    immediate = register
                 operation = STORE_MULTIPLE
                 register = NONE
+                flags |= CONDITIONAL
+            elif operation == MOVE:
+                operation = MOVE_CONDITIONAL
             else:
                 operation = OTHER
                 register = NONE

@@ -31,7 +31,7 @@ from stackfit.isa.save_routines import stand_in_for_save_routines
 from stackfit.isa.stripped import built_addresses, literals, plausible, prologues
 from stackfit.isa.x86 import decode, rows_at_offsets
 
-__all__ = ["Code", "decode_program"]
+__all__ = ["GLOBAL_POINTER", "Code", "decode_program"]
 
 
 def _among(*operations: Operation) -> NDArray[np.bool_]:
@@ -57,6 +57,8 @@ _ENDS = _among(
 # position-independent code). Longer than this, in code without symbols, it calls another function.
 _SHORT_CALL = 16
 _ENDBR = (b"\xf3\x0f\x1e\xfa", b"\xf3\x0f\x1e\xfb")  # endbr64, endbr32
+GLOBAL_POINTER = 3  # register of RISC-V (psABI 1.1)
+_GLOBAL_SYMBOL = "__global_pointer$"  # psABI 8.4.11
 _COLD_SECTION = ".text.unlikely"  # where gcc puts the pieces that it splits off
 
 
@@ -72,6 +74,7 @@ class Code:
     target: NDArray[np.int32]  # row of a branch's target, -1 when it is no row
     function: NDArray[np.int32]  # row → function
     first: NDArray[np.int64]  # function → its first row (len + 1 entries; the last is the number of rows)
+    global_pointer: int | None = None  # what RISC-V code that the linker relaxed has in gp
 
     def __len__(self) -> int:
         return len(self.address)
@@ -146,7 +149,18 @@ def decode_program(program: Program) -> Code:
         else:  # an entry amid what was taken for an instruction: decode afresh from it on
             code = _decode(program, sections, functions, data)
     stand_in_for_save_routines(program, code.instructions)
-    return replace(code, functions=replace(functions, parent=_cold_parents(code, more)))
+    functions = replace(functions, parent=_cold_parents(code, more))
+    return replace(code, functions=functions, global_pointer=_global_pointer(program))
+
+
+def _global_pointer(program: Program) -> int | None:
+    if program.machine not in (Machine.RISCV32, Machine.RISCV64):
+        return None
+    for image in program.images:
+        for index, name in enumerate(image.symbols.names):
+            if name == _GLOBAL_SYMBOL:
+                return int(image.symbols.records["address"][index])
+    return None
 
 
 def _decode(

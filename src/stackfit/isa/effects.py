@@ -87,7 +87,7 @@ class Operation(enum.IntEnum):
     INSERT_IMMEDIATE = 44  # 16 bits of the register, from bit `scale` on, = immediate
     SUBTRACT_REGISTERS = 45  # register = base - index
     ALIGN = 46  # register = base & immediate
-    MOVE_CONDITIONAL = 47  # register = base, or memory, or what it was
+    MOVE_CONDITIONAL = 47  # register = base, or memory, or what it was; AArch64: base or index, or zero
     READ_SPECIAL = 48  # register = special register `immediate` (mrs, csrr)
     WRITE_SPECIAL = 49  # special register `immediate` = base, or a constant when that is NO_REGISTER
     COPY = 50  # `width` bytes from where SI points to where DI does; CX times with FLAG_LOCK_OR_REP

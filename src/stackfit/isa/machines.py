@@ -28,6 +28,7 @@ class Convention:
     lost: int  # bit r set: register r does not survive a call
     exact: bool
     alignment: int
+    result: int = 0  # where a function returns a word
 
 
 def _bits(*registers: int) -> int:
@@ -35,7 +36,7 @@ def _bits(*registers: int) -> int:
 
 
 # x0 to x18 and the link register; x18 is the platform's. ra, t0 to t6, a0 to a7.
-_RISCV = Convention(32, 2, 8, _bits(1, 5, 6, 7, *range(10, 18), *range(28, 32)), True, 16)
+_RISCV = Convention(32, 2, 8, _bits(1, 5, 6, 7, *range(10, 18), *range(28, 32)), True, 16, 10)
 CONVENTIONS: Mapping[Machine, Convention] = {
     Machine.X86_64: Convention(16, 4, 5, _bits(0, 1, 2, 6, 7, 8, 9, 10, 11), False, 16),
     Machine.I386: Convention(16, 4, 5, _bits(0, 1, 2), False, 4),

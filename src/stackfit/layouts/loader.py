@@ -16,15 +16,17 @@ from stackfit.layouts.model import (
     INTERRUPTED,
     PAGE,
     SCOPES,
+    Declared,
     Handler,
     Interrupt,
     Layout,
+    PriorityForm,
     Stack,
     TaskStack,
 )
 from stackfit.tomlfile import Table, find, hint, names_in, quoted, read_toml
 
-__all__ = ["default_layout", "load_layout", "preset_names"]
+__all__ = ["default_layout", "load_layout", "preset_names", "read_declared"]
 
 PRESETS = Path(__file__).parent / "presets"
 MAX_STACKS = 256
@@ -118,8 +120,7 @@ def _layout(top: Table, path: str) -> Layout:
     description, source = top.text("description", ""), top.text("source", "")
     assumptions = top.texts("assumptions", ())
     stack_tables, interrupt_tables = top.table("stack"), top.tables("interrupt")
-    handlers = tuple(_handler(table) for table in top.tables("isr"))
-    tasks = tuple(_task(table) for table in top.tables("task"))
+    declared = read_declared(top, path)
     top.done()  # before the tables: a misspelt [stak.x] is not a missing stack x
     if stack_tables is None or not stack_tables.keys():
         raise top.error("stack", "missing (a layout has at least one [stack.NAME])")
@@ -142,11 +143,24 @@ def _layout(top: Table, path: str) -> Layout:
         interrupts=tuple(_interrupt(table, names) for table in interrupt_tables),
         assumptions=assumptions,
         path=path,
-        handlers=handlers,
-        tasks=tasks,
+        handlers=declared.handlers,
+        tasks=declared.tasks,
+        priorities=declared.priorities,
     )
     _check_whole(layout, top)
     return layout
+
+
+def read_declared(top: Table, path: str) -> Declared:
+    """`[[isr]]`, `[[task]]` and the form of priorities, of a layout or of a project's file."""
+    group = top.integer("priority-group", 0, 7) if "priority-group" in top else None
+    bits = top.integer("priority-bits", 1, 8) if "priority-bits" in top else None
+    return Declared(
+        tuple(_handler(table) for table in top.tables("isr")),
+        tuple(_task(table) for table in top.tables("task")),
+        PriorityForm(group, bits),
+        path,
+    )
 
 
 def _handler(table: Table) -> Handler:
@@ -157,7 +171,8 @@ def _handler(table: Table) -> Handler:
 
 def _task(table: Table) -> TaskStack:
     entry = table.text("entry")
-    task = TaskStack(table.text("name", entry), entry, table.integer("size", 1, MAX_SIZE))
+    saved = table.integer("saved", 0, MAX_SIZE) if "saved" in table else None
+    task = TaskStack(table.text("name", entry), entry, table.integer("size", 1, MAX_SIZE), saved)
     table.done()
     return task
 

@@ -17,9 +17,11 @@ __all__ = [
     "INTERRUPT_CONTEXTS",
     "PAGE",
     "SCOPES",
+    "Declared",
     "Handler",
     "Interrupt",
     "Layout",
+    "PriorityForm",
     "Stack",
     "TaskStack",
 ]
@@ -138,17 +140,38 @@ class Handler:
 
 @dataclass(frozen=True)
 class TaskStack:
-    """A task that an image's code does not tell: its entry function and the bytes of its stack."""
+    """A task that an image's code does not tell: its entry function and the bytes of its stack.
+    `saved`: bytes that the context switch puts there; None: as the image tells."""
 
     name: str
     entry: str
     size: int
+    saved: int | None = None
+
+
+@dataclass(frozen=True)
+class PriorityForm:
+    """Which part of a priority of Cortex-M tells what preempts what: `group` is AIRCR.PRIGROUP, `bits` how
+    many the processor has. None: not said; with either, priorities are bytes as in the registers."""
+
+    group: int | None = None
+    bits: int | None = None
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a file says of firmware that its image does not tell. `path`: of the file."""
+
+    handlers: tuple[Handler, ...] = ()
+    tasks: tuple[TaskStack, ...] = ()
+    priorities: PriorityForm = PriorityForm()
+    path: str = ""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The stacks of a system. `handlers` and `tasks`: what a file says of firmware. `machine` None: any;
-    `assumptions`: what it takes for granted, for people."""
+    """The stacks of a system. `handlers`, `tasks` and `priorities`: what a file says of firmware. `machine`
+    None: any; `assumptions`: what it takes for granted, for people."""
 
     name: str
     description: str
@@ -160,6 +183,7 @@ class Layout:
     path: str = ""
     handlers: tuple[Handler, ...] = ()
     tasks: tuple[TaskStack, ...] = ()
+    priorities: PriorityForm = PriorityForm()
 
     def stack(self, name: str) -> Stack:
         """The stack of that name; KeyError if the layout has none."""

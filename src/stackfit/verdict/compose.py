@@ -164,7 +164,9 @@ class Composer:
         if not placement.items:
             why = "what runs on this stack is entry code that is not modelled"
             return self._only_measured(_nothing(stack, why), placement)
-        reasons = [item.open for item in placement.items if item.open]
+        # Firmware's handlers on top count in full: so does what is not known of them.
+        handlers = [item for one in placement.nested if one.kind == "isr" for item in one.items]
+        reasons = [item.open for item in (*placement.items, *handlers) if item.open]
         best = self.solvers.deepest(placement.items, placement.exceptions)
         if best is None:
             items = OpenItems(tuple(sorted((reason, reasons.count(reason)) for reason in set(reasons))))

@@ -41,6 +41,8 @@ RUNG_ASSUMPTIONS = {
     Rung.CONTAINER: f"a pointer outside its type's struct is in a struct that embeds it: {_NO_CASTS}",
     Rung.PARAMETER: f"callbacks handed over are those that callers name: {_NO_CASTS}",
     Rung.LIST: "a hook list is walked by the function that names its head",
+    Rung.VIRTUAL: "virtual calls reach what tables of virtual functions hold: objects are of the class that"
+    " their pointers say, or derived from it",
     Rung.KCFI: "checked calls reach functions of their type in the images given: kCFI is on, and enforced",
     Rung.SIGNATURE: "calls of a known prototype reach functions of that prototype alone: no function is cast",
 }

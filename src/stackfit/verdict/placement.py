@@ -75,6 +75,9 @@ def place(layout: Layout, stack: Stack, contexts: list[Context]) -> Placement:
         )
         if on_top:
             nested.extend(_levels(kind, times, on_top))
+    if not items and nested and nested[0].kind == "isr" and nested[0].times == 1:
+        # A stack that handlers have for themselves: one of them is the first.
+        items, nested = nested[0].items, nested[1:]
     return Placement(items, tuple(nested), stack.nests.get("exception", 0))
 
 
@@ -102,6 +105,8 @@ def _plain_softirq(layout: Layout, stack: Stack) -> frozenset[str]:
 
 def _starting(layout: Layout, stack: Stack, context: Context, plain: frozenset[str]) -> Iterator[Item]:
     if not context.interrupt:
+        if context.kind == "isr" and context.stack == stack.name and stack.nests.get("isr", 0):
+            return  # as above
         if context.stack == stack.name if context.stack else context.kind in stack.runs:
             yield Item(context, context.frame_user, context.starts, False, plain, context.open)
         return
@@ -122,6 +127,8 @@ def _starting(layout: Layout, stack: Stack, context: Context, plain: frozenset[s
 
 def _nesting(layout: Layout, stack: Stack, context: Context, plain: frozenset[str]) -> Iterator[Item]:
     """What of an interrupting context is on `stack` when it hits there."""
+    if context.stack and context.stack != stack.name:
+        return
     where = layout.target(context.interrupt, user=False) if context.interrupt else INTERRUPTED
     frame = 0 if context.kind == "softirq" else context.frame_kernel
     if where == INTERRUPTED and context.kind == "hardirq":
