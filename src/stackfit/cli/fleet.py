@@ -1,0 +1,125 @@
+"""stackfit fleet: many images, scenarios and hosts."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stackfit.cli.options import add_scenario_options, output, progress, scenarios
+from stackfit.fleet.names import file_names
+from stackfit.fleet.run import Progress, Workers
+from stackfit.image.model import InputError
+from stackfit.layouts import load_layout
+from stackfit.report.json import dumps
+from stackfit.report.terminal import make_console
+from stackfit.text import escape
+
+LEFT_OUT = 3  # status: done, but for some inputs, each named on standard error
+_MOST_WORKERS = 4096
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    text = "every scenario on every layout with many seeds, and how far the runs lie apart"
+    simulate = kinds.add_parser("simulate", help=text, description=text)
+    simulate.add_argument("scenarios", nargs="+", metavar="SCENARIO", help="as of simulate: a TOML file, or a name")
+    simulate.add_argument(
+        "--layout",
+        metavar="NAME|FILE",
+        action="append",
+        default=[],
+        help="stack layout: a preset or a TOML file (repeatable); default: each scenario's own",
+    )
+    add_scenario_options(simulate)
+    simulate.add_argument(
+        "--output", metavar="DIR", help="write SCENARIO.json there, each what simulate --json writes"
+    )
+    _add_fleet_options(simulate)
+
+
+def _add_fleet_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", metavar="FILE", help="write the table as JSON there; - is standard output")
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument(
+        "--workers",
+        type=_workers,
+        metavar="N",
+        help="worker processes of this machine; 0: none, all in this one (default: one a CPU)",
+    )
+    who.add_argument(
+        "--scheduler", metavar="ADDRESS", help="of a Dask scheduler, whose workers are taken: tls://HOST:PORT"
+    )
+
+
+def _workers(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text[:9]) > _MOST_WORKERS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {_MOST_WORKERS}")
+    return int(text)
+
+
+def run(options: argparse.Namespace) -> int:
+    return {"simulate": _simulate}[options.what](options)
+
+
+def _who(options: argparse.Namespace) -> Workers:
+    return Workers(options.workers, options.scheduler)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Progress]:
+    """`what` and how many are done, on a terminal."""
+    with progress() as step:
+        yield lambda done, total: step(f"{what}: {done} of {total}", done / max(total, 1))
+
+
+def _directory(path: str) -> Path:
+    """To write files into; made if it is not there."""
+    try:
+        os.makedirs(path, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise InputError(path, getattr(error, "strerror", None) or str(error)) from None
+    return Path(path)
+
+
+def _left_out(lines: Iterable[str]) -> int:
+    """Say what was left out and why; the status."""
+    status = 0
+    for text in lines:
+        print(f"stackfit: left out: {escape(text)}", file=sys.stderr)
+        status = LEFT_OUT
+    return status
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    from stackfit.fleet.show_simulate import grid_json, print_grid
+    from stackfit.fleet.simulate import simulate_grid
+    from stackfit.report.machine import simulation_json
+
+    chosen = [
+        (scenario, [load_layout(name) for name in options.layout or scenario.layouts])
+        for scenario in scenarios(options.scenarios, options.era)
+    ]
+    directory = _directory(options.output) if options.output else None
+    with _progress("runs") as step:
+        grid = simulate_grid(chosen, options.seeds or 1, _who(options), step, samples=directory is not None)
+    if not any(cell.runs for cell in grid.cells):
+        raise InputError(grid.cells[0].scenario, f"no run could be made: {grid.cells[0].failed[0][1]}")
+    if directory is not None:
+        names = file_names([scenario.name for scenario in grid.scenarios])
+        for scenario, name in zip(grid.scenarios, names, strict=True):
+            runs = [run for cell in grid.cells if cell.scenario == scenario.name for run in cell.runs]
+            output(str(directory / f"{name}.json"), dumps(simulation_json(scenario, runs)))
+    if options.json:
+        output(options.json, dumps(grid_json(grid)))
+    options.status = _left_out(
+        f"{cell.scenario} on {cell.layout}, seed {seed}: {cause}"
+        for cell in grid.cells
+        for seed, cause in cell.failed
+    )
+    if options.json != "-":
+        print_grid(make_console(), grid)
+    return int(options.status)
