@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stackfit.cli.options import add_scenario_options, output, progress, scenarios
+from stackfit.cli.options import add_scenario_options, output, output_pieces, progress, scenarios
 from stackfit.fleet.names import file_names
 from stackfit.fleet.run import Progress, Workers
 from stackfit.image.model import InputError
 from stackfit.layouts import load_layout
-from stackfit.report.json import dumps
+from stackfit.report.json import dumps, pieces
 from stackfit.report.terminal import make_console
 from stackfit.text import escape
 
@@ -39,6 +39,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", metavar="DIR", help="write SCENARIO.json there, each what simulate --json writes"
     )
     _add_fleet_options(simulate)
+    text = "census files of many hosts added up: depths by task and kernel, what layouts would save"
+    census = kinds.add_parser("census", help=text, description=text)
+    census.add_argument(
+        "places",
+        nargs="+",
+        metavar="DIR|FILE|URL",
+        help="of measure census: directories, searched, files or patterns, local or of any fsspec file system",
+    )
+    census.add_argument(
+        "--layout",
+        metavar="NAME|FILE",
+        action="append",
+        default=[],
+        help="layout to hold against the hosts' own (repeatable); default: every preset with process stacks",
+    )
+    census.add_argument(
+        "--top", type=_rows, default=15, metavar="N", help="rows of each table of tasks (default 15)"
+    )
+    census.add_argument("--seed", type=_rows, default=0, metavar="N", help="of the intervals (default 0)")
+    _add_fleet_options(census)
 
 
 def _add_fleet_options(parser: argparse.ArgumentParser) -> None:
@@ -61,8 +81,14 @@ def _workers(text: str) -> int:
     return int(text)
 
 
+def _rows(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is not a number below a thousand million")
+    return int(text)
+
+
 def run(options: argparse.Namespace) -> int:
-    return {"simulate": _simulate}[options.what](options)
+    return {"simulate": _simulate, "census": _census}[options.what](options)
 
 
 def _who(options: argparse.Namespace) -> Workers:
@@ -122,4 +148,21 @@ def _simulate(options: argparse.Namespace) -> int:
     )
     if options.json != "-":
         print_grid(make_console(), grid)
+    return int(options.status)
+
+
+def _census(options: argparse.Namespace) -> int:
+    from stackfit.fleet.census import take_census
+    from stackfit.fleet.hosts import find_hosts, shown
+    from stackfit.fleet.show_census import census_json, print_census
+
+    files = find_hosts(options.places)
+    with _progress("files") as step:
+        census = take_census(files, options.layout, options.seed, _who(options), step)
+    if options.json:
+        places = [shown(place) for place in options.places]
+        output_pieces(options.json, pieces(census_json(census, places, options.top)))
+    options.status = _left_out(f"{name}: {cause}" for name, cause in census.skipped)
+    if options.json != "-":
+        print_census(make_console(), census, options.top)
     return int(options.status)

@@ -34,6 +34,7 @@ __all__ = [
     "output",
     "output_bytes",
     "output_file",
+    "output_pieces",
     "progress",
     "run_analysis",
     "scenarios",
@@ -239,6 +240,21 @@ def output_file(path: str, write: Callable[[Path], None]) -> None:
         _put(target, write)
     except (OSError, ValueError) as error:
         raise InputError(path, getattr(error, "strerror", None) or str(error)) from None
+
+
+def output_pieces(path: str, texts: Iterable[str]) -> None:
+    """As `output`, of a text in pieces, which need not fit into memory."""
+    if path == "-":
+        sys.stdout.writelines(texts)
+    elif os.path.exists(path) and not os.path.isfile(path):
+        output(path, "".join(texts))  # pipes, devices, and the error of a directory
+    else:
+        output_file(path, lambda target: _fill_pieces(target, texts))
+
+
+def _fill_pieces(file: Path, texts: Iterable[str]) -> None:
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        stream.writelines(texts)
 
 
 def _fill(file: Path, data: bytes) -> None:
