@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
     text = "every scenario on every layout with many seeds, and how far the runs lie apart"
     simulate = kinds.add_parser("simulate", help=text, description=text)
-    simulate.add_argument("scenarios", nargs="+", metavar="SCENARIO", help="as of simulate: a TOML file, or a name")
+    simulate.add_argument(
+        "scenarios", nargs="+", metavar="SCENARIO", help="as of simulate: a TOML file, or a name"
+    )
     simulate.add_argument(
         "--layout",
         metavar="NAME|FILE",
@@ -45,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "places",
         nargs="+",
         metavar="DIR|FILE|URL",
-        help="of measure census: directories, searched, files or patterns, local or of any fsspec file system",
+        help="of measure census: directories, searched, files or patterns; local, or any URL of fsspec",
     )
     census.add_argument(
         "--layout",

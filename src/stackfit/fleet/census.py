@@ -1,8 +1,9 @@
-"""Census files of many hosts added up: how deep tasks have been, what each layout would save, what came close.
+"""Census files of many hosts added up: how deep tasks have been, what each layout would save, what came
+close.
 
-A host's row says of `stacks` marks only the greatest and the lower median, so what lies between is known within
-limits: (low, high) wherever a number is a count of stacks below some depth, or bytes of stacks that grow. Marks are
-what happened since each host's boot, under the layout that it ran with.
+A host's row says of `stacks` marks only the greatest and the lower median, so what lies between is known
+within limits: (low, high) wherever a number is a count of stacks below some depth, or bytes of stacks that
+grow. Marks are what happened since each host's boot, under the layout that it ran with.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from stackfit.layouts import load_layout, preset_names
 from stackfit.layouts.model import PAGE, Layout
 
 __all__ = [
-    "LIMITS", "Census", "Depths", "Kernel", "Near", "Range", "Saving", "StackChance", "TaskRow", "take_census",
+    "LIMITS", "Census", "Depths", "Kernel", "Range", "Saving", "StackChance", "TaskRow", "take_census",
 ]  # fmt: skip
 
 LIMITS = (4096, 8192, 16384)
@@ -34,8 +35,8 @@ KernelKey = tuple[str, str, str]  # release, build-id, machine
 
 @dataclass(frozen=True)
 class Stacks:
-    """A layout, as far as a census is about it. `limits`: of each stack, the bytes from its top down to what is
-    reserved at the base; `per_cpu`: bytes of all stacks that each CPU has."""
+    """A layout, as far as a census is about it. `limits`: of each stack, the bytes from its top down to what
+    is reserved at the base; `per_cpu`: bytes of all stacks that each CPU has."""
 
     name: str
     machine: str | None
@@ -48,8 +49,8 @@ class Stacks:
 
 @dataclass(frozen=True)
 class Depths:
-    """Process stacks of tasks that are alive, by how deep they have been. `at_most`: so many at each of LIMITS;
-    `share`: of all, its interval over hosts."""
+    """Process stacks of tasks that are alive, by how deep they have been. `at_most`: so many at each of
+    LIMITS; `share`: of all, its interval over hosts."""
 
     stacks: int
     at_most: tuple[Range, ...]
@@ -70,8 +71,8 @@ class Kernel:
 
 @dataclass(frozen=True)
 class TaskRow:
-    """Stacks of one name, kind and kernel, of all hosts. `median`: the least and the greatest of the hosts' medians.
-    `limit`: bytes that the stack's layout leaves to it; `host`: where the greatest is."""
+    """Stacks of one name, kind and kernel, of all hosts. `median`: the least and the greatest of the hosts'
+    medians. `limit`: bytes that the stack's layout leaves to it; `host`: where the greatest is."""
 
     kernel: KernelKey
     layout: str
@@ -97,9 +98,9 @@ class TaskRow:
 class Saving:
     """What one layout's process stacks would take less than those that the hosts have. Bytes; negative: more.
 
-    `interval`: of `saved`, were these hosts drawn at random from a fleet of as many. `per_cpu`: of the stacks that
-    CPUs have; None where a host's CPUs or layout are not known (`per_cpu_unknown` hosts). `deeper`: process stacks
-    whose mark is above what the layout leaves; `chance`: of a host with such a stack.
+    `interval`: of `saved`, were these hosts drawn at random from a fleet of as many. `per_cpu`: of the stacks
+    that CPUs have; None where a host's CPUs or layout are not known (`per_cpu_unknown` hosts). `deeper`:
+    process stacks whose mark is above what the layout leaves; `chance`: of a host with such a stack.
     """
 
     layout: str
@@ -130,8 +131,8 @@ class StackChance:
 
 @dataclass(frozen=True, eq=False)
 class Census:
-    """`tasks`: the one with the greatest mark first. `skipped`: (file, why). `copies`: files whose content another
-    one has too; `unknown_layouts`: of hosts, whose reserves are not known."""
+    """`tasks`: the one with the greatest mark first. `skipped`: (file, why). `copies`: files whose content
+    another one has too; `unknown_layouts`: of hosts, whose reserves are not known."""
 
     hosts: int
     kernels: tuple[Kernel, ...]
@@ -272,7 +273,8 @@ def _host(number: int, rows: HostRows, task: _Task) -> _Host:
     ended = process & np.fromiter((key[3] == _ENDED for key in rows.keys), np.bool_, len(rows.keys))
     alive = process & ~ended
     counts = tuple(
-        _total(at_most(rows.stacks[alive], rows.greatest[alive], rows.median[alive], limit)) for limit in LIMITS
+        _total(at_most(rows.stacks[alive], rows.greatest[alive], rows.median[alive], limit))
+        for limit in LIMITS
     )
     machine = rows.kernel[2] if rows.kernel is not None else ""
     mine = [target.machine in (None, machine) and rows.kernel is not None for target in task.targets]
@@ -308,7 +310,13 @@ def _total(found: tuple[NDArray[np.int64], NDArray[np.int64]]) -> Range:
 def _only(rows: HostRows, chosen: NDArray[np.bool_]) -> HostRows:
     keys = tuple(key for key, wanted in zip(rows.keys, chosen.tolist(), strict=True) if wanted)
     return HostRows(
-        rows.host, rows.digest, rows.kernel, keys, rows.stacks[chosen], rows.greatest[chosen], rows.median[chosen]
+        rows.host,
+        rows.digest,
+        rows.kernel,
+        keys,
+        rows.stacks[chosen],
+        rows.greatest[chosen],
+        rows.median[chosen],
     )
 
 
@@ -378,7 +386,10 @@ class Tasks:
 
     def closest(self, most: int) -> list[TaskRow]:
         """Those with the least left of their stack, the closest first."""
-        rows = [(self._limit(at) - int(self.groups.greatest[at]), place, at) for place, at in enumerate(self.order)]
+        rows = [
+            (self._limit(at) - int(self.groups.greatest[at]), place, at)
+            for place, at in enumerate(self.order)
+        ]
         return [self.row(at) for _, _, at in sorted(rows)[:most]]
 
     def row(self, at: int) -> TaskRow:
@@ -398,8 +409,8 @@ class Tasks:
 
 
 def limit_of(known: Mapping[str, Stacks], layout: str, stack: str, size: int) -> int:
-    """Bytes from a stack's top to what its layout reserves at the base; its size where the layout is not known, or
-    has the stack in another size."""
+    """Bytes from a stack's top to what its layout reserves at the base; its size where the layout is not
+    known, or has the stack in another size."""
     own = known.get(layout)
     return own.limits[stack] if own is not None and own.sizes.get(stack) == size else size
 
@@ -407,7 +418,8 @@ def limit_of(known: Mapping[str, Stacks], layout: str, stack: str, size: int) ->
 def take_census(
     files: Sequence[HostFile], layouts: Sequence[str], seed: int, workers: Workers, progress: Progress
 ) -> Census:
-    """Read all files and add them up. `layouts`: presets or files; none: every preset that has process stacks.
+    """Read all files and add them up. `layouts`: presets or files; none: every preset that has process
+    stacks.
 
     InputError: a layout is none, or not one file could be used.
     """

@@ -1,8 +1,8 @@
 """Work on Dask's workers. The one module that imports Dask; imported when there is something to distribute.
 
-A cluster of this machine has workers of one thread each, of lower priority, which together may take nine tenths of
-the memory. It listens on the loopback address alone and talks TLS with a key made for this run: another user of the
-machine who finds the port can do nothing with it. No dashboard.
+A cluster of this machine has workers of one thread each, of lower priority, which together may take nine
+tenths of the memory. It listens on the loopback address alone and talks TLS with a key made for this run:
+another user of the machine who finds the port can do nothing with it. No dashboard.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _SETTINGS = {
     # A worker that computes for minutes in compiled code sends no heartbeat, and is well: one that died is
     # noticed by its connection.
     "distributed.scheduler.worker-ttl": None,
-    # Results are small and leave at once: nothing to write to disk, and a worker that paused because of memory
-    # that its allocator keeps would never go on.
+    # Results are small and leave at once: nothing to write to disk, and a worker that paused because of
+    # memory that its allocator keeps would never go on.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
@@ -49,7 +49,7 @@ _SETTINGS = {
 }
 
 
-class _Polite(WorkerPlugin):
+class _Polite(WorkerPlugin):  # type: ignore[misc]
     """Lets others of the machine go first."""
 
     name = "stackfit-nice"

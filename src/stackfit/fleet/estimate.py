@@ -23,8 +23,8 @@ _ALL = "Clopper-Pearson, one-sided (seen on all)"
 
 @dataclass(frozen=True)
 class Chance:
-    """How often something was seen, of so many, and the interval of its probability at LEVEL. Not seen is not 0:
-    `high` says how likely it may still be."""
+    """How often something was seen, of so many, and the interval of its probability at LEVEL. Not seen is not
+    0: `high` says how likely it may still be."""
 
     seen: int
     of: int
@@ -36,8 +36,8 @@ class Chance:
 def chance_of(seen: int, of: int) -> Chance | None:
     """Of independent trials; None without any.
 
-    Clopper and Pearson, Biometrika 26 (1934): exact, never too narrow. None seen, or on all: one-sided, as the
-    other limit is 0 or 1 whatever was seen.
+    Clopper and Pearson, Biometrika 26 (1934): exact, never too narrow. None seen, or on all: one-sided, as
+    the other limit is 0 or 1 whatever was seen.
     """
     if of == 0:
         return None
@@ -52,10 +52,11 @@ def chance_of(seen: int, of: int) -> Chance | None:
 
 
 def bootstrap_sums(values: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
-    """Sums of columns over hosts drawn with replacement, as many as there are: DRAWS × columns, of hosts × columns.
+    """Sums of columns over hosts drawn with replacement, as many as there are: DRAWS × columns, of hosts ×
+    columns.
 
-    All columns of a draw are of the same hosts, so that ratios of them may be taken. Whole numbers below 2^53 in
-    all sums: the same whatever adds them up.
+    All columns of a draw are of the same hosts, so that ratios of them may be taken. Whole numbers below 2^53
+    in all sums: the same whatever adds them up.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
     hosts = len(values)
@@ -67,14 +68,12 @@ def bootstrap_sums(values: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
     return sums
 
 
-def interval(
-    low: NDArray[np.float64], high: NDArray[np.float64], hosts: int
-) -> tuple[float, float] | None:
-    """The expanded percentile interval of draws at LEVEL; `low` and `high` where a draw itself is known between two
-    limits. None of fewer than two hosts.
+def interval(low: NDArray[np.float64], high: NDArray[np.float64], hosts: int) -> tuple[float, float] | None:
+    """The expanded percentile interval of draws at LEVEL; `low` and `high` where a draw itself is known
+    between two limits. None of fewer than two hosts.
 
-    Hesterberg, What Teachers Should Know About the Bootstrap, The American Statistician 69 (2015): percentiles
-    alone are too narrow with few hosts, as a normal interval without Student's t and n - 1 is.
+    Hesterberg, What Teachers Should Know About the Bootstrap, The American Statistician 69 (2015):
+    percentiles alone are too narrow with few hosts, as a normal interval without Student's t and n - 1 is.
     """
     if hosts < 2:
         return None

@@ -1,8 +1,8 @@
 """Census files of many hosts, wherever fsspec reaches: found by place, read strictly.
 
 A file is a host's. Its rows are those that `measure census` writes (docs/schemas/stackfit.census-1.json), as
-Parquet or CSV; columns that are not known are passed over. What a file claims is not believed: sizes and counts have
-limits, and a row that contradicts itself refuses the file.
+Parquet or CSV; columns that are not known are passed over. What a file claims is not believed: sizes and
+counts have limits, and a row that contradicts itself refuses the file.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class HostFile:
 
 @dataclass(frozen=True, eq=False)
 class HostRows:
-    """One host's rows, those of no stacks left out; arrays by row. Bytes. `kernel`: release, build-id, machine; None
-    without a row."""
+    """One host's rows, those of no stacks left out; arrays by row. Bytes. `kernel`: release, build-id,
+    machine; None without a row."""
 
     host: str
     digest: str  # of the file: SHA-256
@@ -185,7 +185,9 @@ def _parquet(file: HostFile, data: bytes) -> Iterator[Any]:
     _columns(file, opened.schema_arrow.names)
     if opened.metadata.num_rows > _MOST_ROWS:
         raise InputError(file.name, f"more than {_MOST_ROWS} rows")
-    unpacked = sum(opened.metadata.row_group(at).total_byte_size for at in range(opened.metadata.num_row_groups))
+    unpacked = sum(
+        opened.metadata.row_group(at).total_byte_size for at in range(opened.metadata.num_row_groups)
+    )
     if unpacked > _MOST_UNPACKED:
         raise InputError(file.name, f"unpacks to more than {_MOST_UNPACKED >> 30} GiB")
     yield from opened.iter_batches(batch_size=_BATCH, columns=[*_TEXTS, *_NUMBERS])
@@ -244,7 +246,9 @@ def _numbers(file: HostFile, batch: Any, name: str, rows: int) -> NDArray[np.int
         raise InputError(file.name, f"column {name}: {column.type}, not whole numbers")
     if column.null_count:
         raise InputError(file.name, f"row {rows + _first_null(column) + 1}: {name}: nothing there")
-    values: NDArray[np.int64] = np.asarray(column.cast(pyarrow.int64()).to_numpy(zero_copy_only=False), np.int64)
+    values: NDArray[np.int64] = np.asarray(
+        column.cast(pyarrow.int64()).to_numpy(zero_copy_only=False), np.int64
+    )
     return values
 
 

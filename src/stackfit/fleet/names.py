@@ -12,8 +12,8 @@ _LONGEST = 120  # characters; file systems take 255 bytes
 
 
 def file_names(names: Sequence[str]) -> list[str]:
-    """A file name for each, without suffix, no two the same whatever the case: `_` for what is no letter, digit or
-    one of `._+@-`, a number behind what would come twice."""
+    """A file name for each, without suffix, no two the same whatever the case: `_` for what is no letter,
+    digit or one of `._+@-`, a number behind what would come twice."""
     taken: set[str] = set()
     found = []
     for name in names:

@@ -1,4 +1,5 @@
-"""The same work on many arguments: in this process, on worker processes of this machine, or on a Dask cluster.
+"""The same work on many arguments: in this process, on worker processes of this machine, or on a Dask
+cluster.
 
 What comes out of one argument depends on nothing but that argument; who computed it, in which order and how
 often (a worker may be lost) does not show.
@@ -23,8 +24,8 @@ Progress = Callable[[int, int], None]  # done, of so many
 
 @dataclass(frozen=True)
 class Workers:
-    """Who computes. `number`: processes of this machine; 0 this one; None as many as there are CPUs, at most one an
-    argument. `scheduler`: the address of a Dask scheduler, whose workers are taken instead."""
+    """Who computes. `number`: processes of this machine; 0 this one; None as many as there are CPUs, at most
+    one an argument. `scheduler`: the address of a Dask scheduler, whose workers are taken instead."""
 
     number: int | None = None
     scheduler: str | None = None
@@ -44,12 +45,14 @@ def run_all(
 ) -> Iterator[Outcome[R]]:
     """Each argument's outcome as it is done, in no order: `Outcome.index` counts `arguments`.
 
-    An argument whose work fails does not stop the others. InputError: no scheduler answers, its workers are of
-    another version, or Dask is not installed.
+    An argument whose work fails does not stop the others. InputError: no scheduler answers, its workers are
+    of another version, or Dask is not installed.
     """
     progress(0, len(arguments))
     if workers.scheduler is None and (workers.number == 0 or (workers.number is None and len(arguments) < 2)):
-        outcomes = (Outcome(index, *attempt(work, one)) for index, one in enumerate(arguments))
+        outcomes: Iterator[Outcome[R]] = (
+            Outcome(index, *attempt(work, one)) for index, one in enumerate(arguments)
+        )
     else:
         need("distributed", "; --workers 0 goes without")
         from stackfit.fleet.cluster import outcomes_of

@@ -120,14 +120,19 @@ def _task(row: TaskRow) -> Json:
 
 
 def print_census(console: Console, census: Census, top: int) -> None:
-    """Depths by kernel, the deepest tasks, what layouts would save, what came close, and what that rests on."""
+    """Depths by kernel, the deepest tasks, what layouts would save, what came close, and what that rests
+    on."""
     files = f", {number_text(len(census.skipped))} files left out" if census.skipped else ""
     line(console, f"{number_text(census.hosts)} hosts{files}", "bold")
     for name in census.copies:
         line(console, f"the same bytes as another file, and counted as a host of its own: {name}", "yellow")
     if census.unknown_layouts:
         names = ", ".join(census.unknown_layouts)
-        line(console, f"layouts not known (--layout FILE), what they reserve is not taken off: {names}", "yellow")
+        line(
+            console,
+            f"layouts not known (--layout FILE), what they reserve is not taken off: {names}",
+            "yellow",
+        )
     line(console, "")
     _print_kernels(console, census)
     _print_tasks(console, "Deepest, by task and kernel", list(_first(census, top)), len(census.tasks))
@@ -136,8 +141,8 @@ def print_census(console: Console, census: Census, top: int) -> None:
     _print_chances(console, census)
     for text in (
         "Marks are lower limits, of the time since each host's boot: what did not happen may yet.",
-        f"Intervals: {LEVEL:.0%}, were these hosts drawn at random from a fleet of as many; bootstrap over hosts,"
-        f" {number_text(DRAWS)} draws, seed {census.seed}, expanded percentiles.",
+        f"Intervals: {LEVEL:.0%}, were these hosts drawn at random from a fleet of as many; bootstrap over"
+        f" hosts, {number_text(DRAWS)} draws, seed {census.seed}, expanded percentiles.",
         "Where two numbers stand for a count, files tell only that it lies between them.",
     ):
         line(console, text, "dim")
@@ -211,9 +216,9 @@ def _print_tasks(console: Console, title: str, rows: Sequence[TaskRow], of: int)
 
 def _print_savings(console: Console, savings: Sequence[Saving]) -> None:
     columns = [
-        ("layout", "left"), ("machine", "left"), ("process stack", "right"), ("hosts", "right"), ("now", "right"),
-        ("saved", "right"), ("95 %", "right"), ("of CPUs' stacks", "right"), ("stacks deeper than it", "right"),
-        ("hosts with one (95 %)", "right"),
+        ("layout", "left"), ("machine", "left"), ("process stack", "right"), ("hosts", "right"),
+        ("now", "right"), ("saved", "right"), ("95 %", "right"), ("of CPUs' stacks", "right"),
+        ("stacks deeper than it", "right"), ("hosts with one (95 %)", "right"),
     ]  # fmt: skip
     rows = [
         [
@@ -224,7 +229,9 @@ def _print_savings(console: Console, savings: Sequence[Saving]) -> None:
             _mib(one.now),
             _mib(one.saved),
             "one host" if one.interval is None else _mib(one.interval),
-            f"not known on {number_text(one.per_cpu_unknown)}" if one.per_cpu is None else _mib((one.per_cpu,) * 2),
+            f"not known on {number_text(one.per_cpu_unknown)}"
+            if one.per_cpu is None
+            else _mib((one.per_cpu,) * 2),
             _count(one.deeper),
             _chance_text(one.chance),
         ]

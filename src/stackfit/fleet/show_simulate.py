@@ -95,7 +95,9 @@ def print_grid(console: Console, grid: Grid) -> None:
     for cell in grid.cells:
         for cause, count in Counter(cause for _, cause in cell.failed).items():
             line(console, f"not run: {cell.scenario} on {cell.layout}, {count} seeds: {cause}", "yellow")
-    for text in dict.fromkeys(one for scenario in grid.scenarios for one in _assumptions(grid, scenario.name)):
+    for text in dict.fromkeys(
+        one for scenario in grid.scenarios for one in _assumptions(grid, scenario.name)
+    ):
         line(console, f"  assumed: {text}", style="dim")
 
 
@@ -136,7 +138,8 @@ def _print_storm(console: Console, name: str, cells: list[Cell]) -> None:
             clean(cell.layout),
             number_text(len(cell.runs)),
             _text(cell, "overflows"),
-            "open" if chance is None else f"{chance.median:.2g} ({chance.least:.2g} to {chance.greatest:.2g})",
+            "open" if chance is None
+            else f"{chance.median:.2g} ({chance.least:.2g} to {chance.greatest:.2g})",
             "—" if high is None else f"{high.greatest:.2g}",
         ])  # fmt: skip
     print_table(console, f"{name}: stacks under interrupts", columns, rows)

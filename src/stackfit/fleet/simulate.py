@@ -1,7 +1,8 @@
-"""A grid of simulations: every scenario on each of its layouts, with each seed, and how far the runs lie apart.
+"""A grid of simulations: every scenario on each of its layouts, with each seed, and how far the runs lie
+apart.
 
-Seeds stand for chance within the model (placement, order of what is touched), not for how well the model meets a
-machine: docs/machine.md has that.
+Seeds stand for chance within the model (placement, order of what is touched), not for how well the model
+meets a machine: docs/machine.md has that.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ _MOST_RUNS = 1_000_000
 
 @dataclass(frozen=True)
 class Spread:
-    """Of one number over runs. `q1`, `median`, `q3` are numbers of runs, never between two: the median the upper one
-    of an even number. `deviation`: standard deviation, n - 1 below; None of one run."""
+    """Of one number over runs. `q1`, `median`, `q3` are numbers of runs, never between two: the median the
+    upper one of an even number. `deviation`: standard deviation, n - 1 below; None of one run."""
 
     runs: int
     least: float
@@ -55,8 +56,9 @@ class Spread:
 
 @dataclass(frozen=True)
 class Cell:
-    """One scenario on one layout. `runs` in the order of their seeds; `spread` by measure. `against`: processes more
-    than on the scenario's first layout with the same seed; None for that layout itself or without processes."""
+    """One scenario on one layout. `runs` in the order of their seeds; `spread` by measure. `against`:
+    processes more than on the scenario's first layout with the same seed; None for that layout itself or
+    without processes."""
 
     scenario: str
     layout: str
@@ -121,7 +123,9 @@ def simulate_grid(
             mine, outcomes = outcomes[:seeds], outcomes[seeds:]
             runs = tuple(one.value for one in mine if one.value is not None)
             failed = tuple((seed, one.error) for seed, one in enumerate(mine) if one.error is not None)
-            cells.append(Cell(scenario.name, layout.name, runs, failed, _spreads(runs), _against(first, runs)))
+            cells.append(
+                Cell(scenario.name, layout.name, runs, failed, _spreads(runs), _against(first, runs))
+            )
             if first is None and scenario.memory is not None:
                 first = {run.seed: run.processes for run in runs}
     return Grid(tuple(scenario for scenario, _ in scenarios), seeds, tuple(cells))

@@ -49,7 +49,8 @@ def dumps(document: Json) -> str:
 
 
 def pieces(document: Json) -> Iterator[str]:
-    """The text of `dumps` piece by piece: a value may be an iterator of rows, which need not fit into memory."""
+    """The text of `dumps` piece by piece: a value may be an iterator of rows, which need not fit into
+    memory."""
     between = "{\n"
     for key, value in document.items():
         yield f"{between} {json.dumps(key)}: "
