@@ -9,7 +9,18 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stackfit.cli.options import add_scenario_options, output, output_pieces, progress, scenarios
+from stackfit.cache.store import default_store, open_store
+from stackfit.cli.failing import fail_on
+from stackfit.cli.options import (
+    add_analysis_options,
+    add_scenario_options,
+    output,
+    output_bytes,
+    output_pieces,
+    progress,
+    scenarios,
+)
+from stackfit.decision.gate import BUDGET
 from stackfit.fleet.names import file_names
 from stackfit.fleet.run import Progress, Workers
 from stackfit.image.model import InputError
@@ -24,6 +35,29 @@ _MOST_WORKERS = 4096
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    text = "check of many images and their modules; one that has not changed is analysed once"
+    check = kinds.add_parser("check", help=text, description=text)
+    check.add_argument(
+        "places",
+        nargs="+",
+        metavar="LIST|DIR|IMAGE",
+        help="a list in TOML or JSON, a directory that is searched for kernels and their modules, an image",
+    )
+    add_analysis_options(check)
+    check.add_argument(
+        "--fail-on",
+        type=_verdicts,
+        default=frozenset(),
+        metavar="WHAT",
+        help="exit 1 if a stack has one of these verdicts, comma-separated (default: none)",
+    )
+    check.add_argument(
+        "--output", metavar="DIR", help="write NAME.json there, each what check --json writes of that image"
+    )
+    keep = check.add_mutually_exclusive_group()
+    keep.add_argument("--cache", metavar="DIR", help="keep what was found there (default: the user's cache)")
+    keep.add_argument("--no-cache", action="store_true", help="keep nothing, analyse everything")
+    _add_fleet_options(check)
     text = "every scenario on every layout with many seeds, and how far the runs lie apart"
     simulate = kinds.add_parser("simulate", help=text, description=text)
     simulate.add_argument(
@@ -83,6 +117,13 @@ def _workers(text: str) -> int:
     return int(text)
 
 
+def _verdicts(text: str) -> frozenset[str]:
+    chosen = fail_on(text)
+    if chosen.growth is not None or BUDGET in chosen.rules:
+        raise argparse.ArgumentTypeError("verdicts alone: a fleet has neither budgets nor a baseline")
+    return chosen.rules
+
+
 def _rows(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 9:
         raise argparse.ArgumentTypeError(f"{text[:60]!r} is not a number below a thousand million")
@@ -90,7 +131,7 @@ def _rows(text: str) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    return {"simulate": _simulate, "census": _census}[options.what](options)
+    return {"check": _check, "simulate": _simulate, "census": _census}[options.what](options)
 
 
 def _who(options: argparse.Namespace) -> Workers:
@@ -120,6 +161,46 @@ def _left_out(lines: Iterable[str]) -> int:
         print(f"stackfit: left out: {escape(text)}", file=sys.stderr)
         status = LEFT_OUT
     return status
+
+
+def _check(options: argparse.Namespace) -> int:
+    from stackfit.fleet.check import Settings, check_fleet
+    from stackfit.fleet.images import find_images
+    from stackfit.fleet.show_check import fleet_json, print_fleet
+
+    images = find_images(options.places)
+    settings = Settings(
+        tuple(options.layout),
+        tuple(options.assume),
+        tuple(options.without),
+        options.hops,
+        options.indirect or Settings.indirect,
+        options.hypervisor or Settings.hypervisor,
+    )
+    store = None if options.no_cache else open_store(options.cache) if options.cache else default_store()
+    directory = _directory(options.output) if options.output else None
+    names = [f"{name}.json" for name in file_names([one.name for one in images])]
+    written: dict[str, str] = {}
+
+    def write(index: int, report: bytes) -> None:
+        assert directory is not None
+        output_bytes(str(directory / names[index]), report)
+        written[images[index].name] = names[index]
+
+    with _progress("images") as step:
+        fleet = check_fleet(
+            images, settings, store, _who(options), step, None if directory is None else write
+        )
+    if options.json:
+        output(options.json, dumps(fleet_json(fleet, written)))
+    found = {row["verdict"] for one in fleet.images for row in one.stacks}
+    bad = [(one.input.name, path, cause) for one in fleet.images for path, cause in one.bad]
+    lines = [cause if one.image in cause else f"{one.name}: {cause}" for one, cause in fleet.skipped]
+    lines += [f"{name}: a module of it: {cause}" for name, _, cause in bad]
+    options.status = _left_out(lines) or int(not found.isdisjoint(options.fail_on))
+    if options.json != "-":
+        print_fleet(make_console(), fleet)
+    return int(options.status)
 
 
 def _simulate(options: argparse.Namespace) -> int:

@@ -1,9 +1,10 @@
 """Census files of many hosts added up: how deep tasks have been, what each layout would save, what came
 close.
 
-A host's row says of `stacks` marks only the greatest and the lower median, so what lies between is known
-within limits: (low, high) wherever a number is a count of stacks below some depth, or bytes of stacks that
-grow. Marks are what happened since each host's boot, under the layout that it ran with.
+A host's row says of its stacks' marks the greatest, the lower median and (not in files of before) how many
+are at most 4, 8 and 16 KiB; what lies between is known within limits: (low, high) wherever a number is a
+count of stacks below some depth, or bytes of stacks that grow. Marks are what happened since each host's
+boot, under the layout that it ran with.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from stackfit.fleet.run import Progress, Workers, run_all
 from stackfit.image.model import InputError, Machine
 from stackfit.layouts import load_layout, preset_names
 from stackfit.layouts.model import PAGE, Layout
+from stackfit.measure.census import LIMITS
 
 __all__ = [
-    "LIMITS", "Census", "Depths", "Kernel", "Range", "Saving", "StackChance", "TaskRow", "take_census",
+    "Census", "Depths", "Kernel", "Range", "Saving", "StackChance", "TaskRow", "take_census",
 ]  # fmt: skip
 
-LIMITS = (4096, 8192, 16384)
 PROCESS = "process"
 _ENDED = "ended"
 _CHUNK = 16  # files of one piece of work
@@ -50,7 +51,7 @@ class Stacks:
 @dataclass(frozen=True)
 class Depths:
     """Process stacks of tasks that are alive, by how deep they have been. `at_most`: so many at each of
-    LIMITS; `share`: of all, its interval over hosts."""
+    LIMITS; `share`: of all, its interval over hosts; None: one host, or all or none of the tasks seen."""
 
     stacks: int
     at_most: tuple[Range, ...]
@@ -195,19 +196,6 @@ class _Part:
     skipped: tuple[tuple[int, str], ...]
 
 
-def at_most(
-    stacks: NDArray[np.int64], greatest: NDArray[np.int64], median: NDArray[np.int64], limit: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many of `stacks` marks are at most `limit`: at least so many, at most so many; by row.
-
-    The lower median is number (n - 1) // 2 in order, so as many are at most it, and one more: itself.
-    """
-    below = (stacks - 1) // 2
-    low = np.where(greatest <= limit, stacks, np.where(median <= limit, below + 1, 0))
-    high = np.where(greatest <= limit, stacks, np.where(median <= limit, stacks - 1, below))
-    return low, high
-
-
 def grown_bytes(rows: HostRows, mapped: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Bytes of stacks that grow by pages from `mapped` to at most `size`: at least, at most; by row."""
 
@@ -241,7 +229,7 @@ def _groups(number: int, rows: HostRows) -> _Groups:
     sums = np.ones((len(rows.keys), _SUMS), np.int64)
     sums[:, 1] = rows.stacks
     for at, limit in enumerate(LIMITS):
-        sums[:, 2 + 2 * at], sums[:, 3 + 2 * at] = at_most(rows.stacks, rows.greatest, rows.median, limit)
+        sums[:, 2 + 2 * at], sums[:, 3 + 2 * at] = rows.at_most(limit)
     kernel = rows.kernel or ("", "", "")
     host = np.full(len(rows.keys), number, np.int64)
     return _Groups([(kernel, key) for key in rows.keys], sums, rows.greatest, host, rows.median, rows.median)
@@ -271,14 +259,11 @@ def _merge(parts: Sequence[_Groups]) -> _Groups:
 def _host(number: int, rows: HostRows, task: _Task) -> _Host:
     process = np.fromiter((key[1] == PROCESS for key in rows.keys), np.bool_, len(rows.keys))
     ended = process & np.fromiter((key[3] == _ENDED for key in rows.keys), np.bool_, len(rows.keys))
-    alive = process & ~ended
-    counts = tuple(
-        _total(at_most(rows.stacks[alive], rows.greatest[alive], rows.median[alive], limit))
-        for limit in LIMITS
-    )
+    alive = rows.only(process & ~ended)
+    counts = tuple(_total(alive.at_most(limit)) for limit in LIMITS)
     machine = rows.kernel[2] if rows.kernel is not None else ""
     mine = [target.machine in (None, machine) and rows.kernel is not None for target in task.targets]
-    stacks = _only(rows, process)
+    stacks = rows.only(process)
     cpus = _cpus(rows)
     used: dict[tuple[str, str, int], int] = {}
     for key, greatest in zip(rows.keys, rows.greatest.tolist(), strict=True):
@@ -288,7 +273,7 @@ def _host(number: int, rows: HostRows, task: _Task) -> _Host:
         number,
         rows.digest,
         rows.kernel,
-        int(rows.stacks[alive].sum()),
+        int(alive.stacks.sum()),
         int(rows.stacks[ended].sum()),
         counts,
         _now(stacks, task.known),
@@ -307,24 +292,11 @@ def _total(found: tuple[NDArray[np.int64], NDArray[np.int64]]) -> Range:
     return int(found[0].sum()), int(found[1].sum())
 
 
-def _only(rows: HostRows, chosen: NDArray[np.bool_]) -> HostRows:
-    keys = tuple(key for key, wanted in zip(rows.keys, chosen.tolist(), strict=True) if wanted)
-    return HostRows(
-        rows.host,
-        rows.digest,
-        rows.kernel,
-        keys,
-        rows.stacks[chosen],
-        rows.greatest[chosen],
-        rows.median[chosen],
-    )
-
-
 def _now(rows: HostRows, known: Mapping[str, Stacks]) -> Range:
     """Bytes of the process stacks that are there."""
     low = high = 0
     for layout in sorted({key[0] for key in rows.keys}):
-        mine = _only(rows, np.fromiter((key[0] == layout for key in rows.keys), np.bool_, len(rows.keys)))
+        mine = rows.only(np.fromiter((key[0] == layout for key in rows.keys), np.bool_, len(rows.keys)))
         own = known.get(layout)
         if own is not None and own.mapped is not None:
             more = _total(grown_bytes(mine, own.mapped, own.size))
@@ -342,7 +314,7 @@ def _then(rows: HostRows, target: Stacks) -> Range:
 
 
 def _deeper(rows: HostRows, target: Stacks) -> Range:
-    low, high = _total(at_most(rows.stacks, rows.greatest, rows.median, target.limits[PROCESS]))
+    low, high = _total(rows.at_most(target.limits[PROCESS]))
     count = int(rows.stacks.sum())
     return count - high, count - low
 
@@ -527,6 +499,8 @@ def _kernel(machine: str, release: str | None, build_id: str | None, hosts: list
         sums = sums[sums[:, 0] > 0]  # a draw of hosts without a task has no share
         shares = tuple(
             interval(sums[:, 1 + 2 * at] / sums[:, 0], sums[:, 2 + 2 * at] / sums[:, 0], len(hosts))
+            if limits[at][0] < total[0] and limits[at][1] > 0
+            else None  # draws of hosts that are all alike would claim that no host is different
             for at in range(len(LIMITS))
         )
     ended = sum(host.ended for host in hosts)

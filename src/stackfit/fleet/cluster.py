@@ -36,6 +36,7 @@ _LEAST_AHEAD = 32
 _CONNECT = 15  # seconds
 _SETTINGS = {
     "distributed.scheduler.allowed-failures": _LOSSES,
+    "distributed.scheduler.worker-saturation": 1.0,
     # A worker that computes for minutes in compiled code sends no heartbeat, and is well: one that died is
     # noticed by its connection.
     "distributed.scheduler.worker-ttl": None,
@@ -45,6 +46,10 @@ _SETTINGS = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
+    # Each process has a server for HTTP whether there is a dashboard or not: it has no pages.
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+    "distributed.nanny.http.routes": [],
     "distributed.admin.low-level-log-length": 0,
 }
 
@@ -76,6 +81,7 @@ def _gather(client: Client, work: Callable[[A], R], arguments: Sequence[A]) -> I
     """Hands out a few arguments more than there are workers, so that many thousand need no memory here."""
     index: dict[str, int] = {}
     waiting = iter(enumerate(arguments))
+    suspects: list[int] = []
 
     def submit(count: int) -> list[Future]:
         futures = []
@@ -86,21 +92,38 @@ def _gather(client: Client, work: Callable[[A], R], arguments: Sequence[A]) -> I
         return futures
 
     threads = sum(client.nthreads().values())
-    pending = as_completed(submit(max(_AHEAD * threads, _LEAST_AHEAD)))
+    pending = as_completed(submit(max(_AHEAD * threads, _LEAST_AHEAD)), loop=client.loop)
     for future in pending:
         at = index.pop(future.key)
-        try:
-            value, error = future.result()
-        except KilledWorker:
-            value, error = None, f"{_LOSSES + 1} workers died on it (killed, or out of memory)"
-        except Exception as lost:  # what cannot be sent, or a scheduler that is gone
-            if client.status != "running":
-                raise InputError(str(client.scheduler.address), f"the scheduler is lost: {lost}") from None
-            value, error = None, f"{type(lost).__name__}: {lost}"
-        future.release()
+        outcome: Outcome[R] | None = _outcome(client, at, future)
         for more in submit(1):
             pending.add(more)
-        yield Outcome(at, value, error)
+        if outcome is None:
+            suspects.append(at)
+        else:
+            yield outcome
+    for at in suspects:  # arguments that waited on the same worker share the blame: now each by itself
+        future = client.submit(attempt, work, arguments[at], pure=False)
+        outcome = _outcome(client, at, future)
+        yield outcome or Outcome(at, None, "every worker that took it died (killed, or out of memory)")
+
+
+def _outcome(client: Client, at: int, future: Future) -> Outcome[R] | None:
+    """What became of it; None: workers died on it again and again."""
+    try:
+        value, error = future.result()
+    except KilledWorker:
+        return None
+    except Exception as lost:  # what cannot be sent, or a scheduler that is gone
+        if client.status != "running":
+            raise InputError(_address(client), f"the scheduler is lost: {lost}") from None
+        value, error = None, f"{type(lost).__name__}: {lost}"
+    future.release()
+    return Outcome(at, value, error)
+
+
+def _address(client: Client) -> str:
+    return str(client.scheduler.address) if client.scheduler is not None else "scheduler"
 
 
 @contextmanager
@@ -115,6 +138,7 @@ def local_cluster(workers: int) -> Iterator[LocalCluster]:
             host="127.0.0.1",
             dashboard_address=None,
             worker_dashboard_address=None,
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
             memory_limit=int(MEMORY_LIMIT * _SHARE / workers),
             silence_logs=logging.CRITICAL,
             security=Security.temporary(),

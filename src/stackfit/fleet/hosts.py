@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from stackfit.fleet.extra import need
 from stackfit.image.model import InputError
+from stackfit.measure.census import LIMITS
 
 __all__ = ["SUFFIXES", "HostFile", "HostRows", "Key", "find_hosts", "read_host"]
 
@@ -29,6 +30,7 @@ Key = tuple[str, str, int, str, str]  # layout, stack, size, kind, name
 SUFFIXES = (".parquet", ".csv")
 _TEXTS = ("release", "build_id", "machine", "layout", "stack", "kind", "name")
 _NUMBERS = ("size", "stacks", "greatest", "median")
+_COUNTS = tuple(f"at_most_{limit}" for limit in LIMITS)  # not in files of before
 _MACHINES = ("i386", "x86_64")
 _KINDS = ("", "user", "kthread", "idle", "cpu", "ended")
 _MOST_BYTES = 256 << 20  # of a file: a host's has some thousand rows
@@ -63,6 +65,36 @@ class HostRows:
     stacks: NDArray[np.int64]
     greatest: NDArray[np.int64]
     median: NDArray[np.int64]
+    counts: NDArray[np.int64] | None  # row × LIMITS: marks that are at most so deep; None: files of before
+
+    def only(self, chosen: NDArray[np.bool_]) -> HostRows:
+        """Some of the rows."""
+        return HostRows(
+            self.host,
+            self.digest,
+            self.kernel,
+            tuple(key for key, wanted in zip(self.keys, chosen.tolist(), strict=True) if wanted),
+            self.stacks[chosen],
+            self.greatest[chosen],
+            self.median[chosen],
+            None if self.counts is None else self.counts[chosen],
+        )
+
+    def at_most(self, limit: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """How many marks of each row are at most `limit` bytes: not fewer than, not more than.
+
+        The lower median is number (n - 1) // 2 in order, so as many are at most it, and one more: itself.
+        """
+        stacks, greatest, median = self.stacks, self.greatest, self.median
+        low = np.where(greatest <= limit, stacks, np.where(median <= limit, (stacks + 1) // 2, 0))
+        high = np.where(greatest <= limit, stacks, np.where(median <= limit, stacks - 1, (stacks - 1) // 2))
+        for at, known in enumerate(LIMITS if self.counts is not None else ()):
+            assert self.counts is not None
+            if known <= limit:
+                low = np.maximum(low, self.counts[:, at])
+            if known >= limit:
+                high = np.minimum(high, self.counts[:, at])
+        return low, high
 
 
 def find_hosts(places: Sequence[str]) -> list[HostFile]:
@@ -134,18 +166,19 @@ def _cause(error: Exception) -> str:
 def read_host(file: HostFile) -> HostRows:
     """Read and check one file. InputError names it and the row or column."""
     data = _bytes(file)
-    parts: dict[str, list[Any]] = {name: [] for name in (*_TEXTS, *_NUMBERS)}
+    parts: dict[str, list[Any]] = {name: [] for name in (*_TEXTS, *_NUMBERS, *_COUNTS)}
     rows = 0
     for batch in _batches(file, data):
         for name in _TEXTS:
             parts[name] += _texts(file, batch, name, rows)
-        for name in _NUMBERS:
+        for name in (*_NUMBERS, *_counts_in(batch.schema.names)):
             parts[name].append(_numbers(file, batch, name, rows))
         rows += batch.num_rows
         if rows > _MOST_ROWS:
             raise InputError(file.name, f"more than {_MOST_ROWS} rows")
     numbers = {
-        name: np.concatenate(parts[name]) if parts[name] else np.zeros(0, np.int64) for name in _NUMBERS
+        name: np.concatenate(parts[name]) if parts[name] else np.zeros(0, np.int64)
+        for name in (*_NUMBERS, *(name for name in _COUNTS if parts[name]))
     }
     _check(file, parts, numbers)
     return _rows(file, hashlib.sha256(data).hexdigest(), parts, numbers)
@@ -190,7 +223,8 @@ def _parquet(file: HostFile, data: bytes) -> Iterator[Any]:
     )
     if unpacked > _MOST_UNPACKED:
         raise InputError(file.name, f"unpacks to more than {_MOST_UNPACKED >> 30} GiB")
-    yield from opened.iter_batches(batch_size=_BATCH, columns=[*_TEXTS, *_NUMBERS])
+    counts = _counts_in(opened.schema_arrow.names)
+    yield from opened.iter_batches(batch_size=_BATCH, columns=[*_TEXTS, *_NUMBERS, *counts])
 
 
 def _csv(file: HostFile, data: bytes) -> Iterator[Any]:
@@ -199,7 +233,8 @@ def _csv(file: HostFile, data: bytes) -> Iterator[Any]:
         data.decode()
     except UnicodeDecodeError as error:
         raise InputError(file.name, "neither Parquet nor UTF-8 text", error.start) from None
-    kinds = dict.fromkeys(_TEXTS, pyarrow.string()) | dict.fromkeys(_NUMBERS, pyarrow.int64())
+    kinds = dict.fromkeys(_TEXTS, pyarrow.string())
+    kinds |= dict.fromkeys((*_NUMBERS, *_COUNTS), pyarrow.int64())
     opened = csv.open_csv(
         io.BytesIO(data),
         read_options=csv.ReadOptions(use_threads=False),
@@ -213,9 +248,14 @@ def _columns(file: HostFile, names: Sequence[str]) -> None:
     missing = [name for name in (*_TEXTS, *_NUMBERS) if name not in names]
     if missing:
         raise InputError(file.name, f"no census of measure census: no column {', '.join(missing)}")
-    twice = [name for name in (*_TEXTS, *_NUMBERS) if list(names).count(name) > 1]
+    twice = [name for name in (*_TEXTS, *_NUMBERS, *_COUNTS) if list(names).count(name) > 1]
     if twice:
         raise InputError(file.name, f"column {', '.join(twice)} is there twice")
+
+
+def _counts_in(names: Sequence[str]) -> tuple[str, ...]:
+    """All of those columns, or none."""
+    return _COUNTS if set(names).issuperset(_COUNTS) else ()
 
 
 def _texts(file: HostFile, batch: Any, name: str, rows: int) -> list[str]:
@@ -264,6 +304,11 @@ def _check(file: HostFile, texts: dict[str, list[Any]], numbers: dict[str, NDArr
         (_not_in(texts["machine"], _MACHINES), f"machine is none of {', '.join(_MACHINES)}"),
         (_not_in(texts["kind"], _KINDS), f"kind is none of {', '.join(_KINDS[1:])} and empty"),
     )
+    for at, limit in enumerate(LIMITS if _COUNTS[0] in numbers else ()):
+        count, before = numbers[_COUNTS[at]], numbers[_COUNTS[at - 1]] if at else 0
+        wrong = (count < before) | (count > stacks) | ((greatest <= limit) != (count == stacks))
+        wrong |= (median <= limit) != (count > (stacks - 1) // 2)
+        rules += (((stacks > 0) & wrong, f"{_COUNTS[at]} contradicts the columns before it"),)
     for wrong, cause in rules:
         if wrong.any():
             raise InputError(file.name, f"row {int(np.argmax(wrong)) + 1}: {cause}")
@@ -293,4 +338,5 @@ def _rows(
         numbers["stacks"][there],
         numbers["greatest"][there],
         numbers["median"][there],
+        np.stack([numbers[name][there] for name in _COUNTS], axis=1) if _COUNTS[0] in numbers else None,
     )

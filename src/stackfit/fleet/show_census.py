@@ -7,8 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
-from stackfit.fleet.census import LIMITS, Census, Kernel, Range, Saving, TaskRow
+from stackfit.fleet.census import Census, Kernel, Range, Saving, TaskRow
 from stackfit.fleet.estimate import DRAWS, LEVEL, Chance
+from stackfit.measure.census import LIMITS
 from stackfit.report.terminal import line, print_table
 from stackfit.text import bytes_text, clean, number_text, size_text
 
@@ -174,6 +175,8 @@ def _print_kernels(console: Console, census: Census) -> None:
 def _share(found: Range, of: int, interval: tuple[float, float] | None) -> str:
     if not of:
         return ""
+    if found[0] == of:
+        return "(all seen)"
     least, most = (f"{_percent(one / of)}" for one in found)
     text = least if least == most else f"{least} … {most}"
     return f"({text})" if interval is None else f"({text}; {_percent(interval[0])} … {_percent(interval[1])})"

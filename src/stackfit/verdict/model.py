@@ -171,8 +171,8 @@ class StackNeed:
 
 @dataclass(frozen=True)
 class ContextVerdict:
-    """One context on the stack where it starts, as if no other started there: reserves and what nests included.
-    `open` and `assumed` (how many) count what is below it and below what nests."""
+    """One context on the stack where it starts, as if no other started there: reserves and what nests
+    included. `open` and `assumed` (how many) count what is below it and below what nests."""
 
     context: Context
     stack: Stack
