@@ -21,7 +21,11 @@ def cluster() -> Iterator[Any]:
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 1}),
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, silence_logs=50,
+            n_workers=2,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=None,
+            silence_logs=50,
             scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
         ) as found,
     ):
@@ -29,7 +33,8 @@ def cluster() -> Iterator[Any]:
 
 
 class Killer(threading.Thread):
-    """Kills one worker of a cluster as soon as it has something to do; `killed` is its process, None before."""
+    """Kills one worker of a cluster as soon as it has something to do; `killed` is its process, None
+    before."""
 
     def __init__(self, cluster: Any) -> None:
         super().__init__(daemon=True)
@@ -39,7 +44,9 @@ class Killer(threading.Thread):
     def run(self) -> None:
         end = time.monotonic() + 120
         while time.monotonic() < end:
-            busy = {address for address, one in list(self.cluster.scheduler.workers.items()) if one.processing}
+            busy = {
+                address for address, one in list(self.cluster.scheduler.workers.items()) if one.processing
+            }
             for nanny in list(self.cluster.workers.values()):
                 if nanny.worker_address in busy and nanny.pid is not None:
                     self.killed = nanny.pid

@@ -87,7 +87,9 @@ def test_runs_are_those_of_simulate(small: str, tmp_path: Path, capsys: pytest.C
 def test_a_cluster_gives_the_same_bytes(small: str, tmp_path: Path, cluster: Any) -> None:
     storm = Path(scenario.__file__).parent / "scenarios" / "interrupt-storm.toml"
     short = tmp_path / "short.toml"
-    short.write_text(storm.read_text(encoding="utf-8").replace("hours = 0.05", "hours = 0.001"), encoding="utf-8")
+    short.write_text(
+        storm.read_text(encoding="utf-8").replace("hours = 0.05", "hours = 0.001"), encoding="utf-8"
+    )
     here, there = tmp_path / "here.json", tmp_path / "there.json"
     command = ["fleet", "simulate", small, str(short), "--layout", "linux-2.6-4k", "--json"]
     assert main([*command, str(here), "--workers", "0"]) == 0

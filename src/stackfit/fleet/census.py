@@ -508,38 +508,38 @@ def _kernel(machine: str, release: str | None, build_id: str | None, hosts: list
 
 
 def _savings(hosts: Sequence[_Host], targets: Sequence[Stacks], seed: int) -> Iterator[Saving]:
-    for at, target in enumerate(targets):
-        for machine in sorted({host.kernel[2] for host in hosts if host.kernel is not None}):
-            mine = [host for host in hosts if host.kernel is not None and host.kernel[2] == machine]
-            mine = [host for host in mine if host.then[at] is not None]
-            if mine:
-                yield _saving(target, machine, mine, at, seed)
-
-
-def _saving(target: Stacks, machine: str, hosts: Sequence[_Host], at: int, seed: int) -> Saving:
-    now = np.array([host.now for host in hosts], np.int64)
-    then = np.array([host.then[at] for host in hosts], np.int64)
-    deeper = np.array([host.deeper[at] for host in hosts], np.int64)
-    saved = np.stack([now[:, 0] - then[:, 1], now[:, 1] - then[:, 0]], axis=1)
-    sums = bootstrap_sums(saved, seed)
-    chance = chance_of(int((deeper[:, 1] > 0).sum()), len(hosts))
-    assert chance is not None
-    per_cpu = [host.per_cpu[at] for host in hosts]
-    known = [one for one in per_cpu if one is not None]
-    return Saving(
-        target.name,
-        machine,
-        len(hosts),
-        target.size,
-        _pair(now.sum(axis=0)),
-        _pair(then.sum(axis=0)),
-        _pair(saved.sum(axis=0)),
-        interval(sums[:, 0], sums[:, 1], len(hosts)),
-        sum(known) if len(known) == len(per_cpu) else None,
-        len(per_cpu) - len(known),
-        _pair(deeper.sum(axis=0)),
-        chance,
-    )
+    by_machine: dict[str, list[_Host]] = {}
+    for host in hosts:
+        if host.kernel is not None:
+            by_machine.setdefault(host.kernel[2], []).append(host)
+    for machine, mine in sorted(by_machine.items()):
+        chosen = [at for at, target in enumerate(targets) if target.machine in (None, machine)]
+        if not chosen:
+            continue
+        now = np.array([host.now for host in mine], np.int64)
+        then = np.array([[host.then[at] for at in chosen] for host in mine], np.int64)  # host, target, limit
+        saved = np.stack([now[:, :1] - then[:, :, 1], now[:, 1:] - then[:, :, 0]], axis=2)
+        sums = bootstrap_sums(saved.reshape(len(mine), -1), seed).reshape(-1, len(chosen), 2)
+        for place, at in enumerate(chosen):
+            deeper = np.array([host.deeper[at] for host in mine], np.int64)
+            chance = chance_of(int((deeper[:, 1] > 0).sum()), len(mine))
+            assert chance is not None
+            per_cpu = [host.per_cpu[at] for host in mine]
+            known = [one for one in per_cpu if one is not None]
+            yield Saving(
+                targets[at].name,
+                machine,
+                len(mine),
+                targets[at].size,
+                _pair(now.sum(axis=0)),
+                _pair(then[:, place].sum(axis=0)),
+                _pair(saved[:, place].sum(axis=0)),
+                interval(sums[:, place, 0], sums[:, place, 1], len(mine)),
+                sum(known) if len(known) == len(per_cpu) else None,
+                len(per_cpu) - len(known),
+                _pair(deeper.sum(axis=0)),
+                chance,
+            )
 
 
 def _pair(values: NDArray[np.int64]) -> Range:

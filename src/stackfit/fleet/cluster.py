@@ -34,7 +34,7 @@ _LOSSES = 3  # workers lost while on one argument, before it is given up
 _AHEAD = 4  # arguments handed out for each worker
 _LEAST_AHEAD = 32
 _CONNECT = 15  # seconds
-_SETTINGS = {
+_SETTINGS: dict[str, Any] = {
     "distributed.scheduler.allowed-failures": _LOSSES,
     "distributed.scheduler.worker-saturation": 1.0,
     # A worker that computes for minutes in compiled code sends no heartbeat, and is well: one that died is

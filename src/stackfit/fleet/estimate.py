@@ -15,6 +15,7 @@ from stackfit.fleet.extra import need
 __all__ = ["DRAWS", "LEVEL", "Chance", "bootstrap_sums", "chance_of", "interval"]
 
 DRAWS = 2_000
+_TOGETHER = 1 << 20  # hosts drawn at a time
 LEVEL = 0.95
 _SEEN = "Clopper-Pearson, two-sided"
 _NONE = "Clopper-Pearson, one-sided (0 seen: the rule of three)"
@@ -61,11 +62,14 @@ def bootstrap_sums(values: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
     generator = np.random.Generator(np.random.PCG64(seed))
     hosts = len(values)
     exact = values.astype(np.float64)
-    sums = np.zeros((DRAWS, values.shape[1]))
-    for draw in range(DRAWS):
-        times = np.bincount(generator.integers(hosts, size=hosts), minlength=hosts)
-        sums[draw] = times.astype(np.float64) @ exact
-    return sums
+    parts, left = [], DRAWS
+    while left:
+        draws = min(left, max(_TOGETHER // hosts, 1))
+        drawn = generator.integers(hosts, size=(draws, hosts)) + np.arange(draws)[:, None] * hosts
+        times = np.bincount(drawn.ravel(), minlength=draws * hosts).reshape(draws, hosts)
+        parts.append(times.astype(np.float64) @ exact)
+        left -= draws
+    return np.concatenate(parts)
 
 
 def interval(low: NDArray[np.float64], high: NDArray[np.float64], hosts: int) -> tuple[float, float] | None:

@@ -295,7 +295,7 @@ def _numbers(file: HostFile, batch: Any, name: str, rows: int) -> NDArray[np.int
 def _check(file: HostFile, texts: dict[str, list[Any]], numbers: dict[str, NDArray[np.int64]]) -> None:
     size, stacks = numbers["size"], numbers["stacks"]
     greatest, median = numbers["greatest"], numbers["median"]
-    rules = (
+    rules: tuple[tuple[NDArray[np.bool_], str], ...] = (
         ((size < 0) | (size > _MOST_SIZE), f"size is not between 0 and {_MOST_SIZE}"),
         ((stacks < 0) | (stacks > _MOST_STACKS), f"stacks is not between 0 and {_MOST_STACKS}"),
         (greatest > size, "greatest is above the stack's size"),

@@ -334,7 +334,7 @@ class Composer:
 
     def _most_hops(self, seen: NDArray[np.bool_]) -> tuple[int, int]:
         """As cycles.most_hops; many contexts and layouts reach the same functions."""
-        key = hashlib.blake2b(np.packbits(seen), digest_size=16).digest()
+        key = hashlib.blake2b(np.packbits(seen).tobytes(), digest_size=16).digest()
         if key not in self._hops_of:
             self._hops_of[key] = most_hops(self.edges, seen)
         return self._hops_of[key]
