@@ -11,15 +11,9 @@ from pathlib import Path
 
 from stackfit.cache.store import default_store, open_store
 from stackfit.cli.failing import fail_on
-from stackfit.cli.options import (
-    add_analysis_options,
-    add_scenario_options,
-    output,
-    output_bytes,
-    output_pieces,
-    progress,
-    scenarios,
-)
+from stackfit.cli.options import add_analysis_options, add_scenario_options, progress, scenarios
+from stackfit.cli.remember import add_cache_options
+from stackfit.cli.written import output, output_bytes, output_pieces
 from stackfit.decision.gate import BUDGET
 from stackfit.fleet.names import file_names
 from stackfit.fleet.run import Progress, Workers
@@ -54,9 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument(
         "--output", metavar="DIR", help="write NAME.json there, each what check --json writes of that image"
     )
-    keep = check.add_mutually_exclusive_group()
-    keep.add_argument("--cache", metavar="DIR", help="keep what was found there (default: the user's cache)")
-    keep.add_argument("--no-cache", action="store_true", help="keep nothing, analyse everything")
+    add_cache_options(check)
     _add_fleet_options(check)
     text = "every scenario on every layout with many seeds, and how far the runs lie apart"
     simulate = kinds.add_parser("simulate", help=text, description=text)

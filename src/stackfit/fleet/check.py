@@ -15,7 +15,7 @@ from typing import Any
 import zstandard
 
 from stackfit.analysis import Analysis, analyse
-from stackfit.cache.key import Key
+from stackfit.cache.key import Key, signature
 from stackfit.cache.store import Store
 from stackfit.calls.paravirt import Hypervisor
 from stackfit.calls.resolve import Indirect
@@ -124,8 +124,10 @@ def _check(task: _Task) -> _Found:
         answer = None if parts is None else _again(parts, one.image, modules)
         if answer is not None:
             return _found(task, *answer, kept=True)
+    read = [one.image, *modules, *([one.debug] if one.debug else []), *one.traces]
+    before = signature(read)
     report, table = _analyse(task, modules)
-    if task.store is not None and key is not None:
+    if task.store is not None and key is not None and signature(read) == before:
         task.store.save(key, {"report": report, "table": json.dumps(table).encode()})
     return _found(task, report, table, kept=False)
 
