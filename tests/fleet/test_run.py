@@ -113,6 +113,7 @@ def test_a_scheduler_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_without_the_extra_one_line_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed", reason="the extra fleet is not installed")
     for name in ("distributed", "fsspec", "fsspec.core"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(InputError, match=r"distributed: not installed: pip install 'stackfit\[fleet\]'"):

@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="layout to hold against the hosts' own (repeatable); default: every preset with process stacks",
     )
     census.add_argument(
-        "--top", type=_rows, default=15, metavar="N", help="rows of each table of tasks (default 15)"
+        "--top", type=_rows, default=15, metavar="N", help="rows of each table of tasks (default 15; 0: all)"
     )
     census.add_argument("--seed", type=_rows, default=0, metavar="N", help="of the intervals (default 0)")
     _add_fleet_options(census)
@@ -96,7 +96,7 @@ def _add_fleet_options(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=_workers,
         metavar="N",
-        help="worker processes of this machine; 0: none, all in this one (default: one a CPU)",
+        help="worker processes of this machine; 0: none, all in this one (default: as many as CPUs and memory allow)",
     )
     who.add_argument(
         "--scheduler", metavar="ADDRESS", help="of a Dask scheduler, whose workers are taken: tls://HOST:PORT"
@@ -234,10 +234,11 @@ def _census(options: argparse.Namespace) -> int:
     files = find_hosts(options.places)
     with _progress("files") as step:
         census = take_census(files, options.layout, options.seed, _who(options), step)
+    top = options.top or len(census.tasks)
     if options.json:
         places = [shown(place) for place in options.places]
-        output_pieces(options.json, pieces(census_json(census, places, options.top)))
+        output_pieces(options.json, pieces(census_json(census, places, top)))
     options.status = _left_out(f"{name}: {cause}" for name, cause in census.skipped)
     if options.json != "-":
-        print_census(make_console(), census, options.top)
+        print_census(make_console(), census, top)
     return int(options.status)

@@ -31,6 +31,7 @@ from stackfit.verdict.model import ContextVerdict, StackNeed, Verdict
 __all__ = ["Checked", "FleetCheck", "Settings", "check_fleet"]
 
 Json = dict[str, Any]
+_MEMORY = 4 << 30  # bytes: a kernel with all modules of a distribution takes 2 to 3 GB
 _MOST_BAD = 16  # modules that cannot be read, before the image is given up
 
 
@@ -99,7 +100,7 @@ def check_fleet(
     tasks = [_Task(one, settings, store, write is not None) for one in images]
     found: dict[int, Checked] = {}
     errors: dict[int, str] = {}
-    for outcome in run_all(_check, tasks, workers, progress):
+    for outcome in run_all(_check, tasks, workers, progress, _MEMORY):
         if outcome.value is None:
             errors[outcome.index] = outcome.error or ""
             continue

@@ -20,7 +20,7 @@ from distributed.scheduler import KilledWorker
 from distributed.system import MEMORY_LIMIT
 
 from stackfit import __version__
-from stackfit.fleet.run import Outcome, attempt
+from stackfit.fleet.run import Outcome, Workers, attempt
 from stackfit.image.model import InputError
 
 __all__ = ["local_cluster", "outcomes_of"]
@@ -64,16 +64,17 @@ class _Polite(WorkerPlugin):  # type: ignore[misc]
 
 
 def outcomes_of(
-    work: Callable[[A], R], arguments: Sequence[A], number: int | None, scheduler: str | None
+    work: Callable[[A], R], arguments: Sequence[A], workers: Workers, memory: int
 ) -> Iterator[Outcome[R]]:
     """As `run.run_all`, on Dask."""
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(_SETTINGS))
-        if scheduler is None:
-            count = min(number or dask.system.CPU_COUNT, max(len(arguments), 1))
+        if workers.scheduler is None:
+            there = max(min(dask.system.CPU_COUNT, int(MEMORY_LIMIT * _SHARE / memory)), 1)
+            count = min(workers.number or there, max(len(arguments), 1))
             client = stack.enter_context(_local_client(count))
         else:
-            client = stack.enter_context(_client(scheduler))
+            client = stack.enter_context(_client(workers.scheduler))
         yield from _gather(client, work, arguments)
 
 

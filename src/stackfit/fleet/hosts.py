@@ -34,8 +34,8 @@ _COUNTS = tuple(f"at_most_{limit}" for limit in LIMITS)  # not in files of befor
 _MACHINES = ("i386", "x86_64")
 _KINDS = ("", "user", "kthread", "idle", "cpu", "ended")
 _MOST_BYTES = 256 << 20  # of a file: a host's has some thousand rows
-_MOST_ROWS = 4_000_000
-_MOST_UNPACKED = 2 << 30  # bytes that Parquet says it unpacks to
+_MOST_ROWS = 1_000_000
+_MOST_UNPACKED = 512 << 20  # bytes that Parquet says it unpacks to
 _LONGEST = 1_000  # characters of a text
 _MOST_SIZE = 1 << 30  # bytes of a stack
 _MOST_STACKS = 1 << 32
@@ -222,7 +222,7 @@ def _parquet(file: HostFile, data: bytes) -> Iterator[Any]:
         opened.metadata.row_group(at).total_byte_size for at in range(opened.metadata.num_row_groups)
     )
     if unpacked > _MOST_UNPACKED:
-        raise InputError(file.name, f"unpacks to more than {_MOST_UNPACKED >> 30} GiB")
+        raise InputError(file.name, f"unpacks to more than {_MOST_UNPACKED >> 20} MiB")
     counts = _counts_in(opened.schema_arrow.names)
     yield from opened.iter_batches(batch_size=_BATCH, columns=[*_TEXTS, *_NUMBERS, *counts])
 

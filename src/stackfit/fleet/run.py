@@ -24,8 +24,8 @@ Progress = Callable[[int, int], None]  # done, of so many
 
 @dataclass(frozen=True)
 class Workers:
-    """Who computes. `number`: processes of this machine; 0 this one; None as many as there are CPUs, at most
-    one an argument. `scheduler`: the address of a Dask scheduler, whose workers are taken instead."""
+    """Who computes. `number`: processes of this machine; 0 this one; None as many as there are CPUs
+    and memory for, at most one an argument. `scheduler`: the address of a Dask scheduler, whose workers are taken instead."""
 
     number: int | None = None
     scheduler: str | None = None
@@ -41,9 +41,14 @@ class Outcome(Generic[R]):
 
 
 def run_all(
-    work: Callable[[A], R], arguments: Sequence[A], workers: Workers, progress: Progress
+    work: Callable[[A], R],
+    arguments: Sequence[A],
+    workers: Workers,
+    progress: Progress,
+    memory: int = 1 << 29,
 ) -> Iterator[Outcome[R]]:
-    """Each argument's outcome as it is done, in no order: `Outcome.index` counts `arguments`.
+    """Each argument's outcome as it is done, in no order: `Outcome.index` counts `arguments`. `memory`: bytes
+    that one of them may well take; no more workers are made here of themselves than have that much.
 
     An argument whose work fails does not stop the others. InputError: no scheduler answers, its workers are
     of another version, or Dask is not installed.
@@ -54,10 +59,11 @@ def run_all(
             Outcome(index, *attempt(work, one)) for index, one in enumerate(arguments)
         )
     else:
-        need("distributed", "; --workers 0 goes without")
+        for module in ("distributed", "cryptography"):
+            need(module, "; --workers 0 goes without")
         from stackfit.fleet.cluster import outcomes_of
 
-        outcomes = outcomes_of(work, arguments, workers.number, workers.scheduler)
+        outcomes = outcomes_of(work, arguments, workers, memory)
     for done, outcome in enumerate(outcomes, 1):
         progress(done, len(arguments))
         yield outcome
