@@ -96,7 +96,7 @@ def _add_fleet_options(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=_workers,
         metavar="N",
-        help="worker processes of this machine; 0: none, all in this one (default: as many as CPUs and memory allow)",
+        help="worker processes here; 0: none, all in this one (default: what CPUs and memory allow)",
     )
     who.add_argument(
         "--scheduler", metavar="ADDRESS", help="of a Dask scheduler, whose workers are taken: tls://HOST:PORT"

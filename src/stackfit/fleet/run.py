@@ -24,8 +24,9 @@ Progress = Callable[[int, int], None]  # done, of so many
 
 @dataclass(frozen=True)
 class Workers:
-    """Who computes. `number`: processes of this machine; 0 this one; None as many as there are CPUs
-    and memory for, at most one an argument. `scheduler`: the address of a Dask scheduler, whose workers are taken instead."""
+    """Who computes. `number`: processes of this machine; 0 this one; None as many as there are CPUs and
+    memory for, at most one an argument. `scheduler`: the address of a Dask scheduler, whose workers are
+    taken instead."""
 
     number: int | None = None
     scheduler: str | None = None
