@@ -25,6 +25,8 @@ from stackfit.layouts import load_layout
 from stackfit.measure.census import LIMITS, census_rows, csv_bytes, parquet_bytes
 from stackfit.measure.model import Mark
 
+pytestmark = pytest.mark.slow  # nothing here is about the hot modules: once is enough
+
 pyarrow = pytest.importorskip("pyarrow", reason="the extra fleet is not installed")
 pytest.importorskip("fsspec", reason="the extra fleet is not installed")
 pytest.importorskip("scipy", reason="the extra fleet is not installed")

@@ -15,6 +15,8 @@ from stackfit.fleet import check as fleet_check
 from stackfit.fleet.images import find_images
 from stackfit.image.model import InputError
 
+pytestmark = pytest.mark.slow  # nothing here is about the hot modules: once is enough
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SAMPLE = REPOSITORY / "fixtures" / "sample" / "bin"
 FIRMWARE = REPOSITORY / "fixtures" / "firmware" / "rtos-riscv32.elf"

@@ -20,6 +20,8 @@ from stackfit.fleet.names import file_names
 from stackfit.fleet.run import Outcome, Workers, run_all
 from stackfit.image.model import InputError
 
+pytestmark = pytest.mark.slow  # nothing here is about the hot modules: once is enough
+
 
 def silent(done: int, total: int) -> None:
     pass

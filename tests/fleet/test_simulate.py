@@ -14,6 +14,8 @@ from stackfit.cli.main import main
 from stackfit.fleet.simulate import spread_of
 from stackfit.machine import scenario
 
+pytestmark = pytest.mark.slow  # nothing here is about the hot modules: once is enough
+
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"
 # A machine of 16 MiB that makes children until there is no block for a stack.
 SMALL = """
