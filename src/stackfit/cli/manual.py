@@ -42,6 +42,7 @@ def man_page(parser: argparse.ArgumentParser) -> str:
         *_entry("0", "done, whatever the verdicts are"),
         *_entry("1", "a verdict that --fail-on names, or a recording that contradicts the analysis"),
         *_entry("2", "usage or input error: one line on standard error"),
+        *_entry("3", "fleet: done, but for some inputs, each named on standard error"),
         *_entry("130", "interrupted from the keyboard"),
     ]
     return "\n".join(lines) + "\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from stackfit.image.model import InputError
 
-__all__ = ["Written", "note", "output", "output_bytes", "output_file", "recording"]
+__all__ = ["Written", "note", "output", "output_bytes", "output_file", "output_pieces", "recording"]
 
 _MOST_RECORDED = 1 << 28  # bytes of one file: larger ones are not recorded
 
@@ -85,6 +85,21 @@ def output_file(path: str, write: Callable[[Path], None]) -> None:
             _recorded(path, target.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(path, getattr(error, "strerror", None) or str(error)) from None
+
+
+def output_pieces(path: str, texts: Iterable[str]) -> None:
+    """As `output`, of a text in pieces, which need not fit into memory."""
+
+    def write(file: Path) -> None:
+        with file.open("w", encoding="utf-8", newline="") as stream:
+            stream.writelines(texts)
+
+    if path == "-":
+        sys.stdout.writelines(texts)
+    elif os.path.exists(path) and not os.path.isfile(path):
+        output(path, "".join(texts))  # pipes, devices, and the error of a directory
+    else:
+        output_file(path, write)
 
 
 def _recorded(path: str, data: bytes) -> None:

@@ -18,7 +18,9 @@ from typing import Any
 from stackfit.image.model import InputError
 from stackfit.measure.model import Mark
 
-__all__ = ["CensusRow", "census_rows", "csv_bytes", "parquet_bytes"]
+__all__ = ["LIMITS", "CensusRow", "census_rows", "csv_bytes", "parquet_bytes"]
+
+LIMITS = (4096, 8192, 16384)  # bytes, of the columns `at_most_…`
 
 # kworker/0:1H, kworker/u2:3, kswapd0, jbd2/vda-8; not the numbers in names such as ipv6_addrconf
 _INSTANCE = re.compile(r"(?<=[/:-])\d+|(?<=/u)\d+|\d+$")
@@ -29,7 +31,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 @dataclass(frozen=True)
 class CensusRow:
-    """Stacks of one name, kind and size. Bytes from a stack's top; `greatest` and `median` of their marks."""
+    """Stacks of one name, kind and size. Bytes from a stack's top; `greatest` and `median` of their marks;
+    `at_most_…`: how many marks are not above so many."""
 
     release: str  # uname -r; "" not known
     build_id: str
@@ -42,6 +45,9 @@ class CensusRow:
     stacks: int
     greatest: int
     median: int
+    at_most_4096: int
+    at_most_8192: int
+    at_most_16384: int
 
 
 def census_rows(
@@ -64,6 +70,7 @@ def census_rows(
         CensusRow(
             release or "", build_id or "", machine, layout, stack, size, kind, name,
             len(found), max(found), median_low(found),
+            *(sum(mark <= limit for mark in found) for limit in LIMITS),
         )
         for (stack, kind, name, size), found in sorted(groups.items())
     ]  # fmt: skip

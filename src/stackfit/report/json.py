@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ __all__ = [
     "image_json",
     "modules_json",
     "named_json",
+    "pieces",
     "recorded_json",
     "unreached_by_function",
     "verdicts_json",
@@ -45,14 +47,25 @@ def dumps(document: Json) -> str:
 
     (The standard library indents in pure Python, many seconds on a kernel's 45 MB.)
     """
-    keys = []
+    return "".join(pieces(document))
+
+
+def pieces(document: Json) -> Iterator[str]:
+    """The text of `dumps` piece by piece: a value may be an iterator of rows, which need not fit into
+    memory."""
+    between = "{\n"
     for key, value in document.items():
-        if isinstance(value, list) and value:
-            text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
+        yield f"{between} {json.dumps(key)}: "
+        between = ",\n"
+        if isinstance(value, list | Iterator):
+            before = "[\n  "
+            for row in value:
+                yield before + json.dumps(row)
+                before = ",\n  "
+            yield "[]" if before == "[\n  " else "\n ]"
         else:
-            text = json.dumps(value)
-        keys.append(f" {json.dumps(key)}: {text}")
-    return "{\n" + ",\n".join(keys) + "\n}\n"
+            yield json.dumps(value)
+    yield "\n}\n"
 
 
 def image_json(analysis: Analysis) -> Json:

@@ -8,6 +8,7 @@ allows are those on one context: an interrupt on top of it takes its own.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -28,6 +29,7 @@ from stackfit.verdict.evidence import Below
 from stackfit.verdict.limits import AppliedLimits
 from stackfit.verdict.model import (
     ContextNeed,
+    ContextVerdict,
     Fitting,
     LayoutVerdict,
     Observed,
@@ -73,6 +75,7 @@ class Composer:
         self.applied = applied
         self.hops = hops
         self.hop_limit = hop_limit
+        self._hops_of: dict[bytes, tuple[int, int]] = {}
         self.solvers = Solvers(code, edges, calls, contexts, applied, hops)
         self.ladder = (
             None if observed is None else Ladder(code, calls, contexts, applied, self.solvers, observed)
@@ -117,6 +120,45 @@ class Composer:
             if context.open and id(context) not in placed:
                 needs.append(_open_need(context, "", context.open))
         return needs
+
+    def context_verdicts(self, layout: Layout) -> list[ContextVerdict]:
+        """Each context as if nothing else started on its stack: with the stack's reserves, and all that the
+        layout lets nest on top. In the order of the layout's stacks; open contexts are not among them."""
+        found = []
+        for stack in layout.stacks:
+            placement = self.place(layout, stack)
+            nested = [item for one in placement.nested for item in one.items]
+            for item in placement.items:
+                found.append(self._context_verdict(layout, stack, replace(placement, items=(item,)), nested))
+        return found
+
+    def _context_verdict(
+        self, layout: Layout, stack: Stack, placement: Placement, nested: list[Item]
+    ) -> ContextVerdict:
+        (item,) = placement.items
+        exceptions = placement.exceptions
+        best = self.solvers.deepest((item,), exceptions)
+        measured = None if self.ladder is None or item.kernel else self.ladder.measured(item.context)
+        measured = None if measured is None else stack.reserved + measured
+        if best is None:
+            opened = OpenItems(((item.open or "nothing is known of it", 1),))
+            over = measured is not None and measured > stack.size
+            verdict = Verdict.EXCEEDS if over else Verdict.UNKNOWN
+            return ContextVerdict(item.context, stack, measured, None, None, opened, 0, verdict)
+        below = self._reached((item, *nested), exceptions)
+        opened = evidence.open_items(self.calls, self.applied, below, [item.open] if item.open else [])
+        hops = [self.need_at(layout, stack, placement, hop) for hop in range(self.hops + 1)]
+        bound, _ = self._bound(below.seen, hops) if not below.unlisted.any() else (None, -1)
+        sure, _ = self._certain(stack, placement)
+        assumed = (
+            *evidence.assumed(self.calls, self.applied, below),
+            *self._hop_assumption(below.seen),
+            *evidence.layout_assumptions(layout, stack, below.hypothetical),
+        )
+        verdict, _ = evidence.decide(stack.size, measured, sure, bound, opened.total, len(assumed))
+        return ContextVerdict(
+            item.context, stack, measured, hops[0], bound, opened, len(assumed), verdict, below.hypothetical
+        )
 
     @cached_property
     def _recursion(self) -> NDArray[np.int64]:
@@ -287,10 +329,17 @@ class Composer:
         """(bound under the assumed number of hops, -1) or (None, a function of a cycle with a hop in it)."""
         if self.hop_limit is not None and self.hop_limit < len(hops):
             return hops[self.hop_limit], -1
-        most, function = most_hops(self.edges, seen)
+        most, function = self._most_hops(seen)
         if most < 0:
             return None, function
         return (hops[most] if most < len(hops) else None), -1
+
+    def _most_hops(self, seen: NDArray[np.bool_]) -> tuple[int, int]:
+        """As cycles.most_hops; many contexts and layouts reach the same functions."""
+        key = hashlib.blake2b(np.packbits(seen).tobytes(), digest_size=16).digest()
+        if key not in self._hops_of:
+            self._hops_of[key] = most_hops(self.edges, seen)
+        return self._hops_of[key]
 
     def _curve(self, items: Iterable[Item], exceptions: int, hops: Sequence[int]) -> tuple[int | None, ...]:
         """Bounds by hops, None from where so many lead to recursion without a budget."""
@@ -298,7 +347,7 @@ class Composer:
         return tuple(bound if hop < limit else None for hop, bound in enumerate(hops))
 
     def _hop_assumption(self, seen: NDArray[np.bool_]) -> tuple[str, ...]:
-        if self.hop_limit is None or 0 <= most_hops(self.edges, seen)[0] <= self.hop_limit:
+        if self.hop_limit is None or 0 <= self._most_hops(seen)[0] <= self.hop_limit:
             return ()
         return (f"at most {self.hop_limit} hops (indirect calls) on a chain",)
 

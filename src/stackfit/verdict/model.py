@@ -15,6 +15,7 @@ from stackfit.layouts.model import Layout, Stack
 
 __all__ = [
     "ContextNeed",
+    "ContextVerdict",
     "LayoutVerdict",
     "Measured",
     "Observed",
@@ -166,6 +167,22 @@ class StackNeed:
         size = self.stack.size
         fitting = [hops for hops, need in enumerate(self.hops) if need is not None and need <= size]
         return max(fitting, default=None)
+
+
+@dataclass(frozen=True)
+class ContextVerdict:
+    """One context on the stack where it starts, as if no other started there: reserves and what nests
+    included. `open` and `assumed` (how many) count what is below it and below what nests."""
+
+    context: Context
+    stack: Stack
+    measured: int | None
+    direct: int | None
+    bound: int | None  # None: no finite bound (or nothing known)
+    open: OpenItems
+    assumed: int
+    verdict: Verdict
+    hypothetical: bool = False
 
 
 @dataclass(frozen=True)
