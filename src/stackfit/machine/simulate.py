@@ -28,14 +28,16 @@ _MOST_SAMPLES = 96  # of one run; then every second is left out
 _KINDS = {  # state, migratetype of the request
     "anonymous": (c.ANONYMOUS, c.MOVABLE),
     "file": (c.FILE, c.MOVABLE),
+    "device": (c.FILE, c.UNMOVABLE),  # block/bdev.c:bdev_alloc: GFP_USER
     "ramfs": (c.PINNED, c.UNMOVABLE),  # fs/ramfs: GFP_HIGHUSER, unevictable
     "slab": (c.SLAB, c.RECLAIMABLE),
 }
 
 
-def start_memory(state: MemoryState, scenario: Scenario) -> Memory:
-    """Memory as after boot. InputError: the blocks do not fit into their zones."""
-    memory = Memory([zone.spec for zone in state.zones], scenario.era, state.settings)
+def start_memory(state: MemoryState, scenario: Scenario, random: np.random.Generator | None = None) -> Memory:
+    """Memory as after boot; `random`: of the disk. InputError: the blocks do not fit into their zones."""
+    specs = [zone.spec for zone in state.zones]
+    memory = Memory(specs, scenario.era, state.settings, scenario.time, random)
     try:
         for zone, given in zip(memory.zones, state.zones, strict=True):
             place_blocks(zone, given.free)
@@ -101,7 +103,9 @@ class _Machine:
         scenario = self.scenario
         assert scenario.memory is not None and scenario.cost is not None
         self.random = np.random.Generator(np.random.PCG64(self.seed))
-        self.memory = start_memory(scenario.memory, scenario)
+        # The disk has chance of its own: how long it takes does not change what else is drawn.
+        disk = np.random.Generator(np.random.PCG64([self.seed, 1]))
+        self.memory = start_memory(scenario.memory, scenario, disk)
         self.children = Children(self.memory, scenario.cost, self.layout, self.random)
         for at, step in enumerate(scenario.steps):
             try:
@@ -133,6 +137,7 @@ class _Machine:
                 cause = f"fill: reclaim keeps {memory.free * 4} kB free, until_free_kb is never reached"
                 raise InputError(self.scenario.name, cause)
             held.append(memory.allocate_page(*_KINDS[step.kind]))
+            self._used(step.kind)
             made += 1
 
     def _punch(self, step: Step) -> None:
@@ -191,7 +196,9 @@ class _Machine:
                 at = int(self.random.integers(len(held)))
                 held[at], held[-1] = held[-1], held[at]
                 memory.release_page(held.pop())
-            held.extend(memory.allocate_page(state, migratetype) for _ in range(step.pages))
+            for _ in range(step.pages):
+                held.append(memory.allocate_page(state, migratetype))
+                self._used(step.kind)
 
     def _children(self, step: Step) -> None:
         self._begin(step)
@@ -204,12 +211,16 @@ class _Machine:
     def _cycle(self, step: Step) -> None:
         self._begin(step)
         memory, children = self._memory(), self._kids()
-        working = [(kind, at) for kind in ("anonymous", "file") for at in range(len(self.held[kind]))]
+        working = [
+            (kind, at) for kind in ("anonymous", "file", "device") for at in range(len(self.held[kind]))
+        ]
         for made in range(step.forks):
             if len(self.living) >= step.alive:
                 at = int(self.random.integers(len(self.living)))
                 self.living[at], self.living[-1] = self.living[-1], self.living[at]
                 children.remove(self.living.pop())
+                memory.processor.work(memory.times.exit)
+                memory.processor.give_way()
             if working:
                 for index in self.random.integers(len(working), size=step.touch):
                     self._touch(memory, *working[int(index)])
@@ -218,12 +229,23 @@ class _Machine:
             if made % 64 == 0:
                 self.progress(made / step.forks)
 
+    def _used(self, kind: str) -> None:
+        """A page has come into memory: from the disk, or empty."""
+        memory = self._memory()
+        if kind in ("file", "device"):
+            memory.wait_for_disk(memory.times.read)
+        else:
+            memory.processor.work(memory.times.use)
+            memory.processor.give_way()
+
     def _touch(self, memory: Memory, kind: str, at: int) -> None:
         """Use a page; bring it back first if reclaim took it."""
         handle = self.held[kind][at]
         if memory.page(handle) < 0:
             handle = self.held[kind][at] = memory.refault(handle, *_KINDS[kind])
         memory.reference(handle)
+        memory.processor.work(memory.times.use)
+        memory.processor.give_way()
 
     def _deepen(self, step: Step) -> None:
         children = self._kids()
@@ -255,13 +277,16 @@ class _Machine:
         if self.scenario.tasks + len(self.living) >= self._threads_max():
             self.stopped_by = "threads-max"
             return False
-        start = self._time(memory)
+        start = memory.processor.now
         try:
             self.living.append(self._kids().create(self.mode))
         except Failure as failure:
             self._stop(failure)
             return False
-        self.latencies.append(self.scenario.time.fork + self._time(memory) - start)
+        memory.processor.work(memory.times.fork)
+        memory.processor.give_way()
+        self.latencies.append(memory.processor.now - start)
+        memory.processor.work(memory.times.start)
         if len(self.latencies) % self.stride == 0:
             self._sample()
         return True
@@ -279,7 +304,9 @@ class _Machine:
     def _work(self) -> tuple[int, int, int]:
         """Pages scanned by requests and by kswapd, and migrated, so far."""
         events = self._memory().events
-        return events.direct[c.SCANNED], events.kswapd[c.SCANNED], events.direct[c.MIGRATED]
+        return (
+            int(events.direct[c.SCANNED]), int(events.kswapd[c.SCANNED]), int(events.direct[c.MIGRATED])
+        )  # fmt: skip
 
     def _stop(self, failure: Failure) -> None:
         self.failure = failure
@@ -294,27 +321,14 @@ class _Machine:
         pages = sum(zone.managed for zone in self._memory().zones)
         return pages * PAGE // (self._kids().stack.size * 8)
 
-    def _time(self, memory: Memory) -> float:
-        """Microseconds of everything that requests themselves have done so far."""
-        events, cost = memory.events, self.scenario.time
-        direct = events.direct
-        scans = direct[c.SCANNED] + direct[c.MIGRATE_SCANNED] + direct[c.FREE_SCANNED]
-        return (
-            scans * cost.scan
-            + direct[c.STOLEN] * cost.free
-            + direct[c.MIGRATED] * cost.migrate
-            + direct[c.SWAPPED] * cost.swap
-            + (events.stalls + events.compactions) * cost.stall
-        )
-
     # the result
 
     def result(self, storm: StormResult | None = None, chance: Chance | None = None) -> Run:
         memory, children, events = self.memory, self.children, self.memory.events if self.memory else None
         if self.samples:
             self._sample()  # the end, whatever the stride
-        direct = events.direct if events else [0] * c.COUNTERS
-        kswapd = events.kswapd if events else [0] * c.COUNTERS
+        direct = [int(count) for count in events.direct] if events else [0] * c.COUNTERS
+        kswapd = [int(count) for count in events.kswapd] if events else [0] * c.COUNTERS
         before = self.before or (0, ())
         return Run(
             layout=self.layout.name,
@@ -363,8 +377,10 @@ class _Machine:
         if scenario.memory is not None:
             if any(zone.types_assumed for zone in scenario.memory.zones):
                 said.append("migratetypes of the free blocks after boot, told from their orders")
-            said.append("one CPU's per-CPU lists; kswapd runs to its end whenever it is woken")
-            said.append("times: assumed costs of counted events")
+            said.append("one CPU, shared by requests and kswapd as CFS shares it")
+            said.append(
+                "times: of the work that requests and kswapd do, measured on another machine or assumed"
+            )
         if storm is not None:
             said.extend(storm.assumptions)
         if chance is not None:

@@ -17,6 +17,7 @@
  *   boost=N aslr=N threads=N vm.watermark_boost_factor (0), kernel.randomize_va_space (0), kernel.threads-max
  *                            (30000; boost and threads: "default" leaves what the kernel has chosen)
  *   repeat=N                 first N times 7 children that end at once: no two repetitions are in the same state
+ *   read=N                   read N pages of the disk and print how long each took
  *   load=cycle: anon=KB      so much anonymous memory is taken, then page cache until `leave` KB are free
  *               alive=N forks=N use=N   so many children at a time; so many are made, one goes for each that comes;
  *                            before each, so many pages are used at random
@@ -344,13 +345,41 @@ static void forget_page(long disk, ulong page)
 	call5(SYS_fadvise64, disk, page * PAGE, 0, PAGE, FADVISE_DONTNEED);
 }
 
-/* Reads the disk into the page cache until `leave` kB are free; pages read. */
-static ulong fill_cache(long disk, ulong leave, char *buffer)
+static u64 ticks(void)
 {
+	unsigned low, high;
+
+	asm volatile("rdtsc" : "=a"(low), "=d"(high));
+	return (u64)high << 32 | low;
+}
+
+/* Latencies are kept until there are so many, then printed. */
+enum { KEPT = 50 };
+
+static void show_latencies(const char *mark, unsigned *kept, ulong number)
+{
+	put(mark);
+	for (ulong i = 0; i < number; i++) {
+		put(" ");
+		put_number(kept[i]);
+	}
+	put("\n");
+}
+
+/* Reads the disk into the page cache until `leave` kB are free; pages read.  `timed`: of so many the time is printed. */
+static ulong fill_cache(long disk, ulong leave, ulong timed, char *buffer)
+{
+	unsigned *kept = (unsigned *)(buffer + PAGE);
 	ulong pages = 0;
 
-	while (free_kb() > leave)
-		read_page(disk, pages++, buffer);
+	while (free_kb() > leave) {
+		u64 before = ticks();
+
+		read_page(disk, pages, buffer);
+		kept[pages % KEPT] = ticks() - before;
+		if (++pages % KEPT == 0 && pages <= timed)
+			show_latencies("@@ disk", kept, KEPT);
+	}
 	return pages;
 }
 
@@ -372,7 +401,7 @@ static void churn_cache(long disk, ulong held, ulong rounds, ulong each, char *b
 static void cache_holes(ulong leave, ulong rounds, ulong each, char *buffer)
 {
 	long disk = open_disk(), map;
-	ulong pages = fill_cache(disk, leave, buffer);
+	ulong pages = fill_cache(disk, leave, 0, buffer);
 
 	churn_cache(disk, pages, rounds, each, buffer);
 	for (ulong i = 1; i < pages; i += 2)
@@ -429,27 +458,6 @@ static void stop(const char *why)
 		call0(SYS_pause);
 }
 
-static u64 ticks(void)
-{
-	unsigned low, high;
-
-	asm volatile("rdtsc" : "=a"(low), "=d"(high));
-	return (u64)high << 32 | low;
-}
-
-/* Latencies of forks are kept until there are so many, then printed. */
-enum { KEPT = 50 };
-
-static void show_latencies(unsigned *kept, ulong number)
-{
-	put("@@ latency");
-	for (ulong i = 0; i < number; i++) {
-		put(" ");
-		put_number(kept[i]);
-	}
-	put("\n");
-}
-
 /* A child, and how long its making took: KEPT + 1 words at `kept`, the first a count. */
 static long timed_child(ulong flags, unsigned *kept)
 {
@@ -458,7 +466,7 @@ static long timed_child(ulong flags, unsigned *kept)
 
 	kept[1 + kept[0]] = ticks() - before;
 	if (error >= 0 && ++kept[0] == KEPT) {
-		show_latencies(kept + 1, KEPT);
+		show_latencies("@@ latency", kept + 1, KEPT);
 		kept[0] = 0;
 	}
 	return error;
@@ -507,7 +515,7 @@ static void cycle_load(ulong flags, unsigned *kept, char *buffer)
 
 	for (ulong i = 0; i < memory; i++)
 		anonymous[i * PAGE] = 1;
-	pages = fill_cache(disk, number("leave", 1024), buffer);
+	pages = fill_cache(disk, number("leave", 1024), number("read", 0), buffer);
 	put("@@ pages ");
 	put_number(pages);
 	put("\n");
@@ -848,6 +856,10 @@ __attribute__((used)) static void start(long *stack)
 		set("/proc/sys/vm/page-cluster", "0"); /* no readahead: a page is a page */
 
 	snapshot("boot", 0, buffer, 1); /* also brings what a snapshot itself needs into memory */
+	if (*kind == 'n' && number("read", 0)) {
+		fill_cache(open_disk(), 4096, number("read", 0), buffer);
+		stop("none");
+	}
 	come_and_go(7 * number("repeat", 0));
 	if (number("ballast", 0))
 		take(unshared(512ul << 20), number("ballast", 0));
