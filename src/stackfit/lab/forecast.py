@@ -166,7 +166,7 @@ def _reclaim(load: Mapping[str, int], caches: Mapping[str, Slab]) -> list[dict[s
     return [
         {"do": "fill", "kind": "anonymous", "kb": load["anon"]},
         {"do": "fill", "kind": "device", "until_free_kb": load["leave"], "slabs": [_tree(caches)]},
-        {"do": "churn", "kind": "device", "rounds": load["rounds"], "pages": load["pages"]},
+        {"do": "churn", "kind": "device", "rounds": load["rounds"], "pages": load["pages"], "back": True},
         {
             "do": "cycle",
             "mode": "process",
@@ -196,7 +196,7 @@ def _steps(case: Case, caches: Mapping[str, Slab]) -> list[dict[str, Any]]:
         return [fill, punch, children]
     # Locking a page splits its mapping in two; the tree that holds mappings has some 16 a node.
     mappings, nodes = caches["vm_area_struct"].objects, caches["maple_node"].objects
-    churn = {"do": "churn", "kind": kind, **CHURN}
+    churn = {"do": "churn", "kind": kind, **CHURN, "back": True}
     return [fill, churn, punch, {**pin, "slabs": [max(mappings // 2, 1), nodes * 8]}, children]
 
 

@@ -47,6 +47,8 @@
     kind = "file"
     rounds = 1000
     pages = 64
+    back = true                        of each round the same pages come back, the last first; default: others
+                                       come, which are then the newest
     [[step]]
     do = "children"                    make children that only wait
     mode = "process"                   or "thread"
@@ -113,7 +115,7 @@ _STEPS = {
     "fill": ("kind", "until_free_kb", "kb", "slabs"),
     "punch": ("kind", "every", "by", "until_free_kb"),
     "pin": ("kind", "slabs"),
-    "churn": ("kind", "rounds", "pages"),
+    "churn": ("kind", "rounds", "pages", "back"),
     "children": ("mode", "number"),
     "cycle": ("mode", "alive", "forks", "touch"),
     "deepen": ("depths",),
@@ -159,6 +161,7 @@ class Step:
     kb: int | None = None
     rounds: int = 0
     pages: int = 0
+    back: bool = False
     number: int | None = None
     alive: int = 0
     forks: int = 0
@@ -303,6 +306,7 @@ _READERS: Mapping[str, Callable[[Table, str], object]] = {
     "kb": lambda table, key: table.integer(key, 1, _MOST_KB),
     "touch": lambda table, key: table.integer(key, 0, _MOST_COUNT),
     "depths": _depths,
+    "back": lambda table, key: table.flag(key, False),
     "slabs": lambda table, key: table.integers(key, None, 1, 4096),
     **{
         key: lambda table, key: table.integer(key, 1, _MOST_COUNT)

@@ -21,7 +21,7 @@ from stackfit.pages import allocator_constants as c
 from stackfit.pages.memory import Handle, Memory, OutOfMemory
 from stackfit.pages.placement import fill_per_cpu_lists, place_blocks
 
-__all__ = ["Progress", "simulate", "simulate_all", "start_memory"]
+__all__ = ["Progress", "seeds_of", "simulate", "simulate_all", "start_memory"]
 
 Progress = Callable[[float], None]  # share of the run that is done
 _MOST_SAMPLES = 96  # of one run; then every second is left out
@@ -62,11 +62,22 @@ def simulate(scenario: Scenario, layout: Layout, seed: int, progress: Progress =
     return machine.result(storm, chance)
 
 
+def seeds_of(scenario: Scenario, wanted: int | None) -> int:
+    """How many runs a scenario gets where nobody says: what reclaim finds is chance, so where children come
+    and go one run shows nothing."""
+    return wanted or (5 if any(step.do == "cycle" for step in scenario.steps) else 1)
+
+
 def simulate_all(
-    scenario: Scenario, layouts: Sequence[Layout], seeds: int, progress: Callable[[str, float], None]
+    scenario: Scenario,
+    layouts: Sequence[Layout],
+    seeds: int | None,
+    progress: Callable[[str, float], None],
 ) -> list[Run]:
-    """Every layout with seeds 0 to `seeds` - 1. `progress` is called with what is run, and the share done."""
+    """Every layout with seeds 0 to `seeds` - 1 (None: as many as `seeds_of` says). `progress` is called with
+    what is run, and the share done."""
     runs: list[Run] = []
+    seeds = seeds_of(scenario, seeds)
     for layout in layouts:
         title = f"{scenario.name} on {layout.name}"
         for seed in range(seeds):
@@ -148,23 +159,22 @@ class _Machine:
         if until is not None:
             there = memory.free + memory.zones[-1].per_cpu_count
             spared = max(holes - max(until + half - there, 0), 0)
+        # How far the per-CPU lists are from their limit when it begins is chance; it decides which pages are
+        # still on them at the end. Here they are empty after so many.
+        drained = int(self.random.integers(max(memory.zones[-1].per_cpu_high, 1))) if until is None else -1
         if step.by == "address":
             held.sort(key=lambda handle: (handle.zone, memory.page(handle)))
         kept: list[Handle] = []
         for index, handle in enumerate(held):
             if index % step.every == step.every - 1 and index // step.every >= spared:
                 memory.release_page(handle)
+                if index // step.every == drained:
+                    memory.zones[-1].drain()
             else:
                 kept.append(handle)
         self.held[step.kind] = kept
         if until is not None:
             self._settle(until, half, step.kind)
-        else:
-            # How far the per-CPU lists have filled up again when the next step begins is chance.
-            zone = memory.zones[-1]
-            zone.drain()
-            there = int(self.random.integers(max(zone.per_cpu_high, 1)))
-            self._settle(memory.free - there, there, step.kind)
 
     def _settle(self, free: int, per_cpu: int, kind: str) -> None:
         """Move pages between free and per-CPU lists, as programs do that take and give pages, until so many
@@ -192,6 +202,14 @@ class _Machine:
         memory, held = self._memory(), self.held[step.kind]
         state, migratetype = _KINDS[step.kind]
         for _ in range(step.rounds):
+            if step.back:
+                gone = list(dict.fromkeys(int(at) for at in self.random.integers(len(held), size=step.pages)))
+                for at in gone:
+                    memory.release_page(held[at])
+                for at in reversed(gone):
+                    held[at] = memory.allocate_page(state, migratetype)
+                    self._used(step.kind)
+                continue
             for _ in range(min(step.pages, len(held))):
                 at = int(self.random.integers(len(held)))
                 held[at], held[-1] = held[-1], held[at]
