@@ -39,7 +39,7 @@ class Times:
     look: float = 3.7  # a page is looked at by reclaim
     free: float = 2.5  # … and freed
     write: float = 14.0  # … or handed to the disk
-    follow: float = 0.9  # a mapping of an anonymous page's family is looked at
+    follow: float = 1.0  # a mapping of an anonymous page's family is looked at
     demote: float = 1.4  # a page of a file goes from the active to the inactive list
     scan: float = 12.0  # one pass over the lists besides the pages
     compact: float = 0.1  # a page is looked at by compaction

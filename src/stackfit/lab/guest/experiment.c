@@ -21,6 +21,8 @@
  *   load=cycle: anon=KB      so much anonymous memory is taken, then page cache until `leave` KB are free
  *               alive=N forks=N use=N   so many children at a time; so many are made, one goes for each that comes;
  *                            before each, so many pages are used at random
+ *               events=N     reclaim, scheduling and the disk are traced while the last N children are made, and
+ *                            the trace is printed
  *   load=storm: seconds=N    network, timers, files, swap at once for so long
  *   load=overflow: the modules /chain.ko and /overflow.ko are loaded, the latter with context= and levels=
  *
@@ -502,11 +504,21 @@ static ulong fork_load(ulong flags, unsigned *kept, char *buffer)
 	return touched;
 }
 
+static void trace_reclaim(const char *on)
+{
+	set(TRACEFS "events/sched/sched_switch/enable", on);
+	set(TRACEFS "events/sched/sched_wakeup/enable", on);
+	set(TRACEFS "events/vmscan/enable", on);
+	set(TRACEFS "events/block/block_rq_issue/enable", on);
+	set(TRACEFS "events/block/block_rq_complete/enable", on);
+}
+
 /* Children come and go on a machine full of page cache and swappable memory. */
 static void cycle_load(ulong flags, unsigned *kept, char *buffer)
 {
 	ulong alive = number("alive", 200), forks = number("forks", 2000), use = number("use", 64);
 	ulong memory = number("anon", 0) * 1024 / PAGE, every = number("every", 50), living = 0, pages;
+	ulong events = number("events", 0);
 	char *anonymous = unshared(memory * PAGE);
 	int *pids = (int *)unshared(alive * sizeof(int));
 	long disk = open_disk();
@@ -521,9 +533,17 @@ static void cycle_load(ulong flags, unsigned *kept, char *buffer)
 	put("\n");
 	churn_cache(disk, pages, number("rounds", 0), number("pages", 0), buffer);
 	snapshot("before", 0, buffer, 1);
+	if (events) { /* the buffer is there from the start, so that it does not change what memory there is */
+		call5(SYS_mount, "tracefs", "/sys/kernel/tracing", "tracefs", 0, 0);
+		set(TRACEFS "buffer_size_kb", "1500");
+	}
 	for (ulong made = 0; made < forks; made++) {
 		long pid;
 
+		if (events && made + events == forks)
+			trace_reclaim("1");
+		if (events && made + events >= forks)
+			set(TRACEFS "trace_marker", "fork");
 		if (living == alive) {
 			ulong at = next_random(&random) % living;
 
@@ -552,6 +572,10 @@ static void cycle_load(ulong flags, unsigned *kept, char *buffer)
 			show("/proc/vmstat", "made", made + 1, buffer);
 	}
 	(void)touched;
+	if (events) {
+		trace_reclaim("0");
+		show(TRACEFS "trace", "trace", 0, buffer);
+	}
 	snapshot("end", forks, buffer, 1);
 	stop("cycle");
 }
