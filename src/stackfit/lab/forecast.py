@@ -28,6 +28,7 @@ __all__ = [
     "Forecast",
     "Slab",
     "costs_text",
+    "disk_times",
     "forecast",
     "per_cpu_pages",
     "scenario_table",
@@ -147,16 +148,18 @@ def scenario_table(case: Case, boot: GuestLog, costs: str, compaction: bool) -> 
         "step": _reclaim(RECLAIM[case.state], caches) if case.reclaim else _steps(case, caches),
     }
     if case.reclaim:
-        table["time"] = _times(boot)
+        table["time"] = disk_times(boot)
     if case.condition == "threads":
         table["limits"] = {"threads_max": "default", "tasks": _tasks(boot)}
     return table
 
 
-def _times(boot: GuestLog) -> dict[str, Any]:
+def disk_times(boot: GuestLog) -> dict[str, Any]:
     """How long the disk takes, from the boot's own reads: the fastest is the work of a read, with nothing to
     wait for; what the others take longer is the disk. Quantiles, equally likely."""
     took = sorted(one / 1000 for one in boot.disk)
+    if not took:
+        raise InputError("boot", "the guest has not read its disk")
     fastest = took[len(took) // _QUANTILES // 2]
     middles = [took[len(took) * (2 * part + 1) // (2 * _QUANTILES)] for part in range(_QUANTILES)]
     return {"read": fastest, "disk": [round(max(one - fastest, 0.0) + _AT_ONCE, 1) for one in middles]}

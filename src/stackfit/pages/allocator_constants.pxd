@@ -58,6 +58,6 @@ cdef enum:
     DEMOTE = 4
     PASS = 5
     TIMES = 6
-    LONG = 100
+    LONG = 10
     COMPACT_SUCCESS = 1
     COMPACT_COMPLETE = 2

@@ -82,7 +82,7 @@ FOLLOW = 3
 DEMOTE = 4
 PASS = 5
 TIMES = 6
-LONG = 100  # microseconds: work after which somebody else may have the CPU (cond_resched)
+LONG = 10  # microseconds: work after which somebody else may have the CPU (cond_resched)
 
 COMPACT_SUCCESS = 1
 COMPACT_COMPLETE = 2
