@@ -18,6 +18,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+os.environ["XDG_CACHE_HOME"] = "/dev/null"  # answers kept would test nothing; tests of the cache name another
 REPOSITORY = Path(__file__).resolve().parent.parent
 HOT_MODULES = (
     "stackfit.isa.x86_decode",

@@ -505,3 +505,103 @@ def test_what_a_module_without_types_stores_is_told_to_be_unknown(tmp_path: Path
             for site in np.flatnonzero((calls.function == run) & (calls.kind == CallKind.INDIRECT)).tolist()
         }
         assert reasons == {Reason.UNTYPED if strangers else Reason.NONE}
+
+
+def test_a_global_pointer_has_the_type_that_it_is_used_as(tmp_path: Path) -> None:
+    source = (
+        FILES
+        + """
+    struct file *current;
+    extern struct file *find(void);
+    void *untyped;
+    NOINLINE void set(void *from) { sink(&current, from); }
+    NOINLINE long use(struct file *f) { spend(f); return f->mode; }
+    NOINLINE long run(char *to, long n) {
+        use(current);
+        return current->op->read(current, to, n) + 1;
+    }
+    NOINLINE long lost(long n) { struct file *f = untyped; return f->op->read(0, 0, n) + 1; }
+    """
+    )
+    answers = resolve(tmp_path, source)
+    assert only(answers, "run") == (Rung.FIELD, ["a_read", "b_read"], "struct operations.read")
+    assert answers["lost"] == [None]
+
+
+def test_a_copied_object_is_of_the_type_of_its_original(tmp_path: Path) -> None:
+    source = """
+    struct driver { long pad[40]; int (*start)(long); int (*stop)(char); };
+    static NOINLINE int one_start(long n) { return n; }
+    static NOINLINE int one_stop(char n) { return n; }
+    static NOINLINE int two_start(long n) { return n + 1; }
+    static const struct driver one = { .start = one_start, .stop = one_stop };
+    static struct driver live;
+    NOINLINE void choose(void) { __builtin_memcpy(&live, &one, sizeof live); spend(0); }
+    NOINLINE void change(void) { live.start = two_start; spend(0); }
+    NOINLINE int run(long n) { return live.start(n) + 1; }
+    NOINLINE int end(long n) { return live.stop(n) + 1; }
+    """
+    answers = resolve(tmp_path, source)
+    assert only(answers, "run") == (Rung.FIELD, ["one_start", "two_start"], "struct driver.start")
+    assert only(answers, "end") == (Rung.FIELD, ["one_stop"], "struct driver.stop")
+
+
+def test_a_store_through_a_member_is_into_the_struct_around(tmp_path: Path) -> None:
+    source = """
+    struct sock { long key; long more; };
+    struct netlink { struct sock sock; long pad; void (*input)(long); };
+    struct packet { struct sock sock; long pad; int (*other)(long); };
+    struct unrelated { void (*input)(long); };
+    static NOINLINE void mine(long n) { spend(0); }
+    NOINLINE void open(struct sock *s) { ((struct netlink *)s)->input = mine; spend(s); }
+    NOINLINE int deliver(struct netlink *n) { n->input(1); return 1; }
+    NOINLINE int foreign(struct unrelated *n) { n->input(1); return 1; }
+    """
+    answers = resolve(tmp_path, source)
+    assert only(answers, "deliver") == (Rung.FIELD, ["mine"], "struct netlink.input")
+    assert only(answers, "foreign")[1] == []
+
+
+def test_an_array_by_its_elements_of_which_the_first_are_empty(tmp_path: Path) -> None:
+    source = """
+    struct step { const char *name; int (*up)(unsigned); int (*down)(unsigned); long state; };
+    struct other { int (*read)(unsigned); };
+    static NOINLINE int online(unsigned cpu) { return cpu; }
+    static NOINLINE int offline(unsigned cpu) { return cpu; }
+    static struct step steps[6] = { [2] = { "two", online, offline }, [4] = { "four", online, 0 } };
+    NOINLINE int up(long state, unsigned cpu) { return steps[state].up(cpu) + 1; }
+    NOINLINE int read(struct other *o, unsigned n) { return o->read(n) + 1; }
+    """
+    answers = resolve(tmp_path, source)
+    assert only(answers, "up")[1] == ["online"]
+    assert only(answers, "read")[1] == []
+
+
+def test_a_variable_that_only_instructions_name_keeps_its_functions(tmp_path: Path) -> None:
+    source = """
+    struct unit { long pad[3]; int (*go)(long); int (*halt)(long, long); };
+    struct other { int (*read)(long); };
+    static NOINLINE int first(long n) { return n; }
+    static NOINLINE int second(long n) { return n + 1; }
+    static NOINLINE int seen(long n) { return n + 2; }
+    static struct unit hidden, shared;
+    NOINLINE void choose(void) { hidden.go = first; shared.go = seen; spend(&shared); }
+    NOINLINE void change(void) { hidden.go = second; }
+    NOINLINE int run(long n) { return hidden.go(n) + 1; }
+    NOINLINE int read(struct other *o, long n) { return o->read(n) + 1; }
+    """
+    answers = resolve(tmp_path, source)
+    assert only(answers, "run")[1] == ["first", "second"]
+    assert only(answers, "read")[1] == ["seen"]  # whose object's address goes elsewhere
+
+
+def test_to_compare_with_a_function_puts_it_nowhere(tmp_path: Path) -> None:
+    source = (
+        FILES
+        + """
+    NOINLINE long known(struct file *f, char *b, long n) { return n + 5; }
+    NOINLINE int is_known(struct operations *o) { return o->read == known; }
+    NOINLINE long direct(struct file *f) { return known(f, 0, 3) + 1; }
+    """
+    )
+    assert only(resolve(tmp_path, source), "do_read")[1] == ["a_read", "b_read"]

@@ -63,6 +63,6 @@ def test_bash_completes_commands_options_and_values(share: Path) -> None:
         done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
         return set(done.stdout.split())
 
-    assert complete("stackfit", "c") == {"check", "calls", "contexts", "compare"}
+    assert complete("stackfit", "c") == {"check", "calls", "contexts", "compare", "cache"}
     assert "--html" in complete("stackfit", "check", "--h")
     assert complete("stackfit", "check", "--indirect", "t") == {"typed"}

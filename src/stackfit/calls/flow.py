@@ -27,6 +27,7 @@ if not cython.compiled:
         BTF_UNION,
         CHANGED,
         CONSTANT,
+        COPIED,
         EMBEDS,
         ESCAPED,
         FIELD,
@@ -59,6 +60,7 @@ if not cython.compiled:
         SITE,
         SLOT_COUNT,
         SLOTS,
+        SMALL,
         STACK,
         STACK_KNOWN,
         STACKED,
@@ -77,7 +79,9 @@ if not cython.compiled:
         BREAKPOINT,
         CALL,
         CALL_INDIRECT,
+        COPY,
         CX,
+        DI,
         EXCHANGE,
         FAR_JUMP,
         INTERRUPT_RETURN,
@@ -94,6 +98,7 @@ if not cython.compiled:
         PUSH,
         RETURN,
         RIP,
+        SI,
         SP,
         STORE,
         STORE_IMMEDIATE,
@@ -402,6 +407,8 @@ def _flow_into(
             if state[at + 2] == 0:
                 return _record(records, count, row, TYPED, goal, 0, value, state[at + 1], 0)
             return _record(records, count, row, EMBEDS, state[at + 1], state[at + 2], POINTER, goal, 0)
+    elif value == GLOBAL and state[at + 2] == 0 and (kind[goal] == BTF_STRUCT or kind[goal] == BTF_UNION):
+        return _record(records, count, row, TYPED, goal, 0, GLOBAL, state[at + 1], 0)
     elif value in (FIELD, GLOBAL, PARAMETER, RESULT, MERGED) and expected == 0:
         # A copy in a member or a parameter that is no function pointer (what is traced, say) is not called:
         # whatever is read from there again is unknown.
@@ -1007,7 +1014,7 @@ def follow_functions(
                         if (
                             index[row] < 16
                             and state[3 * index[row]] == POINTER
-                            and (address_kind == UNKNOWN or address_kind == ORIGIN)
+                            and address_kind in (UNKNOWN, ORIGIN, GLOBAL)
                         ):
                             # A number plus a pointer.
                             address_kind = POINTER
@@ -1025,6 +1032,11 @@ def follow_functions(
                                 address_b = 1
                         else:
                             address_kind = UNKNOWN
+                        if address_kind in (UNKNOWN, ORIGIN) and displacement[row] < -SMALL:
+                            # No object reaches as far: a number of bytes into the table at that address.
+                            address_kind = CONSTANT
+                            address_a = displacement[row]
+                            address_b = 1
 
                 # --- Effects.
                 if op == MOVE:
@@ -1088,12 +1100,12 @@ def follow_functions(
                         elif value_kind != POINTER and value_kind != ORIGIN:
                             value_kind = UNKNOWN
                     elif reg < 16 and reg != SP and b < 16 and w == word and state[3 * b] == POINTER:
-                        if state[3 * reg] == UNKNOWN or state[3 * reg] == ORIGIN:  # a number plus a pointer
+                        if state[3 * reg] in (UNKNOWN, ORIGIN, GLOBAL):  # a number plus a pointer
                             value_kind = POINTER
                             value_a = state[3 * b + 1]
                             value_b = state[3 * b + 2]
                     elif reg < 16 and reg != SP and b < 16 and w == word and state[3 * reg] == POINTER:
-                        if state[3 * b] == UNKNOWN or state[3 * b] == ORIGIN:
+                        if state[3 * b] in (UNKNOWN, ORIGIN, GLOBAL):
                             value_kind = POINTER
                             value_a = state[3 * reg + 1]
                             value_b = state[3 * reg + 2]
@@ -1184,6 +1196,26 @@ def follow_functions(
                             )  # fmt: skip
                     mask = 0
 
+                if op == COPY and emit and flags[row] & 4:
+                    # Of whole objects: one is of the type that the other is of.
+                    for i in range(2):
+                        t = 3 * SI if i else 3 * DI
+                        j = 3 * DI if i else 3 * SI
+                        if (
+                            state[t] == CONSTANT
+                            and state[t + 1] < 0
+                            and state[j] == POINTER
+                            and state[j + 2] == 0
+                        ):
+                            count = _record(
+                                records, count, row, OBJECT, state[j + 1], 0, CONSTANT, state[t + 1], 0
+                            )
+                    if state[3 * DI] == CONSTANT and state[3 * DI + 1] < 0 and state[3 * SI] == CONSTANT:
+                        count = _record(
+                            records, count, row, COPIED, state[3 * DI + 1], 0, CONSTANT, state[3 * SI + 1],
+                            w * state[3 * CX + 1] if state[3 * CX] == CONSTANT else 0,
+                        )  # fmt: skip
+
                 # --- Stores, and the value that goes there.
                 if op == STORE or op == STORE_IMMEDIATE:
                     if op == STORE:
@@ -1211,6 +1243,24 @@ def follow_functions(
                             found = _member(
                                 leaf, address_a, address_b, kind, named, link, size, part_first, part_at,
                                 part_type,
+                            )  # fmt: skip
+                            if (
+                                not found
+                                and _may_be_code(state[t], state[t + 1])
+                                and kind[address_a] == BTF_STRUCT
+                                and (address_b < 0 or address_b >= size[address_a])
+                            ):
+                                # Outside the struct: in whatever it is embedded in.
+                                count = _record(
+                                    records, count, row, FIELD, address_a, address_b, state[t], state[t + 1],
+                                    state[t + 2],
+                                )  # fmt: skip
+                                t = -1
+                        elif address_kind == PER_CPU:
+                            i = _variable(per_cpu_at, address_a)
+                            found = i >= 0 and _member(
+                                leaf, per_cpu_type[i], address_a - per_cpu_at[i], kind, named, link, size,
+                                part_first, part_at, part_type,
                             )  # fmt: skip
                         elif address_kind == CONSTANT and address_a < 0:
                             if state[t] != CONSTANT or state[t + 1] < 0:

@@ -18,6 +18,7 @@ cdef enum:
     OWN = 23
     REGISTERS = 16
     SLOTS = 48
+    SMALL = 1048576
     SLOT_COUNT = 16
     NEXT_SLOT = 112
     ESCAPED = 113
@@ -33,6 +34,7 @@ cdef enum:
     TYPED = 16
     HOLDS = 17
     EMBEDS = 18
+    COPIED = 19
     RECORD_SIZE = 7
     MOST_ARGUMENTS = 6
     ARGUMENTS = 8

@@ -26,6 +26,8 @@ ORIGIN = 21  # `b` bytes behind what was found at row `a`, or in an argument (se
 CHANGED = 22  # what a call puts there that knows the address: into that field, through a pointer of its type
 OWN = 23  # as MERGED, in an object that goes to a call: what a call has changed is in that very field already
 
+SMALL = 1 << 20  # bytes: offsets up to that are not taken for addresses
+
 # A state: REGISTERS registers, then SLOT_COUNT stack slots of four numbers: depth, kind, a, b.
 REGISTERS = 16
 SLOTS = 48
@@ -47,6 +49,7 @@ HANDED = 15  # argument `a` of an indirect call to outside a struct
 TYPED = 16  # a pointer to type `a` is expected where an ORIGIN goes
 HOLDS = 17  # byte `b` of the ORIGIN `a` holds the value
 EMBEDS = 18  # an object of the type that the value points to is expected at byte `b` of the ORIGIN `a`
+COPIED = 19  # the object at address `a` is made a copy of the one at the value's `a`, of `b` bytes or 0
 RECORD_SIZE = 7
 MOST_ARGUMENTS = 6
 ARGUMENTS = 8  # origins of arguments are numbered behind the rows: rows + ARGUMENTS × function + argument

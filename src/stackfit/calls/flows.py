@@ -30,6 +30,7 @@ from stackfit.calls.flow_constants import (
     RECORD_SIZE,
     ROLE_TRAMPOLINE,
     SITE,
+    SMALL,
     STATE_LIMIT,
     STATE_SIZE,
     TYPED,
@@ -45,11 +46,10 @@ from stackfit.image.tables import Tables
 from stackfit.isa.code import Code
 from stackfit.isa.effects import FLAG_MEMORY, RIP, Operation
 
-__all__ = ["Flows", "Walk"]
+__all__ = ["Flows", "Walk", "addresses_named"]
 
 _ROW, _SINK, _SINK_A, _SINK_B, _KIND, _A, _B = range(RECORD_SIZE)
 _ROOM = 1 << 18  # records written at a time
-_SMALL = 1 << 20  # bytes: offsets of this size are not taken for addresses
 # Their immediates are targets.
 _BRANCHES = (Operation.CALL, Operation.JUMP, Operation.JUMP_CONDITIONAL)
 # Of more structs than that one is left in 38 of 1,155 cases (Debian's 6.1, all modules), at 76 % of the cost.
@@ -63,7 +63,7 @@ class Flows:
 
     `function`: int32[n], the one in whose walk each record was written. `origins`: type of each row's result,
     then of each argument (ARGUMENTS), where only its uses tell it; else 0. `arguments`, `variables`: what was
-    known of both.
+    known of both. `used`: of variables, what their contents are used as.
     """
 
     records: NDArray[np.int64]
@@ -71,6 +71,7 @@ class Flows:
     origins: NDArray[np.int32]
     arguments: NDArray[np.int64]
     variables: dict[int, int]
+    used: dict[int, int]
 
 
 class Walk:
@@ -96,7 +97,7 @@ class Walk:
         self._code, self._types = code, types
         self._work = np.flatnonzero((functions.parent < 0) & ~functions.piece).astype(np.int32)
         self._root = np.where(functions.parent >= 0, functions.parent, np.arange(len(functions)))
-        self._naming, self._named = _addresses_named(code)
+        self._naming, self._named = addresses_named(code)
         told = told_places(code, types, special.marks)
         marks = special.marks.copy()
         marks[told.row] |= MARK_TOLD
@@ -134,11 +135,13 @@ class Walk:
         """
         code, types = self._code, self._types
         arguments = np.zeros((len(code.functions), MOST_ARGUMENTS, 3), np.int64)
-        known = dict(variables)
+        known, used = dict(variables), dict[int, int]()
         origins = np.zeros(len(code) + ARGUMENTS * len(code.functions), np.int32)
         if before is not None:
             arguments = _agreed_arguments(code, before.records, self._entered)
-            known = {**_agreed_variables(before.records, types), **variables}
+            # Of what has a type, there are no such uses on record any more.
+            used = {**_agreed_uses(before.records, types), **before.used}
+            known = {**used, **_agreed_variables(before.records, types), **variables}
             origins[:] = before.origins  # what has a type is no ORIGIN any more: its uses are not there again
             _agreed_origins(before.records, types, origins)
             _embedding_origins(code, before.records, types, origins)
@@ -153,7 +156,7 @@ class Walk:
                 np.concatenate([before.records[kept], new]),
                 np.concatenate([before.function[kept], function]),
             )
-        return Flows(*found, origins, arguments, known)
+        return Flows(*found, origins, arguments, known, used)
 
     def _affected(
         self,
@@ -173,6 +176,8 @@ class Walk:
         # Rows of one function may be on the way of another: what it found out about them tells.
         for sink, column in ((TYPED, _A), (HOLDS, _SINK_A), (EMBEDS, _SINK_A)):
             chosen = before.records[:, _SINK] == sink
+            if sink == TYPED:
+                chosen &= before.records[:, _KIND] == ORIGIN
             mine = changed[before.records[chosen, column]]
             affected[before.function[chosen][mine]] = True
         other = [one for one, kind in variables.items() if before.variables.get(one) != kind]
@@ -230,7 +235,7 @@ def _with_trampolines(code: Code, types: TypeLayout) -> tuple[NDArray[np.uint8],
     return roles, prototype
 
 
-def _addresses_named(code: Code) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def addresses_named(code: Code) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(row, address with the sign of a word) of every address of data that an instruction may hold."""
     table, signed = code.instructions, code.machine.signed
     memory = (table.flags & FLAG_MEMORY > 0) | (table.operation == Operation.LEA)
@@ -247,7 +252,7 @@ def _addresses_named(code: Code) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         ]
     )
     # A kernel's addresses have the sign; what is nearly zero is an offset.
-    data = named < -_SMALL
+    data = named < -SMALL
     return rows[data], named[data]
 
 
@@ -292,19 +297,38 @@ def _agreed_variables(records: NDArray[np.int64], types: TypeLayout) -> dict[int
     }
 
 
-def _agreed_origins(records: NDArray[np.int64], types: TypeLayout, origins: NDArray[np.int32]) -> None:
-    """Types of pointers that turn up untyped, by what they are used as; where that differs, the one that
-    starts with all the others (a pointer to an object is one to its first member)."""
-    chosen = records[records[:, _SINK] == TYPED]
-    pairs = np.unique(chosen[:, [_A, _SINK_A]], axis=0)
+def _agreed_uses(records: NDArray[np.int64], types: TypeLayout) -> dict[int, int]:
+    """Global variables whose contents are used as pointers to one type, and into which no store puts a
+    pointer of a known one: address → type of the pointer."""
+    chosen = records[(records[:, _SINK] == TYPED) & (records[:, _KIND] == GLOBAL)]
+    stored = set(records[(records[:, _SINK] == GLOBAL) & (records[:, _KIND] == POINTER), _SINK_A].tolist())
+    return {
+        address: types.pointer_to[goal]
+        for address, goal in _greatest(chosen, types).items()
+        if goal in types.pointer_to and address not in stored
+    }
+
+
+def _greatest(records: NDArray[np.int64], types: TypeLayout) -> dict[int, int]:
+    """Of each value of TYPED records the type that it is used as: where uses differ, the one that starts with
+    all the others (a pointer to an object is one to its first member)."""
     uses: dict[int, list[int]] = {}
-    for origin, goal in pairs.tolist():
-        uses.setdefault(origin, []).append(goal)
-    for origin, goals in uses.items():
+    for value, goal in np.unique(records[:, [_A, _SINK_A]], axis=0).tolist():
+        uses.setdefault(value, []).append(goal)
+    found = {}
+    for value, goals in uses.items():
         for goal in goals:
             if all(other == goal or types.starts_with(goal, other) for other in goals):
-                origins[origin] = goal
+                found[value] = goal
                 break
+    return found
+
+
+def _agreed_origins(records: NDArray[np.int64], types: TypeLayout, origins: NDArray[np.int32]) -> None:
+    """Types of pointers that turn up untyped, by what they are used as."""
+    chosen = records[(records[:, _SINK] == TYPED) & (records[:, _KIND] == ORIGIN)]
+    for origin, goal in _greatest(chosen, types).items():
+        origins[origin] = goal
 
 
 def _embedding_origins(

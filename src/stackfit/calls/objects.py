@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from stackfit.image.functions import Functions
 from stackfit.image.model import Image, Program, Section
 from stackfit.image.pointers import METADATA, PATCH_LISTS
 
-__all__ = ["Data", "Placed", "callable_functions", "place_functions", "read_data"]
+__all__ = ["Data", "Placed", "callable_functions", "place_functions", "read_data", "with_objects"]
 
 _MOST_SHAPES = 16  # more structs than that fit an object: its shape tells nothing
 # Chosen on the 6.1 kernel: no table of functions is that long, no array of structs longer than that, and
@@ -122,6 +122,14 @@ def read_data(program: Program, functions: Functions, debug: Image | None = None
     )
 
 
+def with_objects(data: Data, objects: Iterable[tuple[int, int]]) -> Data:
+    """The same pointers, where further objects are known: (start, end) of each."""
+    bounds = np.unique(np.concatenate([data.bounds, np.array(list(objects), np.int64).ravel()]))
+    row = np.searchsorted(bounds, data.place, "right") - 1
+    begin, end = bounds[np.maximum(row, 0)], bounds[np.minimum(row + 1, len(bounds) - 1)]
+    return replace(data, start=np.maximum(begin, data.start), end=np.minimum(end, data.end), bounds=bounds)
+
+
 def callable_functions(functions: Functions) -> NDArray[np.bool_]:
     """Functions that a pointer can call: no pieces of others, no trampolines of static calls."""
     trampoline = np.array([name.startswith(STATIC_CALL_PREFIX) for name in functions.names], np.bool_)
@@ -209,6 +217,7 @@ class _Placement:
         self._pointer = dict(zip(pointers.tolist(), types.link[pointers].tolist(), strict=True))
         self._objects: dict[int, int] = {}
         self._fitting: dict[tuple[int, int], bool] = {}
+        self._by_prototype: dict[int, list[tuple[int, int]]] = {}  # (byte, struct) of its pointers
 
     def run(self, objects: Iterable[tuple[int, int]]) -> Placed:
         data = self._data
@@ -253,7 +262,12 @@ class _Placement:
             one: goal for one, goal in self._objects.items() if one + self._size[goal] <= self._bound(one)
         }
         pointer_to = self._types.pointer_to
-        single = np.flatnonzero((data.end - data.start <= self._types.word) & (data.function < 0))
+        # Symbols have no size here: what follows a pointer up to the next one may be padding.
+        alone = np.ones(len(data.place), np.bool_)
+        alone[1:] = data.start[1:] != data.start[:-1]
+        alone[:-1] &= alone[1:]
+        short = data.end - data.start < self._types.word + _SLACK
+        single = np.flatnonzero(alone & short & (data.place == data.start) & (data.function < 0))
         for row in single.tolist():
             pointed = self._objects.get(self._value[row])
             if pointed in pointer_to and self._place[row] not in found:
@@ -311,16 +325,19 @@ class _Placement:
 
     def _shapes(self, index: dict[Field, list[int]], start: int, end: int, members: list[int]) -> list[int]:
         """Structs that an object from `start` to `end` can be, or an array of them."""
-        types = self._types
         listed: list[int] | None = None
         for row in members:
             prototypes = self._types.prototypes_of(self._function[row])
             here = [one for key in prototypes for one in index.get((self._place[row] - start, key), ())]
             if here and (listed is None or len(here) < len(listed)):
                 listed = here
+        whole = self._that_fit(listed or (), start, end)
+        return whole or self._that_fit(self._elements(index, start, end, members), start, end)
+
+    def _that_fit(self, structs: Iterable[int], start: int, end: int) -> list[int]:
         fitting = []
-        for type_id in dict.fromkeys(listed or ()):
-            size = int(types.size[type_id])
+        for type_id in dict.fromkeys(structs):
+            size = self._size[type_id]
             if (
                 size > end - start
                 or (end - start) % size >= _SLACK
@@ -329,6 +346,24 @@ class _Placement:
                 continue
             fitting.append(type_id)
         return fitting
+
+    def _elements(self, index: dict[Field, list[int]], start: int, end: int, members: list[int]) -> list[int]:
+        """Structs of which the object can be an array whose first element has no function."""
+        if not self._by_prototype:
+            for (offset, prototype), structs in index.items():
+                self._by_prototype.setdefault(prototype, []).extend((offset, one) for one in structs)
+        least: list[int] | None = None
+        for row in members:
+            at = self._place[row] - start
+            here = [
+                one
+                for key in self._types.prototypes_of(self._function[row])
+                for offset, one in self._by_prototype.get(key, ())
+                if at >= self._size[one] and at % self._size[one] == offset
+            ]
+            if here and (least is None or len(here) < len(least)):
+                least = here
+        return least or []
 
     def fits(self, row: int, type_id: int, offset: int) -> bool:
         start, end, size = self._start[row], self._end[row], self._size[type_id]

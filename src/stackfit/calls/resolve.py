@@ -23,15 +23,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackfit.calls import flow_constants as flow
-from stackfit.calls.flows import Flows, Walk
+from stackfit.calls.flows import Flows, Walk, addresses_named
 from stackfit.calls.held import Held, places_named
 from stackfit.calls.model import Rung
-from stackfit.calls.objects import Data, Placed, callable_functions, place_functions, read_data
+from stackfit.calls.objects import Data, Placed, callable_functions, place_functions, read_data, with_objects
 from stackfit.calls.paravirt import paravirt_overrides
 from stackfit.calls.static_calls import STATIC_CALL_UPDATE
 from stackfit.calls.types import Field, TypeLayout, read_types
 from stackfit.frames.model import Frames
 from stackfit.image.btf import Kind
+from stackfit.image.functions import Functions
 from stackfit.image.model import Image, Program
 from stackfit.image.pointers import relative_targets
 from stackfit.image.tables import Tables
@@ -44,11 +45,12 @@ _ROW, _SINK, _SINK_A, _SINK_B, _KIND, _A, _B = range(flow.RECORD_SIZE)
 _Place = tuple[int, int, int]  # a kind of flow_constants and the two numbers that name the place
 _PLACES = (flow.FIELD, flow.GLOBAL, flow.PARAMETER, flow.RESULT, flow.MERGED)
 _NO_FLOW = (
-    flow.OBJECT, flow.SITE, flow.ARGUMENT, flow.HANDED, flow.TYPED, flow.HOLDS, flow.EMBEDS,
+    flow.OBJECT, flow.SITE, flow.ARGUMENT, flow.HANDED, flow.TYPED, flow.HOLDS, flow.EMBEDS, flow.COPIED,
 )  # fmt: skip
 _AGGREGATES = (int(Kind.STRUCT), int(Kind.UNION))
 _FUNC_PROTO = int(Kind.FUNC_PROTO)
 _ROUNDS = 2  # walks that know what the one before found
+_COPYING = ("memcpy", "__memcpy", "memmove", "__memmove")
 _LARGE = 256  # bytes: an object beyond this size may be an array of some struct
 
 
@@ -108,11 +110,14 @@ def resolve_indirect(
     listed = set(relative[callable_functions(code.functions)[relative]].tolist())
     walk = Walk(code, tables, frames, pointers, taken | listed, types)
     flows = walk.follow(types.variables)
-    data = read_data(program, code.functions, debug)
+    copies = _copies(flows, code.functions)
+    wholes = [(source, source + size) for _, source, size in copies if size > types.word]
+    data = with_objects(read_data(program, code.functions, debug), wholes)
     placed = place_functions(data, types, code.functions, _objects(flows, types))
+    copied = _copied(copies, data, placed, types)
     for _ in range(_ROUNDS):
-        flows = walk.follow({**placed.variables, **types.variables}, flows)
-    placed = place_functions(data, types, code.functions, _objects(flows, types))
+        flows = walk.follow({**copied, **placed.variables, **types.variables}, flows)
+    placed = place_functions(data, types, code.functions, [*_objects(flows, types), *copied.items()])
     resolution = _Resolver(code, types, flows, data, placed, taken, listed, mode).resolve(places)
     if not overrides:
         return resolution
@@ -134,8 +139,40 @@ def _objects(flows: Flows, types: TypeLayout) -> list[tuple[int, int]]:
     return [*types.variables.items(), *(use for use in uses if not is_told(use[0]))]
 
 
+def _copies(flows: Flows, functions: Functions) -> list[tuple[int, int, int]]:
+    """(to, from, bytes or 0) of copies from one object to another, both at addresses that code holds."""
+    records = flows.records
+    found = records[records[:, _SINK] == flow.COPIED][:, [_SINK_A, _A, _B]].tolist()
+    library = [int(one) for name in _COPYING for one in functions.named(name)]
+    chosen = (records[:, _SINK] == flow.ARGUMENT) & (records[:, _KIND] == flow.CONSTANT)
+    chosen &= np.isin(records[:, _SINK_A], library)
+    calls = defaultdict[int, dict[int, int]](dict)
+    for row, number, value in records[chosen][:, [_ROW, _SINK_B, _A]].tolist():
+        calls[row][number] = value
+    found += [[given.get(0, 0), given.get(1, 0), given.get(2, 0)] for given in calls.values()]
+    return sorted({(to, source, max(size, 0)) for to, source, size in found if to < 0 and source < 0})
+
+
+def _copied(
+    copies: list[tuple[int, int, int]], data: Data, placed: Placed, types: TypeLayout
+) -> dict[int, int]:
+    """Objects of unknown type that are copies of ones whose type is known, or the other way: address →
+    type."""
+    known = {**placed.variables, **types.variables}
+    found = {}
+    for to, source, size in copies:
+        for address, like in ((to, source), (source, to)):
+            goal = known.get(like)
+            if goal is None or address in known or (size and size < types.size[goal]):
+                continue
+            end = bisect_right(data.bounds, address)
+            if end < len(data.bounds) and address + types.size[goal] <= data.bounds[end]:
+                found[address] = goal
+    return found
+
+
 def _taken_in_code(code: Code) -> set[int]:
-    """Functions whose address an instruction holds."""
+    """Functions whose address an instruction holds, but not to compare it with what stands elsewhere."""
     table = code.instructions
     operation = table.operation
     held = np.flatnonzero(
@@ -144,7 +181,6 @@ def _taken_in_code(code: Code) -> set[int]:
             (
                 Operation.MOVE_IMMEDIATE,
                 Operation.STORE_IMMEDIATE,
-                Operation.COMPARE_IMMEDIATE,
                 Operation.PUSH,
             ),
         )
@@ -159,6 +195,16 @@ def _taken_in_code(code: Code) -> set[int]:
     )
     at = code.functions.entered(value)
     return set(at[(at >= 0) & callable_functions(code.functions)[at]].tolist())
+
+
+def _addresses_held(code: Code) -> NDArray[np.int64]:
+    """Addresses of data in code that are not just those of memory operands."""
+    rows, named = addresses_named(code)
+    table = code.instructions
+    direct = (table.flags[rows] & FLAG_MEMORY > 0) & np.isin(table.base[rows], (RIP, NO_REGISTER))
+    direct &= (table.index[rows] == NO_REGISTER) & (table.operation[rows] != Operation.LEA)
+    immediate = code.machine.signed(table.immediate[rows].view(np.uint64)) == named
+    return np.unique(named[~direct | immediate])
 
 
 class _Resolver:
@@ -187,6 +233,8 @@ class _Resolver:
         self._handed = set[int]()  # to calls of which nothing is known: in parameters, nowhere else
         self._settled = False  # whether all that is loose is known
         self._known: dict[_Place, tuple[set[int], bool]] = {}
+        self._held_addresses = np.union1d(_addresses_held(code), data.value)
+        self._surroundings: dict[Field, list[tuple[int, Field]]] = {}
         in_data = {int(data.function[row]) for row in (*placed.kept, *placed.loose, *placed.tables)}
         in_data.update(function for members in placed.fields.values() for function in members.values())
         # What is read from a table of offsets is unknown, wherever it goes.
@@ -207,7 +255,6 @@ class _Resolver:
                     self._loose_in_tables.append(row)
         self._settled = True
         self._known.clear()
-        self._surroundings: dict[Field, list[tuple[int, Field]]] = {}
         self._fields: dict[Field, tuple[set[int], bool]] = {}
         self._hooks = _SecurityHooks(code, types, data, placed)
 
@@ -336,11 +383,24 @@ class _Resolver:
                 passed.add((sink_a, sink_b, (kind, a, b), function))
                 continue
             place = (sink, sink_a, sink_b)
+            if sink == flow.FIELD and not 0 <= sink_b < self._types.size[sink_a]:
+                # Into the same byte of whatever that struct is embedded in.
+                value = (kind, a, b)
+                around = self._around_for(place, value, function)
+                for inner in around:
+                    self._put((flow.FIELD, *inner), value, function)
+                if around:
+                    continue
+                if function >= 0:
+                    self._loose.add(function)
+                elif kind in _PLACES:
+                    escaped.add(value)
+                continue
             if sink == flow.FIELD and function >= 0:
                 matched[int(self._code.function[row]), function].add(row)
             self._put(place, (kind, a, b), function)
             # Into an object that is read through its type as well, of which nothing is known here.
-            if sink == flow.GLOBAL and row not in typed and not self._is_single(sink_a):
+            if sink == flow.GLOBAL and row not in typed and self._is_shared(sink_a):
                 if function >= 0:
                     self._loose.add(function)
                 elif kind in _PLACES:
@@ -369,10 +429,17 @@ class _Resolver:
         index = bisect_right(self._bounds, address)
         return index if index < len(self._bounds) else 0
 
-    def _is_single(self, address: int) -> bool:
-        """Whether an address is that of a variable of one word."""
+    def _is_shared(self, address: int) -> bool:
+        """Whether an address lies in an object that may be reached by a pointer too: not in a variable of one
+        word, nor where instructions name each place themselves."""
         index = self._object_at(address)
-        return index > 0 and self._bounds[index] - self._bounds[index - 1] <= self._types.word
+        if not index:
+            return True
+        start, end = self._bounds[index - 1], self._bounds[index]
+        if end - start <= self._types.word:
+            return False
+        at = int(np.searchsorted(self._held_addresses, start))
+        return at < len(self._held_addresses) and int(self._held_addresses[at]) < end
 
     def _put(self, place: _Place, value: _Place, function: int) -> None:
         if function >= 0:
@@ -543,6 +610,18 @@ class _Resolver:
                     found.append((outer, field))
             self._surroundings[struct, offset] = found
         return self._surroundings[struct, offset]
+
+    def _around_for(self, place: _Place, value: _Place, function: int) -> set[Field]:
+        """Fields at a byte off a struct, in the structs that it is embedded in, that a value fits."""
+        if function >= 0:
+            prototypes = set(self._types.prototypes_of(function))
+        else:
+            prototypes = {self._prototype_of(value)} - {0} if value[0] in _PLACES else set()
+        return {
+            inner
+            for _, inner in self._around(place[1], place[2])
+            if self._prototype_of((flow.FIELD, *inner)) in prototypes
+        }
 
     def _of_field(self, field: Field, prototype: int) -> tuple[set[int], bool]:
         """Functions that a field can have, and whether others too that are not known."""

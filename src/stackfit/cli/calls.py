@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from stackfit.analysis import Analysis
 from stackfit.calls.model import CallKind
-from stackfit.cli.options import add_image_options, output, run_analysis
+from stackfit.cli.options import add_image_options, run_analysis
+from stackfit.cli.remember import add_cache_options, remembered
+from stackfit.cli.written import output
 from stackfit.image.model import InputError
 from stackfit.report.components import components_json, print_components
 from stackfit.report.json import calls_json, dumps
@@ -20,6 +22,7 @@ from stackfit.text import near_text, number_text
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_options(parser)
+    add_cache_options(parser)
     parser.epilog = "A last word that is no file names a function: its own sites and those that reach it."
     parser.add_argument("--open", action="store_true", help="only sites that are open")
     parser.add_argument(
@@ -30,6 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    return remembered(options, lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
     function = (
         options.images[-1] if len(options.images) > 1 and not Path(options.images[-1]).exists() else None
     )

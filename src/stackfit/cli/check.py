@@ -7,16 +7,17 @@ import platform
 import sys
 from pathlib import Path
 
-from stackfit.cli.gate import add_gate_options, judge, open_gate, write_outputs
+from stackfit.cli.gate import Gate, add_gate_options, judge, open_gate, write_outputs
 from stackfit.cli.options import (
     add_html_option,
     add_image_options,
     add_suggest_option,
     add_traces_option,
-    output,
     run_analysis,
     write_html,
 )
+from stackfit.cli.remember import add_cache_options, remembered
+from stackfit.cli.written import note, output
 from stackfit.image.model import InputError
 from stackfit.report.components import suggestions_toml
 from stackfit.report.gate import print_gate
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_html_option(parser)
     add_suggest_option(parser)
     add_gate_options(parser)
+    add_cache_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -43,7 +45,12 @@ def run(options: argparse.Namespace) -> int:
     images, modules = options.images, options.modules
     if not images:
         images, modules = _running_kernel(options)
-    options.modules = modules
+    options.images, options.modules = images, modules
+    return remembered(options, lambda: _run(options, gate), [gate.config, gate.baseline])
+
+
+def _run(options: argparse.Namespace, gate: Gate) -> int:
+    images, modules = options.images, options.modules
     analysis = run_analysis(options, images)
     through = analysis.through(options.through) if options.through else None
     judged = judge(options, analysis, gate)
@@ -88,7 +95,5 @@ def _running_kernel(options: argparse.Namespace) -> tuple[list[str], list[str]]:
         if directory.is_dir():
             modules = [str(directory)]
         else:
-            print(
-                f"stackfit: note: no modules under {directory}; the kernel is checked alone", file=sys.stderr
-            )
+            note(f"no modules under {directory}; the kernel is checked alone")
     return [str(image)], modules

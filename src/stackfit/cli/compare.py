@@ -9,12 +9,12 @@ from stackfit.cli.options import (
     add_image_options,
     add_scenario_options,
     add_traces_option,
-    output,
     progress,
     run_analysis,
     scenarios,
     write_html,
 )
+from stackfit.cli.written import output
 from stackfit.decision.claims import claims
 from stackfit.decision.compare import check_layouts, compare, default_scenarios
 from stackfit.image.model import InputError

@@ -6,13 +6,9 @@ import argparse
 import sys
 
 from stackfit.analysis import Analysis
-from stackfit.cli.options import (
-    add_image_options,
-    add_suggest_option,
-    add_traces_option,
-    output,
-    run_analysis,
-)
+from stackfit.cli.options import add_image_options, add_suggest_option, add_traces_option, run_analysis
+from stackfit.cli.remember import add_cache_options, remembered
+from stackfit.cli.written import output
 from stackfit.image.model import InputError
 from stackfit.report.components import suggestions_toml
 from stackfit.report.json import Json, contexts_json, dumps
@@ -25,6 +21,7 @@ _SIZES = (4096, 8192, 16384)  # bytes
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_options(parser)
+    add_cache_options(parser)
     add_traces_option(parser)
     parser.add_argument(
         "--kind", metavar="KIND", help="only contexts of this kind (syscall, exception, hardirq, …)"
@@ -41,6 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    return remembered(options, lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
     if options.module is not None and not options.registered:
         raise InputError("--module", "goes with --registered")
     analysis = run_analysis(options)

@@ -8,7 +8,8 @@ from stackfit.analysis import analyse
 from stackfit.calls.paravirt import Hypervisor
 from stackfit.calls.resolve import Indirect
 from stackfit.cli.failing import growth
-from stackfit.cli.options import add_analysis_options, output, progress
+from stackfit.cli.options import add_analysis_options, progress
+from stackfit.cli.written import output
 from stackfit.image.model import InputError
 from stackfit.report.json import dumps
 from stackfit.report.terminal import make_console

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from stackfit.cli.options import add_html_option, output, write_html
+from stackfit.cli.options import add_html_option, write_html
+from stackfit.cli.written import output
 from stackfit.lab.build import FRAGMENTS, VARIANTS, BuildOptions, build_kernel, built_json, default_output
 from stackfit.lab.cases import SIZES
 from stackfit.lab.claims import claims

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from stackfit.cli.options import add_image_options, output, run_analysis
+from stackfit.cli.options import add_image_options, run_analysis
+from stackfit.cli.remember import add_cache_options, remembered
+from stackfit.cli.written import output
 from stackfit.decision.explain import FRAMES, explain, is_function
 from stackfit.image.model import InputError
 from stackfit.report.explain import explain_json, print_explanation
@@ -14,6 +16,7 @@ from stackfit.report.terminal import make_console
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_options(parser)
+    add_cache_options(parser)
     parser.epilog = (
         "The last word names a function (0x…: by an address in it), else a context: openat, 'syscall openat',"
         " 'hardirq common_interrupt'."
@@ -43,6 +46,10 @@ def _count(text: str) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
+    return remembered(options, lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
     if len(options.images) < 2:
         raise InputError("explain", "a function or context is to be named behind the images")
     if len(options.layout) > 1:

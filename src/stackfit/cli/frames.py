@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stackfit.cli.options import add_image_options, output, run_analysis
+from stackfit.cli.options import add_image_options, run_analysis
+from stackfit.cli.remember import add_cache_options, remembered
+from stackfit.cli.written import output
 from stackfit.frames.usage import read_usage, usage_witness
 from stackfit.report.json import dumps, frames_json
 from stackfit.report.terminal import make_console, print_table
@@ -15,6 +17,7 @@ from stackfit.text import clean, number_text
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_options(parser)
+    add_cache_options(parser)
     parser.add_argument(
         "--top", type=int, default=30, metavar="N", help="print the N largest (default 30; 0 = all)"
     )
@@ -27,6 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    return remembered(options, lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
     rows = read_usage(options.stack_usage) if options.stack_usage is not None else None
     analysis = run_analysis(options)
     if rows is not None:

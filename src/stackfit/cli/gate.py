@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from stackfit.analysis import Analysis
 from stackfit.cli.config import NAME, apply_config, find_config
 from stackfit.cli.failing import FailOn, fail_on
-from stackfit.cli.options import output, output_file
+from stackfit.cli.written import note, output, output_file
 from stackfit.decision.gate import BUDGET, GROWTH, Budget, Finding, Held, hold, verdict_findings
 from stackfit.image.model import InputError
 from stackfit.report.folded import folded_text
@@ -165,9 +165,7 @@ def write_outputs(options: argparse.Namespace, analysis: Analysis, judged: Judge
         text, left = folded_text(analysis)
         output(options.folded, text)
         if left:
-            print(
-                f"stackfit: note: folded stacks of {left} contexts left out, the shallowest", file=sys.stderr
-            )
+            note(f"folded stacks of {left} contexts left out, the shallowest")
     if options.markdown:
         text = check_markdown(analysis, judged.held, judged.findings)
         if judged.change is not None:

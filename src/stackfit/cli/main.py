@@ -27,6 +27,7 @@ _COMMANDS = {
     "compare": "the decision table: what each layout costs and what it buys",
     "diff": "what grew, shrank, appeared from one build to the next",
     "measure": "what running machines show: recorded stacks and calls, coverage, free memory",
+    "cache": "answers kept: how many, how large; remove them",
     "lab": "a kernel booted in QEMU, workloads run in it, what its tracers saw recorded",
 }
 

@@ -7,13 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stackfit.analysis import Analysis
-from stackfit.cli.options import (
-    add_image_options,
-    add_traces_option,
-    output,
-    output_bytes,
-    run_analysis,
-)
+from stackfit.cli.options import add_image_options, add_traces_option, run_analysis
+from stackfit.cli.written import output, output_bytes
 from stackfit.image.load import load_image
 from stackfit.image.model import InputError, Machine
 from stackfit.layouts import default_layout, load_layout

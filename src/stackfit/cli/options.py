@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from stackfit.analysis import MOST_HOPS, UNLIMITED, Analysis, Step, analyse
 from stackfit.calls.paravirt import Hypervisor
 from stackfit.calls.resolve import Indirect
+from stackfit.cli.written import output
 from stackfit.image.model import InputError
 from stackfit.machine.scenario import Scenario, load_scenario
 from stackfit.pages.era import ERAS, load_era
@@ -31,9 +28,6 @@ __all__ = [
     "add_scenario_options",
     "add_suggest_option",
     "add_traces_option",
-    "output",
-    "output_bytes",
-    "output_file",
     "progress",
     "run_analysis",
     "scenarios",
@@ -204,56 +198,3 @@ def progress() -> Iterator[Step]:
     with Progress(TextColumn("{task.description}"), BarColumn(), console=console, transient=True) as progress:
         task = progress.add_task("reading images", total=1.0)
         yield lambda step, share: progress.update(task, description=step, completed=share)
-
-
-def output(path: str, text: str) -> None:
-    """Write a whole file or nothing; `-` is standard output. Pipes and devices are written to as they are."""
-    if path == "-":
-        sys.stdout.write(text)
-        return
-    output_bytes(path, text.encode("utf-8"))
-
-
-def output_bytes(path: str, data: bytes) -> None:
-    """As `output`, of bytes; `-` is standard output too."""
-    if path == "-":
-        sys.stdout.buffer.write(data)
-        return
-    target = Path(os.path.realpath(path))
-    try:
-        if target.exists() and not target.is_file() and not target.is_dir():
-            with target.open("wb") as device:
-                device.write(data)
-        else:
-            _put(target, lambda temporary: _fill(temporary, data))
-    except (OSError, ValueError) as error:
-        raise InputError(path, getattr(error, "strerror", None) or str(error)) from None
-
-
-def output_file(path: str, write: Callable[[Path], None]) -> None:
-    """A whole file or nothing, by what writes into the empty file that it is given."""
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        raise InputError(path, "not a regular file")
-    try:
-        _put(target, write)
-    except (OSError, ValueError) as error:
-        raise InputError(path, getattr(error, "strerror", None) or str(error)) from None
-
-
-def _fill(file: Path, data: bytes) -> None:
-    file.write_bytes(data)
-
-
-def _put(target: Path, write: Callable[[Path], None]) -> None:
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
-    os.close(handle)
-    try:
-        write(Path(temporary))
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise

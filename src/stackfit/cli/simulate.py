@@ -5,14 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stackfit.cli.options import (
-    add_html_option,
-    add_scenario_options,
-    output,
-    progress,
-    scenarios,
-    write_html,
-)
+from stackfit.cli.options import add_html_option, add_scenario_options, progress, scenarios, write_html
+from stackfit.cli.written import output
 from stackfit.image.model import InputError
 from stackfit.layouts import load_layout
 from stackfit.machine.scenario import SCENARIOS

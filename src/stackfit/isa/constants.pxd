@@ -52,6 +52,7 @@ cdef enum:
     MOVE_CONDITIONAL = 47
     READ_SPECIAL = 48
     WRITE_SPECIAL = 49
+    COPY = 50
 
 cdef enum:
     HAS_MODRM = 1

@@ -60,6 +60,7 @@ from stackfit.isa.effects import RIP as RIP_BASE
     MOVE_CONDITIONAL,
     READ_SPECIAL,
     WRITE_SPECIAL,
+    COPY,
 ) = map(int, Operation)
 
 # Attribute bits of an opcode in x86_decode.MAPS.

@@ -90,6 +90,7 @@ class Operation(enum.IntEnum):
     MOVE_CONDITIONAL = 47  # register = base, or memory, or what it was
     READ_SPECIAL = 48  # register = special register `immediate` (mrs, csrr)
     WRITE_SPECIAL = 49  # special register `immediate` = base, or a constant when that is NO_REGISTER
+    COPY = 50  # `width` bytes from where SI points to where DI does; CX times with FLAG_LOCK_OR_REP
 
 
 @dataclass(frozen=True, eq=False)

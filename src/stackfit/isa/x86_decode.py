@@ -23,6 +23,7 @@ if not cython.compiled:
         CALL_INDIRECT,
         COMPARE,
         COMPARE_IMMEDIATE,
+        COPY,
         CX,
         ENTER,
         EXCHANGE,
@@ -799,7 +800,12 @@ def decode_into(
                     displacement = immediate
                     if b == 0xA3 and width == full_width:
                         operation = STORE
-                elif b == 0xA4 or b == 0xA5 or b == 0xA6 or b == 0xA7:
+                elif b == 0xA4 or b == 0xA5:
+                    operation = COPY
+                    if b == 0xA4:
+                        width = 1
+                    clobbers |= 0xC0 | (2 if repeat else 0)
+                elif b == 0xA6 or b == 0xA7:
                     clobbers |= 0xC0 | (2 if repeat else 0)
                 elif b == 0xA8 or b == 0xA9:
                     operation = OTHER
