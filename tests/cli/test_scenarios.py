@@ -64,10 +64,10 @@ def test_separate_stacks_change_where_it_gets_deep(capsys: pytest.CaptureFixture
 def test_every_shipped_scenario_runs_and_says_what_it_assumes(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    document = simulate(capsys, name)
+    document = simulate(capsys, name, "--seeds", "1")
     assert document["scenario"] == name
     assert all(run["assumptions"] for run in document["runs"])
-    assert main(["simulate", name]) == 0
+    assert main(["simulate", name, "--seeds", "1"]) == 0
     out, err = capsys.readouterr()
     assert not err and "\x1b" not in out and document["description"] in out
 
@@ -96,6 +96,9 @@ def change(old: str, new: str) -> str:
         (change('costs = "linux-6.1-i386-lab"', ""), "costs"),
         (change('do = "children"\nmode = "process"', 'do = "pin"\nkind = "file"'), "makes children"),
         (change("pages = 16352", "pages = 900000000"), "pages"),
+        (change("[memory]", "[time]\ndisk = []\n[memory]"), "disk"),
+        (change("[memory]", "[time]\ndisk = [12, -1]\n[memory]"), "disk"),
+        (change("[memory]", "[time]\nswap = 100\n[memory]"), "swap"),
     ],
 )  # fmt: skip
 def test_bad_scenarios_are_one_line(

@@ -93,6 +93,7 @@ def audit(zone: Zone, held: dict[int, int], handles: dict[int, int]) -> None:
     assert not any(owner[zone.end :])
 
 
+WORK = np.ones(c.TIMES, np.float64).data
 OPERATIONS = st.one_of(
     st.tuples(st.just("take"), st.integers(0, 10), st.sampled_from([c.UNMOVABLE, c.MOVABLE, c.RECLAIMABLE])),
     st.tuples(st.just("give"), st.integers(0, 10**6), st.just(0)),
@@ -109,6 +110,7 @@ OPERATIONS = st.one_of(
     ),
     st.tuples(st.just("compact"), st.integers(1, 9), st.booleans()),
     st.tuples(st.just("drain"), st.just(0), st.just(0)),
+    st.tuples(st.just("written"), st.just(0), st.just(0)),
     st.tuples(st.just("highatomic"), st.integers(0, 10**6), st.booleans()),
 )
 LISTS = {
@@ -129,6 +131,7 @@ def test_no_page_is_lost_or_owned_twice(
     handles: dict[int, int] = {}
     cursor = np.array([0, zone.pages], np.int64)
     counters = np.zeros(c.COUNTERS, np.int64)
+    writing: list[int] = []
     for name, a, b in operations:
         if name == "take":
             page = zone.allocate(a, b, zone.minimum, 0, False)
@@ -154,10 +157,15 @@ def test_no_page_is_lost_or_owned_twice(
             zone.reference(sorted(handles)[a % len(handles)])
         elif name == "shrink":
             before, room = zone.free + zone.per_cpu_count, int(counters[c.SWAPPED]) + 5
-            freed = shrink(zone, a, b, 32, room, 2, lumpy, counters.data)
+            freed, seen, took = shrink(zone, a, b, 32, room, 2, lumpy, counters.data, WORK)
             assert zone.free + zone.per_cpu_count == before + freed and counters[c.SWAPPED] <= room
+            assert seen <= b and took >= seen
+            writing += zone.take_written()
+        elif name == "written":
+            while writing:
+                zone.end_write(writing.pop())
         elif name == "deactivate":
-            deactivate(zone, a, b)
+            deactivate(zone, a, b, WORK)
         elif name == "compact":
             before = zone.free
             compact(zone, a, c.UNMOVABLE if b else c.MOVABLE, bool(b), False, cursor.data, counters.data,
@@ -278,7 +286,7 @@ for steal in t.RULES:
         if held and random.random() < 0.45:
             zone.release(*held.pop(random.randrange(len(held))))
         if turn % 100 == 99:
-            t.shrink(zone, c.INACTIVE_FILE, 50, 32, 0, 1, True, counters.data)
+            t.shrink(zone, c.INACTIVE_FILE, 50, 32, 0, 1, True, counters.data, t.WORK)
             room = np.zeros(1024, np.int32).data
             t.compact(zone, 4, c.UNMOVABLE, True, False, cursor.data, counters.data, room)
     seen.append([zone.counts(), zone.block_types(), zone.states(), zone.boost, zone.per_cpu_count])

@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     machine = analysis.program.machine if analysis is not None else None
     chosen = named or scenarios(default_scenarios(layouts, machine), options.era)
     with progress() as report:
-        comparison = compare(layouts, analysis, chosen, options.seeds or 1, report)
+        comparison = compare(layouts, analysis, chosen, options.seeds, report)
     answers = claims(comparison)
     if options.json:
         output(options.json, dumps(compare_json(comparison, answers)))

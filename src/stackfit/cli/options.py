@@ -204,7 +204,7 @@ def add_scenario_options(parser: argparse.ArgumentParser) -> None:
         "--seeds",
         type=_seeds,
         metavar="N",
-        help="runs of each scenario and layout, seeds 0 to N-1 (default 1)",
+        help="runs of each scenario and layout, seeds 0 to N-1 (default 1; 5 where children come and go)",
     )
     parser.add_argument(
         "--era",

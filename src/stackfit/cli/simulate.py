@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     (scenario,) = scenarios([options.scenario], options.era)
     layouts = [load_layout(name) for name in options.layout or scenario.layouts]
     with progress() as report:
-        runs = simulate_all(scenario, layouts, options.seeds or 1, report)
+        runs = simulate_all(scenario, layouts, options.seeds, report)
     if options.json:
         output(options.json, dumps(simulation_json(scenario, runs)))
     if options.html:

@@ -19,7 +19,7 @@ from stackfit.layouts.model import INTERRUPTED, PAGE, Layout, Stack
 from stackfit.machine.children import process_stack
 from stackfit.machine.interrupts_model import Storm
 from stackfit.machine.scenario import Scenario
-from stackfit.machine.simulate import simulate_all
+from stackfit.machine.simulate import seeds_of, simulate_all
 
 __all__ = ["DEFAULT_SCENARIOS", "Progress", "check_layouts", "compare", "default_scenarios"]
 
@@ -75,11 +75,12 @@ def compare(
     layouts: Sequence[Layout],
     analysis: Analysis | None,
     scenarios: Sequence[Scenario],
-    seeds: int = 1,
+    seeds: int | None = None,
     progress: Progress = _silent,
 ) -> Comparison:
     """Every layout with the image's verdicts (`analysis`, made for the same layouts in the same order) and
-    every scenario, `seeds` runs each. InputError as check_layouts and machine.simulate."""
+    every scenario, `seeds` runs each (None: as many as it takes, `seeds_of`). InputError as check_layouts
+    and machine.simulate."""
     check_layouts(layouts)
     outcomes = _outcomes(layouts, scenarios, seeds, progress)
     progress("comparing", 1.0)
@@ -100,7 +101,7 @@ def compare(
 
 
 def _outcomes(
-    layouts: Sequence[Layout], scenarios: Sequence[Scenario], seeds: int, progress: Progress
+    layouts: Sequence[Layout], scenarios: Sequence[Scenario], seeds: int | None, progress: Progress
 ) -> tuple[Outcome, ...]:
     found: list[Outcome] = []
     for number, scenario in enumerate(scenarios):
@@ -109,8 +110,9 @@ def _outcomes(
             progress(title, (number + share) / len(scenarios))
 
         runs = simulate_all(scenario, layouts, seeds, step)
+        each = seeds_of(scenario, seeds)
         found += [
-            Outcome(scenario, layout, tuple(runs[at * seeds : (at + 1) * seeds]))
+            Outcome(scenario, layout, tuple(runs[at * each : (at + 1) * each]))
             for at, layout in enumerate(layouts)
         ]
     return tuple(found)

@@ -46,8 +46,10 @@ class Outcome:
 
     @property
     def median(self) -> Run:
-        """The run with the median number of children; the first without."""
-        return sorted(self.runs, key=lambda run: run.processes)[len(self.runs) // 2]
+        """The run with the median number of children, of those with as many that with the median of stalls;
+        the first without."""
+        ordered = sorted(self.runs, key=lambda run: (run.processes, run.reclaim.stalls))
+        return ordered[len(self.runs) // 2]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 __all__ = [
     "CONDITIONS",
     "MODES",
+    "READS",
     "RECLAIM",
     "SIZES",
     "STATES",
@@ -29,6 +30,7 @@ CONDITIONS = {
 # Reclaim loads: memory full of page cache and swappable pages. cycle: a child ends for each that comes; grow:
 # none ends, so that every stack has to be made room for. guest/experiment.c has the meanings.
 _FULL = {"anon": 20480, "leave": 3072, "rounds": 200, "pages": 64, "use": 64}
+READS = 1000  # of the disk, timed
 RECLAIM = {"cycle": {**_FULL, "alive": 200, "forks": 2000}, "grow": {**_FULL, "alive": 1000, "forks": 1000}}
 CHURN = {"rounds": 400, "pages": 64}
 # kB free at which filling stops before holes are made; page cache above the marks at which kswapd takes it
@@ -63,7 +65,7 @@ class Case:
         """For the guest's program."""
         words: dict[str, str | int] = {"kind": self.mode}
         if self.reclaim:
-            words |= {"load": "cycle", **RECLAIM[self.state]}
+            words |= {"load": "cycle", "read": READS, **RECLAIM[self.state]}
         else:
             words |= {"state": self.state, "leave": LEAVE.get(self.state, 0)}
             if self.state == "cache":

@@ -100,21 +100,17 @@ def _no_pairs(holes: Sequence[tuple[Row, Row]]) -> Claim:
 def _thrash(pairs: Sequence[tuple[Row, Row]]) -> Claim:
     text = "the kernel will try hard to free up pages; the result can be a slow, painful, thrashing system"
     rule = (
-        "holds when a fork of the first kernel goes into direct reclaim twice as often, and scans"
-        " twice as many pages, as one of the second"
+        "holds when forks of the first kernel go into direct reclaim twice as often, and scan twice as many"
+        " pages, as those of the second, medians of all runs of the growing load"
     )
     if not pairs:
         return Claim(text, "open", "not run", rule)
     a, b = pairs[0]
-    more = [
-        a.counter(name) / max(a.children, 1) >= _FAR_MORE * max(b.counter(name), 1) / max(b.children, 1)
-        for name in ("allocstall", "pgscan_direct")
-    ]
+    more = [a.rate(name) >= _FAR_MORE * max(b.rate(name), 1) for name in ("allocstall", "pgscan_direct")]
     why = (
-        f"stalls {a.counter('allocstall'):.0f} against {b.counter('allocstall'):.0f}, pages scanned"
-        " by forks themselves"
-        f" {a.counter('pgscan_direct'):.0f} against {b.counter('pgscan_direct'):.0f}, of {a.children}"
-        f" and {b.children} forks"
+        f"per 1 000 forks, medians of {len(a.outcomes)} and {len(b.outcomes)} runs: stalls"
+        f" {a.rate('allocstall'):.0f} against {b.rate('allocstall'):.0f}, pages scanned by forks themselves"
+        f" {a.rate('pgscan_direct'):.0f} against {b.rate('pgscan_direct'):.0f}"
     )
     return Claim(text, "holds" if all(more) else "in part" if any(more) else "does not hold", why, rule)
 

@@ -91,6 +91,12 @@ class GuestLog:
         rows = re.findall(r"^@@ latency((?: \d+)+)", self.text, re.M)
         return tuple(int(word) for row in rows for word in row.split())
 
+    @cached_property
+    def disk(self) -> tuple[int, ...]:
+        """Of reads of single pages of the disk before memory was short, nanoseconds of the guest's time."""
+        rows = re.findall(r"^@@ disk((?: \d+)+)", self.text, re.M)
+        return tuple(int(word) for row in rows for word in row.split())
+
     @property
     def marks(self) -> dict[str, int]:
         """How deep each interrupt stack has been, bytes; 0: there is none."""

@@ -24,7 +24,7 @@ from typing import Any
 from stackfit.image.model import InputError
 from stackfit.lab.boot import GuestRun, boot, build_guest
 from stackfit.lab.build import Built, load_built
-from stackfit.lab.cases import Case, Storm, fork_cases, reclaim_cases, storms
+from stackfit.lab.cases import READS, Case, Storm, fork_cases, reclaim_cases, storms
 from stackfit.lab.console import GuestLog
 from stackfit.lab.forecast import Forecast, base_costs, costs_text, forecast, scenario_table
 from stackfit.lab.overflow import (
@@ -43,6 +43,7 @@ _COUNTERS = (
     "allocstall", "pgscan_direct", "pgsteal_direct", "pgscan_kswapd", "pgsteal_kswapd", "pswpin", "pswpout",
     "compact_stall", "compact_fail", "compact_success", "compact_migrate_scanned", "compact_free_scanned",
 )  # fmt: skip
+_MOST_REPEATS = 99
 PARTS = ("forks", "reclaim", "storm", "overflow")
 
 
@@ -65,9 +66,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One run. `order`, `caller`: of the request that called the OOM killer. `p50`, `p99`: nanoseconds of
-    the guest's
-    time for a fork. `counters`: what /proc/vmstat counted between the first child and the last snapshot."""
+    """One run. `order`, `caller`: of the request that called the OOM killer. `p50`, `p99`: nanoseconds of the
+    guest's time for a fork; `disk`: for a read of a page of the disk, the mean before memory was short.
+    `counters`: what /proc/vmstat counted between the first child and the last snapshot, and `forks` until
+    then."""
 
     children: int
     stopped: str
@@ -80,6 +82,7 @@ class Outcome:
     p50: int | None
     p99: int | None
     counters: Mapping[str, int]
+    disk: int | None = None
 
 
 @dataclass(frozen=True)
@@ -106,8 +109,14 @@ class Row:
         """The prediction over the outcome, less 1."""
         return self.predicted.processes / self.children - 1 if self.children else float("inf")
 
-    def counter(self, name: str) -> float:
-        return float(median(one.counters.get(name, 0) for one in self.outcomes))
+    def rates(self, name: str) -> list[float]:
+        """A counter per 1,000 forks, of each run, least first."""
+        return sorted(
+            one.counters.get(name, 0) * 1000 / max(one.counters.get("forks", 0), 1) for one in self.outcomes
+        )
+
+    def rate(self, name: str) -> float:
+        return float(median(self.rates(name)))
 
 
 @dataclass(frozen=True)
@@ -132,7 +141,7 @@ class Experiment:
     def __init__(self, plan: Plan, told: Told = lambda text: None) -> None:
         self.plan, self.told = plan, told
         self.kernels = {name: load_built(plan.builds, name) for name in plan.kernels}
-        self._boots: dict[tuple[str, int, bool], GuestLog] = {}
+        self._boots: dict[tuple[str, int, bool, bool], GuestLog] = {}
         try:
             for name in ("boots", "costs", "runs"):
                 (plan.output / name).mkdir(parents=True, exist_ok=True)
@@ -218,10 +227,12 @@ class Experiment:
     def _boot(self, case: Case) -> GuestLog:
         """The machine of a case as it is after boot."""
         random = case.condition == "aslr"
-        key = case.kernel, case.memory, random
+        key = case.kernel, case.memory, random, case.reclaim
         if key not in self._boots:
-            name = f"{case.kernel}-{case.memory}{'-aslr' if random else ''}"
+            name = f"{case.kernel}-{case.memory}{'-aslr' * random}{'-disk' * case.reclaim}"
             words: dict[str, str | int] = {"kind": "none", **({"aslr": 2} if random else {})}
+            if case.reclaim:
+                words["read"] = READS
             run = GuestRun(self.kernels[case.kernel].path("bzImage"), case.memory, words, **_machine(case))
             self._boots[key] = self._log(f"boots/{name}", run)
         return self._boots[key]
@@ -320,7 +331,8 @@ class Experiment:
         return found
 
     def _made(self, case: Case) -> Iterable[GuestLog]:
-        for repeat in range(self.plan.repeats):
+        """Every run that is there, however many are planned now."""
+        for repeat in range(_MOST_REPEATS):
             path = self.plan.output / "runs" / f"{case.name}-{repeat}.log.xz"
             if path.exists():
                 yield GuestLog(lzma.decompress(path.read_bytes()).decode("utf-8"))
@@ -385,7 +397,11 @@ def outcome(log: GuestLog) -> Outcome:
         buddyinfo_after=report.buddyinfo if report else (),
         p50=times[len(times) // 2] if times else None,
         p99=times[len(times) * 99 // 100] if times else None,
+        disk=sum(log.disk) // len(log.disk) if log.disk else None,
         counters={
+            "forks": last,
+        }
+        | {
             name: sum(value - before.get(key, 0) for key, value in after.items() if _counts(key, name))
             for name in _COUNTERS
         },

@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ __all__ = [
     "Forecast",
     "Slab",
     "costs_text",
+    "disk_times",
     "forecast",
     "per_cpu_pages",
     "scenario_table",
@@ -37,7 +38,9 @@ __all__ = [
 
 _REGION = 1 << 10  # pages: what zones are counted from a multiple of
 _PAGE_TABLE = 4 << 20  # bytes that one page table maps (i386 without PAE)
-_FILLED = {"anon": "anonymous", "ramfs": "ramfs", "cache": "file"}
+_QUANTILES = 50
+_AT_ONCE = 12.0  # microseconds from a request to its end, where the disk answers at once (docs/experiment.md)
+_FILLED = {"anon": "anonymous", "ramfs": "ramfs", "cache": "device"}
 # Objects of the costs → caches of /proc/slabinfo.
 _CACHES = {
     "cred": "cred_jar", "files_struct": "files_cache", "fs_struct": "fs_cache",
@@ -60,8 +63,8 @@ class Slab:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Of all seeds. `processes`: the median, least and greatest. `failed_order`: of most. The rest:
-    medians."""
+    """Of all seeds. `processes`: the median, least and greatest. `failed_order`: of most. `rates`: counters
+    per 1,000 forks, least, median, greatest. The rest: medians."""
 
     processes: int
     least: int
@@ -71,6 +74,7 @@ class Forecast:
     free_before_kb: int
     free_after_kb: int
     counters: Mapping[str, float]
+    rates: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 def slabs(text: str) -> dict[str, Slab]:
@@ -143,16 +147,29 @@ def scenario_table(case: Case, boot: GuestLog, costs: str, compaction: bool) -> 
         },
         "step": _reclaim(RECLAIM[case.state], caches) if case.reclaim else _steps(case, caches),
     }
+    if case.reclaim:
+        table["time"] = disk_times(boot)
     if case.condition == "threads":
         table["limits"] = {"threads_max": "default", "tasks": _tasks(boot)}
     return table
 
 
+def disk_times(boot: GuestLog) -> dict[str, Any]:
+    """How long the disk takes, from the boot's own reads: the fastest is the work of a read, with nothing to
+    wait for; what the others take longer is the disk. Quantiles, equally likely."""
+    took = sorted(one / 1000 for one in boot.disk)
+    if not took:
+        raise InputError("boot", "the guest has not read its disk")
+    fastest = took[len(took) // _QUANTILES // 2]
+    middles = [took[len(took) * (2 * part + 1) // (2 * _QUANTILES)] for part in range(_QUANTILES)]
+    return {"read": fastest, "disk": [round(max(one - fastest, 0.0) + _AT_ONCE, 1) for one in middles]}
+
+
 def _reclaim(load: Mapping[str, int], caches: Mapping[str, Slab]) -> list[dict[str, Any]]:
     return [
         {"do": "fill", "kind": "anonymous", "kb": load["anon"]},
-        {"do": "fill", "kind": "file", "until_free_kb": load["leave"], "slabs": [_tree(caches)]},
-        {"do": "churn", "kind": "file", "rounds": load["rounds"], "pages": load["pages"]},
+        {"do": "fill", "kind": "device", "until_free_kb": load["leave"], "slabs": [_tree(caches)]},
+        {"do": "churn", "kind": "device", "rounds": load["rounds"], "pages": load["pages"], "back": True},
         {
             "do": "cycle",
             "mode": "process",
@@ -182,7 +199,7 @@ def _steps(case: Case, caches: Mapping[str, Slab]) -> list[dict[str, Any]]:
         return [fill, punch, children]
     # Locking a page splits its mapping in two; the tree that holds mappings has some 16 a node.
     mappings, nodes = caches["vm_area_struct"].objects, caches["maple_node"].objects
-    churn = {"do": "churn", "kind": kind, **CHURN}
+    churn = {"do": "churn", "kind": kind, **CHURN, "back": True}
     return [fill, churn, punch, {**pin, "slabs": [max(mappings // 2, 1), nodes * 8]}, children]
 
 
@@ -197,6 +214,7 @@ def forecast(case: Case, table: Mapping[str, Any], layout: Layout, seeds: int) -
     scenario = parse_scenario(dict(table), case.name)
     runs = sorted((simulate(scenario, layout, seed) for seed in range(seeds)), key=lambda run: run.processes)
     middle = runs[len(runs) // 2]
+    counted = [_counters(run) for run in runs]
     return Forecast(
         processes=middle.processes,
         least=runs[0].processes,
@@ -205,28 +223,37 @@ def forecast(case: Case, table: Mapping[str, Any], layout: Layout, seeds: int) -
         stopped_by=Counter(run.stopped_by for run in runs).most_common(1)[0][0],
         free_before_kb=middle.before_free_pages * 4,
         free_after_kb=middle.free_pages * 4,
-        counters=_counters(runs),
+        counters=_medians(counted),
+        rates=_rates(counted),
     )
 
 
-def _counters(runs: Sequence[Run]) -> dict[str, float]:
-    """Medians, by the names of /proc/vmstat."""
-    rows = [
-        {
-            "allocstall": run.reclaim.stalls,
-            "pgscan_direct": run.reclaim.scanned,
-            "pgsteal_direct": run.reclaim.stolen,
-            "pgscan_kswapd": run.reclaim.kswapd_scanned,
-            "pgsteal_kswapd": run.reclaim.kswapd_stolen,
-            "pswpout": run.reclaim.swapped,
-            "compact_stall": run.compaction.runs,
-            "compact_migrate_scanned": run.compaction.scanned,
-            "compact_free_scanned": run.compaction.free_scanned,
-            "forks": run.forks,
-        }
-        for run in runs
-    ]
-    return {key: sorted(row[key] for row in rows)[len(rows) // 2] for key in rows[0]}
+def _counters(run: Run) -> dict[str, int]:
+    """By the names of /proc/vmstat."""
+    return {
+        "allocstall": run.reclaim.stalls,
+        "pgscan_direct": run.reclaim.scanned,
+        "pgsteal_direct": run.reclaim.stolen,
+        "pgscan_kswapd": run.reclaim.kswapd_scanned,
+        "pgsteal_kswapd": run.reclaim.kswapd_stolen,
+        "pswpout": run.reclaim.swapped,
+        "compact_stall": run.compaction.runs,
+        "compact_migrate_scanned": run.compaction.scanned,
+        "compact_free_scanned": run.compaction.free_scanned,
+        "forks": run.forks,
+    }
+
+
+def _medians(counted: Sequence[Mapping[str, int]]) -> dict[str, float]:
+    return {key: sorted(one[key] for one in counted)[len(counted) // 2] for key in counted[0]}
+
+
+def _rates(counted: Sequence[Mapping[str, int]]) -> dict[str, tuple[float, float, float]]:
+    found = {}
+    for key in counted[0]:
+        rates = sorted(round(one[key] * 1000 / max(one["forks"], 1), 1) for one in counted)
+        found[key] = rates[0], rates[len(rates) // 2], rates[-1]
+    return found
 
 
 def zone_table(files: Mapping[tuple[str, int, str], str], zone: Zone) -> dict[str, Any]:

@@ -94,6 +94,7 @@ class Children:
         self.cost = cost
         self.stack = process_stack(layout)
         self.stack_pages = 0
+        self.living = 0
         self._caches = [_Cache(one) for one in cost.allocations]
         for cache in self._caches:  # the slab in use when the run begins has been filled to some level
             objects = cache.kind.objects
@@ -105,6 +106,7 @@ class Children:
         """Fork (mode "process") or clone (mode "thread"). Failure: an allocation could not be met; what the
         child had taken by then is given back."""
         child = Child()
+        self.living += 1
         for index, one in enumerate(self.cost.allocations):
             for _ in range(one.number(mode)):
                 try:
@@ -120,7 +122,9 @@ class Children:
         elif one.objects:
             child.objects.append((index, self._caches[index].take(self.memory)))
         elif one.movable:
-            child.pages.append(self.memory.allocate_page(ANONYMOUS, MOVABLE))
+            handle = self.memory.allocate_page(ANONYMOUS, MOVABLE)
+            self.memory.relate(handle, 1 + self.living)
+            child.pages.append(handle)
         else:
             child.blocks.append(self.memory.allocate(one.order, UNMOVABLE))
 
@@ -140,6 +144,7 @@ class Children:
 
     def remove(self, child: Child) -> None:
         """Exit: everything the child holds goes back."""
+        self.living -= 1
         for handle in child.pages:
             self.memory.release_page(handle)
         for place in child.blocks:

@@ -26,7 +26,8 @@
 
     [[step]]                           one after the other
     do = "fill"                        take single pages
-    kind = "anonymous"                 "file" (clean page cache), "ramfs", "slab" (reclaimable)
+    kind = "anonymous"                 "file" (clean page cache), "device" (a block device's own, which is not
+                                       asked for as movable), "ramfs", "slab" (reclaimable)
     until_free_kb = 1024               until so much is free; or kb = 4096: so much
     slabs = [12, 32]                   each page brings objects with it (a file of its own: its inode, its
                                        dentry): how many of each a slab of one page holds
@@ -46,6 +47,8 @@
     kind = "file"
     rounds = 1000
     pages = 64
+    back = true                        of each round the same pages come back, the last first; default: others
+                                       come, which are then the newest
     [[step]]
     do = "children"                    make children that only wait
     mode = "process"                   or "thread"
@@ -64,8 +67,9 @@
     threads_max = "default"            as kernel/fork.c:set_max_threads, or a number; default: no limit
     tasks = 40                         tasks that there are already, which count too; default 0
 
-    [time]                             microseconds of each event; the defaults are in TimeCosts
-    fork = 60.0
+    [time]                             microseconds of each kind of work (stackfit.pages.processor.Times)
+    fork = 142.0
+    disk = [12, 50, 1000]              from a request to the disk to its end, equally likely values
 
     [interrupts]                       see stackfit.machine.storm
 
@@ -86,6 +90,7 @@ from stackfit.pages.allocator_constants import MOVABLE, ORDERS, RECLAIMABLE, UNM
 from stackfit.pages.era import Era, load_era
 from stackfit.pages.memory import Settings, ZoneSpec
 from stackfit.pages.placement import types_after_boot
+from stackfit.pages.processor import Times
 from stackfit.tomlfile import Table, find, names_in, read_toml
 
 __all__ = [
@@ -94,7 +99,6 @@ __all__ = [
     "Memory",
     "Scenario",
     "Step",
-    "TimeCosts",
     "ZoneState",
     "load_scenario",
     "parse_scenario",
@@ -102,7 +106,7 @@ __all__ = [
 
 _DIRECTORY = Path(__file__).parent / "scenarios"
 SCENARIOS = names_in(_DIRECTORY)
-KINDS = ("anonymous", "file", "ramfs", "slab")
+KINDS = ("anonymous", "file", "device", "ramfs", "slab")
 _PAGE_KB = 4
 _MOST_PAGES = 1 << 26  # 256 GiB: beyond, the arrays take more memory than this model should
 _MOST_KB = _MOST_PAGES * _PAGE_KB
@@ -111,7 +115,7 @@ _STEPS = {
     "fill": ("kind", "until_free_kb", "kb", "slabs"),
     "punch": ("kind", "every", "by", "until_free_kb"),
     "pin": ("kind", "slabs"),
-    "churn": ("kind", "rounds", "pages"),
+    "churn": ("kind", "rounds", "pages", "back"),
     "children": ("mode", "number"),
     "cycle": ("mode", "alive", "forks", "touch"),
     "deepen": ("depths",),
@@ -126,22 +130,6 @@ _NEEDED = {
     "deepen": ("depths",),
 }
 _FREE_BY_TYPE = {"free_unmovable": UNMOVABLE, "free_movable": MOVABLE, "free_reclaimable": RECLAIMABLE}
-
-
-@dataclass(frozen=True)
-class TimeCosts:
-    """Microseconds of one event, all assumed: orders of magnitude of a machine with a disk, not measurements.
-
-    They weigh events against each other; the events themselves are counted.
-    """
-
-    fork: float = 60.0  # a fork that meets no trouble
-    scan: float = 0.1  # a page looked at by reclaim or compaction
-    free: float = 0.5  # a page reclaimed
-    migrate: float = 3.0  # a page copied and remapped
-    swap: float = 100.0  # a page written to swap
-    read: float = 200.0  # a page read back
-    stall: float = 10.0  # going into direct reclaim or compaction at all
 
 
 @dataclass(frozen=True)
@@ -173,6 +161,7 @@ class Step:
     kb: int | None = None
     rounds: int = 0
     pages: int = 0
+    back: bool = False
     number: int | None = None
     alive: int = 0
     forks: int = 0
@@ -196,7 +185,7 @@ class Scenario:
     steps: tuple[Step, ...]
     threads_max: int | str | None
     tasks: int
-    time: TimeCosts
+    time: Times
     storm: Storm | None
 
 
@@ -317,6 +306,7 @@ _READERS: Mapping[str, Callable[[Table, str], object]] = {
     "kb": lambda table, key: table.integer(key, 1, _MOST_KB),
     "touch": lambda table, key: table.integer(key, 0, _MOST_COUNT),
     "depths": _depths,
+    "back": lambda table, key: table.flag(key, False),
     "slabs": lambda table, key: table.integers(key, None, 1, 4096),
     **{
         key: lambda table, key: table.integer(key, 1, _MOST_COUNT)
@@ -338,14 +328,18 @@ def _limits(table: Table | None) -> tuple[int | str | None, int]:
     return value, tasks
 
 
-def _time(table: Table | None) -> TimeCosts:
+def _time(table: Table | None) -> Times:
     if table is None:
-        return TimeCosts()
-    costs = TimeCosts(
-        **{
-            one.name: table.number(one.name, 0, 1e9, float(getattr(TimeCosts, one.name)))
-            for one in fields(TimeCosts)
-        }
-    )
+        return Times()
+    known = {one.name: getattr(Times, one.name) for one in fields(Times) if one.name != "disk"}
+    found: dict[str, Any] = {key: table.number(key, 0, 1e9, value) for key, value in known.items()}
+    if "disk" in table:
+        found["disk"] = tuple(_microseconds(table, one) for one in table.items("disk", "a list of numbers"))
     table.done()
-    return costs
+    return Times(**found)
+
+
+def _microseconds(table: Table, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e9:
+        raise table.error("disk", "must be a list of numbers from 0 to 1000000000")
+    return float(value)

@@ -21,21 +21,23 @@ from stackfit.pages import allocator_constants as c
 from stackfit.pages.memory import Handle, Memory, OutOfMemory
 from stackfit.pages.placement import fill_per_cpu_lists, place_blocks
 
-__all__ = ["Progress", "simulate", "simulate_all", "start_memory"]
+__all__ = ["Progress", "seeds_of", "simulate", "simulate_all", "start_memory"]
 
 Progress = Callable[[float], None]  # share of the run that is done
 _MOST_SAMPLES = 96  # of one run; then every second is left out
 _KINDS = {  # state, migratetype of the request
     "anonymous": (c.ANONYMOUS, c.MOVABLE),
     "file": (c.FILE, c.MOVABLE),
+    "device": (c.FILE, c.UNMOVABLE),  # block/bdev.c:bdev_alloc: GFP_USER
     "ramfs": (c.PINNED, c.UNMOVABLE),  # fs/ramfs: GFP_HIGHUSER, unevictable
     "slab": (c.SLAB, c.RECLAIMABLE),
 }
 
 
-def start_memory(state: MemoryState, scenario: Scenario) -> Memory:
-    """Memory as after boot. InputError: the blocks do not fit into their zones."""
-    memory = Memory([zone.spec for zone in state.zones], scenario.era, state.settings)
+def start_memory(state: MemoryState, scenario: Scenario, random: np.random.Generator | None = None) -> Memory:
+    """Memory as after boot; `random`: of the disk. InputError: the blocks do not fit into their zones."""
+    specs = [zone.spec for zone in state.zones]
+    memory = Memory(specs, scenario.era, state.settings, scenario.time, random)
     try:
         for zone, given in zip(memory.zones, state.zones, strict=True):
             place_blocks(zone, given.free)
@@ -60,11 +62,22 @@ def simulate(scenario: Scenario, layout: Layout, seed: int, progress: Progress =
     return machine.result(storm, chance)
 
 
+def seeds_of(scenario: Scenario, wanted: int | None) -> int:
+    """How many runs a scenario gets where nobody says: what reclaim finds is chance, so where children come
+    and go one run shows nothing."""
+    return wanted or (5 if any(step.do == "cycle" for step in scenario.steps) else 1)
+
+
 def simulate_all(
-    scenario: Scenario, layouts: Sequence[Layout], seeds: int, progress: Callable[[str, float], None]
+    scenario: Scenario,
+    layouts: Sequence[Layout],
+    seeds: int | None,
+    progress: Callable[[str, float], None],
 ) -> list[Run]:
-    """Every layout with seeds 0 to `seeds` - 1. `progress` is called with what is run, and the share done."""
+    """Every layout with seeds 0 to `seeds` - 1 (None: as many as `seeds_of` says). `progress` is called with
+    what is run, and the share done."""
     runs: list[Run] = []
+    seeds = seeds_of(scenario, seeds)
     for layout in layouts:
         title = f"{scenario.name} on {layout.name}"
         for seed in range(seeds):
@@ -101,7 +114,9 @@ class _Machine:
         scenario = self.scenario
         assert scenario.memory is not None and scenario.cost is not None
         self.random = np.random.Generator(np.random.PCG64(self.seed))
-        self.memory = start_memory(scenario.memory, scenario)
+        # The disk has chance of its own: how long it takes does not change what else is drawn.
+        disk = np.random.Generator(np.random.PCG64([self.seed, 1]))
+        self.memory = start_memory(scenario.memory, scenario, disk)
         self.children = Children(self.memory, scenario.cost, self.layout, self.random)
         for at, step in enumerate(scenario.steps):
             try:
@@ -133,6 +148,7 @@ class _Machine:
                 cause = f"fill: reclaim keeps {memory.free * 4} kB free, until_free_kb is never reached"
                 raise InputError(self.scenario.name, cause)
             held.append(memory.allocate_page(*_KINDS[step.kind]))
+            self._used(step.kind)
             made += 1
 
     def _punch(self, step: Step) -> None:
@@ -143,23 +159,22 @@ class _Machine:
         if until is not None:
             there = memory.free + memory.zones[-1].per_cpu_count
             spared = max(holes - max(until + half - there, 0), 0)
+        # How far the per-CPU lists are from their limit when it begins is chance; it decides which pages are
+        # still on them at the end. Here they are empty after so many.
+        drained = int(self.random.integers(max(memory.zones[-1].per_cpu_high, 1))) if until is None else -1
         if step.by == "address":
             held.sort(key=lambda handle: (handle.zone, memory.page(handle)))
         kept: list[Handle] = []
         for index, handle in enumerate(held):
             if index % step.every == step.every - 1 and index // step.every >= spared:
                 memory.release_page(handle)
+                if index // step.every == drained:
+                    memory.zones[-1].drain()
             else:
                 kept.append(handle)
         self.held[step.kind] = kept
         if until is not None:
             self._settle(until, half, step.kind)
-        else:
-            # How far the per-CPU lists have filled up again when the next step begins is chance.
-            zone = memory.zones[-1]
-            zone.drain()
-            there = int(self.random.integers(max(zone.per_cpu_high, 1)))
-            self._settle(memory.free - there, there, step.kind)
 
     def _settle(self, free: int, per_cpu: int, kind: str) -> None:
         """Move pages between free and per-CPU lists, as programs do that take and give pages, until so many
@@ -187,11 +202,21 @@ class _Machine:
         memory, held = self._memory(), self.held[step.kind]
         state, migratetype = _KINDS[step.kind]
         for _ in range(step.rounds):
+            if step.back:
+                gone = list(dict.fromkeys(int(at) for at in self.random.integers(len(held), size=step.pages)))
+                for at in gone:
+                    memory.release_page(held[at])
+                for at in reversed(gone):
+                    held[at] = memory.allocate_page(state, migratetype)
+                    self._used(step.kind)
+                continue
             for _ in range(min(step.pages, len(held))):
                 at = int(self.random.integers(len(held)))
                 held[at], held[-1] = held[-1], held[at]
                 memory.release_page(held.pop())
-            held.extend(memory.allocate_page(state, migratetype) for _ in range(step.pages))
+            for _ in range(step.pages):
+                held.append(memory.allocate_page(state, migratetype))
+                self._used(step.kind)
 
     def _children(self, step: Step) -> None:
         self._begin(step)
@@ -204,12 +229,16 @@ class _Machine:
     def _cycle(self, step: Step) -> None:
         self._begin(step)
         memory, children = self._memory(), self._kids()
-        working = [(kind, at) for kind in ("anonymous", "file") for at in range(len(self.held[kind]))]
+        working = [
+            (kind, at) for kind in ("anonymous", "file", "device") for at in range(len(self.held[kind]))
+        ]
         for made in range(step.forks):
             if len(self.living) >= step.alive:
                 at = int(self.random.integers(len(self.living)))
                 self.living[at], self.living[-1] = self.living[-1], self.living[at]
                 children.remove(self.living.pop())
+                memory.processor.work(memory.times.exit)
+                memory.processor.give_way()
             if working:
                 for index in self.random.integers(len(working), size=step.touch):
                     self._touch(memory, *working[int(index)])
@@ -218,12 +247,23 @@ class _Machine:
             if made % 64 == 0:
                 self.progress(made / step.forks)
 
+    def _used(self, kind: str) -> None:
+        """A page has come into memory: from the disk, or empty."""
+        memory = self._memory()
+        if kind in ("file", "device"):
+            memory.wait_for_disk(memory.times.read)
+        else:
+            memory.processor.work(memory.times.use)
+            memory.processor.give_way()
+
     def _touch(self, memory: Memory, kind: str, at: int) -> None:
         """Use a page; bring it back first if reclaim took it."""
         handle = self.held[kind][at]
         if memory.page(handle) < 0:
             handle = self.held[kind][at] = memory.refault(handle, *_KINDS[kind])
         memory.reference(handle)
+        memory.processor.work(memory.times.use)
+        memory.processor.give_way()
 
     def _deepen(self, step: Step) -> None:
         children = self._kids()
@@ -255,13 +295,16 @@ class _Machine:
         if self.scenario.tasks + len(self.living) >= self._threads_max():
             self.stopped_by = "threads-max"
             return False
-        start = self._time(memory)
+        start = memory.processor.now
         try:
             self.living.append(self._kids().create(self.mode))
         except Failure as failure:
             self._stop(failure)
             return False
-        self.latencies.append(self.scenario.time.fork + self._time(memory) - start)
+        memory.processor.work(memory.times.fork)
+        memory.processor.give_way()
+        self.latencies.append(memory.processor.now - start)
+        memory.processor.work(memory.times.start)
         if len(self.latencies) % self.stride == 0:
             self._sample()
         return True
@@ -279,7 +322,9 @@ class _Machine:
     def _work(self) -> tuple[int, int, int]:
         """Pages scanned by requests and by kswapd, and migrated, so far."""
         events = self._memory().events
-        return events.direct[c.SCANNED], events.kswapd[c.SCANNED], events.direct[c.MIGRATED]
+        return (
+            int(events.direct[c.SCANNED]), int(events.kswapd[c.SCANNED]), int(events.direct[c.MIGRATED])
+        )  # fmt: skip
 
     def _stop(self, failure: Failure) -> None:
         self.failure = failure
@@ -294,27 +339,14 @@ class _Machine:
         pages = sum(zone.managed for zone in self._memory().zones)
         return pages * PAGE // (self._kids().stack.size * 8)
 
-    def _time(self, memory: Memory) -> float:
-        """Microseconds of everything that requests themselves have done so far."""
-        events, cost = memory.events, self.scenario.time
-        direct = events.direct
-        scans = direct[c.SCANNED] + direct[c.MIGRATE_SCANNED] + direct[c.FREE_SCANNED]
-        return (
-            scans * cost.scan
-            + direct[c.STOLEN] * cost.free
-            + direct[c.MIGRATED] * cost.migrate
-            + direct[c.SWAPPED] * cost.swap
-            + (events.stalls + events.compactions) * cost.stall
-        )
-
     # the result
 
     def result(self, storm: StormResult | None = None, chance: Chance | None = None) -> Run:
         memory, children, events = self.memory, self.children, self.memory.events if self.memory else None
         if self.samples:
             self._sample()  # the end, whatever the stride
-        direct = events.direct if events else [0] * c.COUNTERS
-        kswapd = events.kswapd if events else [0] * c.COUNTERS
+        direct = [int(count) for count in events.direct] if events else [0] * c.COUNTERS
+        kswapd = [int(count) for count in events.kswapd] if events else [0] * c.COUNTERS
         before = self.before or (0, ())
         return Run(
             layout=self.layout.name,
@@ -363,8 +395,10 @@ class _Machine:
         if scenario.memory is not None:
             if any(zone.types_assumed for zone in scenario.memory.zones):
                 said.append("migratetypes of the free blocks after boot, told from their orders")
-            said.append("one CPU's per-CPU lists; kswapd runs to its end whenever it is woken")
-            said.append("times: assumed costs of counted events")
+            said.append("one CPU, shared by requests and kswapd as CFS shares it")
+            said.append(
+                "times: of the work that requests and kswapd do, measured on another machine or assumed"
+            )
         if storm is not None:
             said.extend(storm.assumptions)
         if chance is not None:

@@ -37,6 +37,9 @@ cdef enum:
     BELOW = -2
     YOUNG = 1
     MARKED = 2
+    WRITEBACK = 4
+    COPIED = 8
+    SETTLED = 16
     EVICTED = -3
     SWAPPED_OUT = -4
     SCANNED = 0
@@ -46,6 +49,15 @@ cdef enum:
     MIGRATE_SCANNED = 4
     FREE_SCANNED = 5
     MIGRATED = 6
-    COUNTERS = 7
+    WAITING = 7
+    COUNTERS = 8
+    LOOK = 0
+    FREEING = 1
+    WRITING = 2
+    FOLLOW = 3
+    DEMOTE = 4
+    PASS = 5
+    TIMES = 6
+    LONG = 10
     COMPACT_SUCCESS = 1
     COMPACT_COMPLETE = 2

@@ -49,9 +49,14 @@ WATERMARK_LISTS = 2  # the mark, and a block of the order on some list (4.4)
 NONE = -1  # no block
 BELOW = -2  # the watermark forbids
 
-# Uses of a page that reclaim has not looked at yet, bits: by a page table (or plainly used), by a read.
+# What is known of a page on an LRU list, bits. YOUNG, MARKED: used since reclaim looked at it, by a page
+# table (or plainly used), by a read. WRITEBACK: being written to swap. COPIED: swap has a copy of it.
+# SETTLED: it has been on an active list (PG_workingset).
 YOUNG = 1
 MARKED = 2
+WRITEBACK = 4
+COPIED = 8
+SETTLED = 16
 
 # What a handle without a page leads to.
 EVICTED = -3  # page cache or slab: reclaimed
@@ -65,7 +70,19 @@ ACTIVATED = 3
 MIGRATE_SCANNED = 4
 FREE_SCANNED = 5
 MIGRATED = 6
-COUNTERS = 7
+WAITING = 7  # met while they were being written
+COUNTERS = 8
+
+# What work on a page takes, microseconds: look at one, free it, begin to write it, follow one mapping of an
+# anonymous page's family, move a file page from the active list to the inactive one.
+LOOK = 0
+FREEING = 1
+WRITING = 2
+FOLLOW = 3
+DEMOTE = 4
+PASS = 5
+TIMES = 6
+LONG = 10  # microseconds: work after which somebody else may have the CPU (cond_resched)
 
 COMPACT_SUCCESS = 1
 COMPACT_COMPLETE = 2

@@ -1,7 +1,7 @@
 """Memory of one machine: zones, and what a request goes through before it fails.
 
-Fast path, kswapd, direct compaction, direct reclaim, the OOM rule. What that costs in time is counted in
-events (pages scanned, migrated, written to swap); `Costs` turns them into microseconds.
+Fast path, kswapd, direct compaction, direct reclaim, the OOM rule. All of it takes time (`Times`), and kswapd
+runs when it gets the CPU (`Processor`).
 
 Sources: mm/page_alloc.c of Linux 6.1 (__alloc_pages_slowpath, should_reclaim_retry, __setup_per_zone_wmarks),
 mm/vmscan.c (shrink_node, balance_pgdat), mm/compaction.c (try_to_compact_pages, defer_compaction).
@@ -9,8 +9,9 @@ mm/vmscan.c (shrink_node, balance_pgdat), mm/compaction.c (try_to_compact_pages,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import isqrt
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 from stackfit.pages import allocator_constants as c
 from stackfit.pages.compaction import compact
 from stackfit.pages.era import Era
+from stackfit.pages.processor import Job, Processor, Times
 from stackfit.pages.reclaim import deactivate, shrink
 from stackfit.pages.zone import Zone
 
@@ -29,6 +31,8 @@ _COSTLY_ORDER = 3  # PAGE_ALLOC_COSTLY_ORDER
 _MAX_COMPACT_RETRIES = 16
 _MAX_RECLAIM_RETRIES = 16  # runs without success after which kswapd gives up (mm/internal.h)
 _COMPACT_MAX_DEFER_SHIFT = 6
+_THROTTLE = 100_000.0  # microseconds: HZ/10, mm/vmscan.c:reclaim_throttle
+_TICK = 10_000.0
 _DEF_PRIORITY = 12  # mm/vmscan.c: the first pass looks at 1/4096 of a list
 _LEAST_MIN_KB, _MOST_MIN_KB = 128, 262144  # mm/page_alloc.c:calculate_min_free_kbytes
 _PRIORITY_LISTS = ((c.INACTIVE_FILE, c.ACTIVE_FILE), (c.INACTIVE_ANONYMOUS, c.ACTIVE_ANONYMOUS))
@@ -84,12 +88,12 @@ class Events:
     compactions: int = 0  # runs of direct compaction (compact_stall)
     compactions_deferred: int = 0
     kswapd_runs: int = 0
-    kswapd: list[int] = field(default_factory=lambda: [0] * c.COUNTERS)
-    direct: list[int] = field(default_factory=lambda: [0] * c.COUNTERS)
+    kswapd: np.ndarray[Any, Any] = field(default_factory=lambda: np.zeros(c.COUNTERS, np.int64))
+    direct: np.ndarray[Any, Any] = field(default_factory=lambda: np.zeros(c.COUNTERS, np.int64))
 
     def total(self, counter: int) -> int:
         """Of both kswapd and the requests themselves; `counter` as in allocator_constants."""
-        return self.kswapd[counter] + self.direct[counter]
+        return int(self.kswapd[counter] + self.direct[counter])
 
 
 class OutOfMemory(Exception):
@@ -104,10 +108,29 @@ class OutOfMemory(Exception):
 class Memory:
     """Zones in address order under one era's rules; pages are given by zone index and page."""
 
-    def __init__(self, zones: Sequence[ZoneSpec], era: Era, settings: Settings) -> None:
+    def __init__(
+        self,
+        zones: Sequence[ZoneSpec],
+        era: Era,
+        settings: Settings,
+        times: Times | None = None,
+        random: np.random.Generator | None = None,
+    ) -> None:
         self.era = era
         self.settings = settings
         self.events = Events()
+        self.times = times or Times()
+        self.processor = Processor()
+        self._random = random or np.random.Generator(np.random.PCG64(0))
+        cost = self.times
+        self._work = np.array(
+            [cost.look, cost.free, cost.write, cost.follow, cost.demote, cost.scan], np.float64
+        )
+        self._kswapd_wants = 0, 0  # order, highest zone
+        self._under_way: list[tuple[Zone, int]] = []  # handed to the disk by the pass that is going on
+        self._writing = 0
+        self._written = 0  # since kswapd began to wait
+        self._all_written = False  # PGDAT_WRITEBACK: reclaim has met nothing but pages that are being written
         self.swap_used = 0
         self._kswapd_failures = 0
         # Of anonymous and file pages: what bringing them back has cost lately; refaults into the working
@@ -229,18 +252,20 @@ class Memory:
     def release_page(self, handle: Handle) -> None:
         """Free a handle; a page in swap gives its place there back."""
         zone = self.zones[handle.zone]
-        if zone.page(handle.handle) == c.SWAPPED_OUT:
+        if zone.has_copy(handle.handle):
             self.swap_used -= 1
         zone.release_handle(handle.handle)
 
     def refault(self, handle: Handle, state: int, migratetype: int) -> Handle:
-        """A page that reclaim took is used again: read back, and into the active list when it would have
-        stayed
-        there (mm/workingset.c:workingset_refault). OutOfMemory as above."""
+        """A page that reclaim took is read back, and into the active list when it would have stayed there
+        (mm/workingset.c:workingset_refault); a copy in swap is kept. OutOfMemory as above."""
         zone = self.zones[handle.zone]
-        distance = zone.distance(handle.handle)
-        self.release_page(handle)
+        distance, settled = zone.distance(handle.handle), zone.settled(handle.handle)
+        swapped = zone.page(handle.handle) == c.SWAPPED_OUT
+        zone.release_handle(handle.handle)
         new = self.allocate_page(state, migratetype)
+        if swapped:
+            self.zones[new.zone].copied(new.handle)
         file = state == c.FILE
         if self.era.working_set:
             size = zone.pages_on(c.ACTIVE_FILE) + (0 if file else zone.pages_on(c.INACTIVE_FILE))
@@ -251,7 +276,24 @@ class Memory:
             if distance <= size:
                 self.zones[new.zone].activate(new.handle)
                 self._refaults[file] += 1
+                if settled:
+                    self.zones[new.zone].settle(new.handle)
+                    self._note_cost(self.zones[new.zone], file, 1)
+        self.wait_for_disk(self.times.read)
         return new
+
+    def wait_for_disk(self, work: float = 0.0) -> None:
+        """The task reads from the disk: so much work, and it sleeps for as long as the disk takes, unless
+        that is less than its way to sleep."""
+        takes = self._disk()
+        if takes > self.times.sleep:
+            self.processor.work(self.times.sleep)
+            self.processor.sleep(takes - self.times.sleep)
+        self.processor.work(work)
+        self.processor.give_way()
+
+    def _disk(self) -> float:
+        return float(self.times.disk[int(self._random.integers(len(self.times.disk)))])
 
     def page(self, handle: Handle) -> int:
         """Where a handle's page is in its zone; EVICTED or SWAPPED_OUT when reclaim took it."""
@@ -260,6 +302,11 @@ class Memory:
     def reference(self, handle: Handle) -> None:
         """The page was used: reclaim spares it once."""
         self.zones[handle.zone].reference(handle.handle)
+
+    def relate(self, handle: Handle, members: int) -> None:
+        """The page is a child's that has not used it; `members`: of the family whose mappings are looked
+        at."""
+        self.zones[handle.zone].relate(handle.handle, members)
 
     def pin(self, handle: Handle) -> None:
         """Make a page unevictable (mlock); ValueError: reclaim took it."""
@@ -277,7 +324,7 @@ class Memory:
         return None
 
     def _slow(self, order: int, migratetype: int, highest: int, atomic: bool) -> Place:
-        self.balance(order if self.era.kswapd_order else 0, highest)
+        self._wake_kswapd(order if self.era.kswapd_order else 0, highest)
         place = self._try(order, migratetype, highest, "min", atomic)
         if place is not None:
             return place
@@ -290,6 +337,7 @@ class Memory:
                 return place
         idle = compact_retries = 0
         while True:
+            self.processor.give_way()
             progress = self._direct_reclaim(order, highest)
             if progress:
                 place = self._try(order, migratetype, highest, "min", False)
@@ -330,72 +378,128 @@ class Memory:
     # reclaim
 
     def _shrink(
-        self, zone: Zone, priority: int, wanted: int, order: int, counters: np.ndarray[Any, Any]
-    ) -> int:
-        """One pass over a zone's lists at a priority (shrink_node); pages freed."""
+        self, zone: Zone, priority: int, wanted: int, order: int, counters: np.ndarray[Any, Any], direct: bool
+    ) -> Generator[float, None, int]:
+        """One pass over a zone's lists at a priority (shrink_node), as what its bits take; pages freed."""
         freed = 0
-        swap = self.settings.swap_pages - self.swap_used
         if self.era.working_set:
-            freed, swap = self._shrink_balanced(zone, priority, wanted, order, swap, counters)
+            freed = yield from self._shrink_balanced(zone, priority, wanted, order, counters, direct)
         else:
             for inactive, active in _PRIORITY_LISTS:
                 anonymous = inactive == c.INACTIVE_ANONYMOUS
-                if anonymous and (swap <= 0 or not self.settings.swappiness):
+                if anonymous and (self._swap_left <= 0 or not self.settings.swappiness):
                     continue
                 share = self.settings.swappiness if anonymous else 200 - self.settings.swappiness
                 if zone.pages_on(active) > zone.pages_on(inactive):  # inactive_is_low, for small memory
-                    deactivate(zone, active, max(zone.pages_on(active) >> priority, _SWAP_CLUSTER_MAX))
+                    scan = max(zone.pages_on(active) >> priority, _SWAP_CLUSTER_MAX)
+                    yield deactivate(zone, active, scan, self._work)
                 scan = (zone.pages_on(inactive) >> priority) * share // 100
                 if not scan and priority == 0:
                     scan = zone.pages_on(inactive)
                 if scan and freed < wanted:
-                    before = int(counters[c.SWAPPED])
-                    freed += shrink(
-                        zone, inactive, scan, wanted - freed, before + swap, order, self.era.lumpy, counters
-                    )
-                    swap -= int(counters[c.SWAPPED]) - before
+                    freed += yield from self._look(zone, inactive, scan, wanted - freed, order, counters)
+        self._unplug()
         scan = zone.pages_on(c.SLABS) >> priority
         if scan and freed < wanted:  # counted as slabs_scanned, not with the pages of the lists
-            freed += shrink(zone, c.SLABS, scan, wanted - freed, 0, 0, False, np.zeros(c.COUNTERS, np.int64))
-        self.swap_used = self.settings.swap_pages - swap if self.settings.swap_pages else 0
+            nothing = np.zeros(c.COUNTERS, np.int64)
+            freed += shrink(zone, c.SLABS, scan, wanted - freed, 0, 0, False, nothing, self._work)[0]
+        yield self.times.scan
         return freed
 
+    @property
+    def _swap_left(self) -> int:
+        return self.settings.swap_pages - self.swap_used
+
+    def _look(
+        self, zone: Zone, which: int, scan: int, wanted: int, order: int, counters: np.ndarray[Any, Any]
+    ) -> Generator[float, None, int]:
+        """Up to `scan` pages of an inactive list, in bits between which somebody else may run; pages
+        freed."""
+        freed = 0
+        while scan > 0 and freed < wanted:
+            before = int(counters[c.SWAPPED])
+            got, seen, took = shrink(
+                zone, which, scan, wanted - freed, before + self._swap_left, order, self.era.lumpy, counters,
+                self._work,
+            )  # fmt: skip
+            self.swap_used += int(counters[c.SWAPPED]) - before
+            self._under_way += [(zone, handle) for handle in zone.take_written()]
+            freed += got
+            scan -= seen
+            yield took
+            if not seen:
+                break
+        return freed
+
+    def _unplug(self) -> None:
+        """What the pass has handed to the disk is on its way (blk_finish_plug)."""
+        for zone, handle in self._under_way:
+            self._writing += 1
+            self.processor.at(self.processor.now + self._disk(), partial(self._end_write, zone, handle))
+        self._under_way.clear()
+
+    def _end_write(self, zone: Zone, handle: int) -> None:
+        zone.end_write(handle)
+        self._writing -= 1
+        self._written += 1
+        if self._written > _SWAP_CLUSTER_MAX:
+            self.processor.resume()
+
     def _shrink_balanced(
-        self, zone: Zone, priority: int, wanted: int, order: int, swap: int, counters: np.ndarray[Any, Any]
-    ) -> tuple[int, int]:
+        self, zone: Zone, priority: int, wanted: int, order: int, counters: np.ndarray[Any, Any], direct: bool
+    ) -> Generator[float, None, int]:
         """The lists by what reclaiming each has cost (prepare_scan_count, get_scan_count, shrink_lruvec);
-        pages
-        freed, and swap space left."""
+        pages freed."""
         size = {which: zone.pages_on(which) for pair in _PRIORITY_LISTS for which in pair}
         low = [
             size[inactive] < size[active] or self._refaults[file] != self._seen[file]
             for file, (inactive, active) in enumerate(reversed(_PRIORITY_LISTS))
         ]  # anonymous, file
-        shares = self._shares(zone, priority, swap, low, size)
+        shares = self._shares(zone, priority, self._swap_left, low, size)
         left = {
             which: int((size[which] >> priority) * shares[file])
             for file, pair in enumerate(reversed(_PRIORITY_LISTS))
             for which in pair
         }
-        freed = 0
-        while freed < wanted and (left[c.INACTIVE_ANONYMOUS] or left[c.ACTIVE_FILE] or left[c.INACTIVE_FILE]):
+        target = dict(left)
+        freed, evened = 0, direct and priority == _DEF_PRIORITY
+        while left[c.INACTIVE_ANONYMOUS] or left[c.ACTIVE_FILE] or left[c.INACTIVE_FILE]:
             for file, (inactive, active) in enumerate(reversed(_PRIORITY_LISTS)):
                 part = min(left[inactive], _SWAP_CLUSTER_MAX)
                 if part:
                     left[inactive] -= part
                     before = int(counters[c.SWAPPED])
-                    freed += shrink(zone, inactive, part, part, before + swap, order, False, counters)
-                    written = int(counters[c.SWAPPED]) - before
-                    swap -= written
-                    self._note_cost(zone, file, written)
+                    freed += yield from self._look(zone, inactive, part, part, order, counters)
+                    self._note_cost(zone, file, int(counters[c.SWAPPED]) - before)
                 part = min(left[active], _SWAP_CLUSTER_MAX)
                 if part:
                     left[active] -= part
                     if low[file]:
-                        deactivate(zone, active, part)
-        if swap > 0 and zone.pages_on(c.INACTIVE_ANONYMOUS) < zone.pages_on(c.ACTIVE_ANONYMOUS):
-            deactivate(zone, c.ACTIVE_ANONYMOUS, _SWAP_CLUSTER_MAX)
-        return freed, swap
+                        yield deactivate(zone, active, part, self._work)
+            if freed >= wanted and not evened:
+                if not self._even_out(left, target):
+                    break
+                evened = True
+        if self._swap_left > 0 and zone.pages_on(c.INACTIVE_ANONYMOUS) < zone.pages_on(c.ACTIVE_ANONYMOUS):
+            yield deactivate(zone, c.ACTIVE_ANONYMOUS, _SWAP_CLUSTER_MAX, self._work)
+        return freed
+
+    def _even_out(self, left: dict[int, int], target: dict[int, int]) -> bool:
+        """Enough is freed: the larger half is scanned as far as the smaller one has been, in proportion to
+        what was wanted of both (shrink_lruvec). False: one half is done, so nothing is left to do."""
+        anonymous, file = (list(pair) for pair in reversed(_PRIORITY_LISTS))
+        halves = [sum(left[which] for which in pair) for pair in (anonymous, file)]
+        if not all(halves):
+            return False
+        smaller, larger = (anonymous, file) if halves[1] > halves[0] else (file, anonymous)
+        percentage = min(halves) * 100 // (sum(target[which] for which in smaller) + 1)
+        for which in smaller:
+            left[which] = 0
+        for which in larger:
+            scanned = target[which] - left[which]
+            rest = target[which] * (100 - percentage) // 100
+            left[which] = rest - min(rest, scanned)
+        return True
 
     def _shares(
         self, zone: Zone, priority: int, swap: int, low: list[bool], size: dict[int, int]
@@ -425,31 +529,64 @@ class Memory:
 
     def _direct_reclaim(self, order: int, highest: int) -> int:
         """The request reclaims itself (do_try_to_free_pages); pages freed."""
-        counters = np.zeros(c.COUNTERS, np.int64)
+        counters = self.events.direct
         self.events.stalls += 1
+        self.processor.work(self.times.stall)
         freed = 0
         for priority in range(_DEF_PRIORITY, -1, -1):
             for zone in self.zones[highest::-1]:
-                freed += self._shrink(zone, priority, _SWAP_CLUSTER_MAX - freed, order, counters)
+                wanted = _SWAP_CLUSTER_MAX - freed
+                freed += self._by_request(self._shrink(zone, priority, wanted, order, counters, direct=True))
                 if freed >= _SWAP_CLUSTER_MAX:
                     break
             if freed >= _SWAP_CLUSTER_MAX:
                 break
-        _add(self.events.direct, counters)
+            if priority == 1 and not freed and 2 * self._writing > sum(map(self._reclaimable, self.zones)):
+                self.processor.sleep(_TICK)  # VMSCAN_THROTTLE_NOPROGRESS
         self._seen = list(self._refaults)
         if freed:
             self._kswapd_failures = 0
         return freed
 
+    def _by_request(self, work: Generator[float, None, int]) -> int:
+        """The request does the work itself; between two bits it may lose the CPU."""
+        while True:
+            try:
+                took = next(work)
+            except StopIteration as end:
+                return int(end.value)
+            self.processor.work(took)
+            self.processor.give_way()
+
+    def _wake_kswapd(self, order: int, highest: int) -> None:
+        self._kswapd_wants = max(self._kswapd_wants[0], order), max(self._kswapd_wants[1], highest)
+        if self.processor.busy or self._kswapd_failures >= _MAX_RECLAIM_RETRIES:
+            return
+        if any(zone.boost for zone in self.zones[: highest + 1]) or not self._balanced(order, highest):
+            self.processor.wake(self._kswapd())
+
     def balance(self, order: int, highest: int) -> None:
-        """kswapd, run to its end: every zone to its high watermark, for `order` as far as the era tries."""
+        """Wake kswapd and wait until it has done what it can."""
+        self._wake_kswapd(order, highest)
+        self.processor.finish()
+
+    def _kswapd(self) -> Job:
+        """Until there is enough, or it has failed too often: it sleeps then until somebody else reclaims
+        something."""
+        while True:
+            order, highest = self._kswapd_wants
+            self._kswapd_wants = 0, highest
+            order = yield from self._balance(order, highest)
+            if self._kswapd_failures >= _MAX_RECLAIM_RETRIES or self._balanced(order, highest):
+                self._all_written = False
+                return
+
+    def _balance(self, order: int, highest: int) -> Generator[float, None, int]:
+        """Every zone to its high watermark, for `order` as far as the era tries (balance_pgdat); the order
+        that it stopped at."""
         zones = self.zones[: highest + 1]
         boosted = [zone.boost for zone in zones]
-        if not any(boosted) and self._balanced(order, highest):
-            return
-        if self._kswapd_failures >= _MAX_RECLAIM_RETRIES:
-            return  # hopeless: it sleeps until somebody else reclaims something, and a boost stays
-        counters = np.zeros(c.COUNTERS, np.int64)
+        counters = self.events.kswapd
         self.events.kswapd_runs += 1
         priority, total = _DEF_PRIORITY, 0
         for zone in zones:
@@ -461,7 +598,14 @@ class Memory:
                 if not zone.watermark_ok(order, zone.high + zone.boost, highest, False):
                     wanted = max(zone.high, _SWAP_CLUSTER_MAX)
                     goal += wanted
-                    freed += self._shrink(zone, priority, wanted, order, counters)
+                    looked, met = int(counters[c.SCANNED]), int(counters[c.WAITING])
+                    freed += yield from self._shrink(zone, priority, wanted, order, counters, direct=False)
+                    met = int(counters[c.WAITING]) - met
+                    if met and self._all_written:  # faster than the disk: wait for some of it
+                        self._written = 0
+                        yield -_THROTTLE
+                    elif met and met == int(counters[c.SCANNED]) - looked:
+                        self._all_written = True
             total += freed
             if order and self.era.compaction and total >= 2 << order:
                 order = 0  # enough for compaction to work with (compact_gap)
@@ -471,10 +615,13 @@ class Memory:
         self._seen = list(self._refaults)
         for zone in zones:
             zone.reclaim_active = False
-        self._kswapd_failures = 0 if total else self._kswapd_failures + 1
+        if total:
+            self._kswapd_failures = 0
+        elif not priority:
+            self._kswapd_failures += 1
         for zone, boost in zip(zones, boosted, strict=True):
             zone.boost -= min(zone.boost, boost)
-        _add(self.events.kswapd, counters)
+        return order
 
     def _balanced(self, order: int, highest: int) -> bool:
         tests = (
@@ -504,6 +651,7 @@ class Memory:
     def _compact_and_try(self, order: int, migratetype: int, highest: int, whole: bool) -> Place | None:
         """Direct compaction zone by zone (try_to_compact_pages), and the request again after each."""
         self.events.compactions += 1
+        self.processor.work(self.times.stall)
         kind = migratetype if self.era.mobility else c.UNMOVABLE
         for index in range(highest, -1, -1):
             zone, defer = self.zones[index], self._defer[index]
@@ -512,13 +660,15 @@ class Memory:
             mark = zone.minimum + zone.boost
             if not zone.watermark_ok(0, mark + (2 << order), highest, False):
                 continue  # too little free memory to work with
-            counters = np.zeros(c.COUNTERS, np.int64)
-            cursor = self._cursors[index]
+            cursor, counters = self._cursors[index], self.events.direct
+            before = int(counters[c.MIGRATE_SCANNED] + counters[c.FREE_SCANNED]), int(counters[c.MIGRATED])
             result = compact(
                 zone, order, kind, whole, self.settings.pinned_may_move, cursor.data, counters.data,
                 self._targets.data,
             )  # fmt: skip
-            _add(self.events.direct, counters)
+            looked = int(counters[c.MIGRATE_SCANNED] + counters[c.FREE_SCANNED]) - before[0]
+            moved = int(counters[c.MIGRATED]) - before[1]
+            self.processor.work(looked * self.times.compact + moved * self.times.move)
             if result == c.COMPACT_COMPLETE or cursor[0] >= cursor[1]:
                 cursor[:] = 0, zone.pages
             page = zone.allocate(order, migratetype, mark, highest, False)
@@ -541,8 +691,3 @@ class Memory:
         defer[0] += 1
         self.events.compactions_deferred += 1
         return True
-
-
-def _add(total: list[int], counters: np.ndarray[Any, Any]) -> None:
-    for index in range(c.COUNTERS):
-        total[index] += int(counters[index])

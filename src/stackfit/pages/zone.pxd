@@ -17,6 +17,10 @@ cdef class Zone(Buddy):
     cdef public bint reclaim_active
     cdef public long long age
     cdef long long[::1] evicted_at
+    cdef unsigned char[::1] evicted_settled
+    cdef int[::1] family
+    cdef int[::1] written
+    cdef int written_count
     cdef readonly int per_cpu_count
     cdef int free_factor
     cdef readonly long long highatomic_pages
@@ -45,6 +49,13 @@ cdef class Zone(Buddy):
     cpdef void reference(self, int handle) except *
     cpdef long long distance(self, int handle) except *
     cpdef void activate(self, int handle) except *
+    cpdef void settle(self, int handle) except *
+    cpdef bint settled(self, int handle) except *
+    cpdef void relate(self, int handle, int members) except *
+    cpdef void copied(self, int handle) except *
+    cpdef bint has_copy(self, int handle) except *
+    cdef void begin_write(self, int page) except *
+    cpdef void end_write(self, int handle) except *
     cpdef void pin(self, int handle) except *
     cpdef void forget(self, int handle, int mark) except *
     cpdef void release_handle(self, int handle) except *

@@ -22,9 +22,11 @@ if not cython.compiled:
         ACTIVE_FILE,
         ANONYMOUS,
         BELOW,
+        COPIED,
         FILE,
         FREE,
         HIGHATOMIC,
+        INACTIVE_ANONYMOUS,
         INACTIVE_FILE,
         KERNEL,
         LRU_LISTS,
@@ -37,10 +39,13 @@ if not cython.compiled:
         PER_CPU_ORDERS,
         PER_CPU_TYPES,
         PINNED,
+        SETTLED,
         SLABS,
+        SWAPPED_OUT,
         UNEVICTABLE,
         WATERMARK_FLAT,
         WATERMARK_HALVING,
+        WRITEBACK,
         YOUNG,
     )
     from stackfit.pages.buddy import Buddy
@@ -80,6 +85,10 @@ class Zone(Buddy):
         self.reclaim_active = False
         self.age = 0
         self.evicted_at = np.zeros(pages, np.int64).data
+        self.evicted_settled = np.zeros(pages, np.uint8).data
+        self.family = np.zeros(pages, np.int32).data
+        self.written = np.zeros(pages, np.int32).data
+        self.written_count = 0
         self.free_factor = 0
         self.highatomic_pages = 0
         self.splits = 0
@@ -300,6 +309,7 @@ class Zone(Buddy):
         self.state[page] = state
         # A fault leaves a page young, a read marks it; both count as its first use.
         self.referenced[page] = 0
+        self.family[page] = 1
         if self.working_set:
             self.referenced[page] = YOUNG if state == ANONYMOUS else MARKED
         # Which list a page is on is kept where free blocks have their migratetype.
@@ -329,9 +339,62 @@ class Zone(Buddy):
         page: cython.int = self.page_of[handle]
         if page < 0 or (self.state[page] != ANONYMOUS and self.state[page] != FILE):
             return
-        self.referenced[page] &= YOUNG
+        self.referenced[page] &= ~MARKED
         self.requeue(page, ACTIVE_FILE if self.state[page] == FILE else ACTIVE_ANONYMOUS)
         self.age += 1
+
+    def settle(self, handle: cython.int) -> None:
+        """The page has been on an active list before (folio_set_workingset)."""
+        if self.page_of[handle] >= 0:
+            self.referenced[self.page_of[handle]] |= SETTLED
+
+    def settled(self, handle: cython.int) -> cython.bint:
+        """Had this handle's page been on an active list when reclaim took it?"""
+        return self.evicted_settled[handle] != 0
+
+    def relate(self, handle: cython.int, members: cython.int) -> None:
+        """The page is a child's that has not used it. So many mappings are looked at to find the one that it
+        has (rmap_walk_anon goes through those of the parent and of all children made before)."""
+        page: cython.int = self.page_of[handle]
+        if page >= 0:
+            self.family[page] = members
+            self.referenced[page] = 0
+
+    def copied(self, handle: cython.int) -> None:
+        """Swap keeps its copy of the page, which was read from there."""
+        if self.page_of[handle] >= 0:
+            self.referenced[self.page_of[handle]] |= COPIED
+
+    def has_copy(self, handle: cython.int) -> cython.bint:
+        """Is there a place in swap that belongs to this handle's page?"""
+        page: cython.int = self.page_of[handle]
+        return page == SWAPPED_OUT or (page >= 0 and self.referenced[page] & COPIED != 0)
+
+    def begin_write(self, page: cython.int) -> None:
+        """Write a page to swap; it stays on its list until `end_write`."""
+        self.referenced[page] |= WRITEBACK | COPIED
+        self.written[self.written_count] = self.handle_of[page]
+        self.written_count += 1
+
+    def take_written(self) -> list[int]:
+        """Handles of the pages that began to be written since the last call."""
+        handles = [self.written[n] for n in range(self.written_count)]
+        self.written_count = 0
+        return handles
+
+    def end_write(self, handle: cython.int) -> None:
+        """The page is in swap: it is the next that reclaim looks at (folio_rotate_reclaimable)."""
+        page: cython.int = self.page_of[handle]
+        if page < 0 or not self.referenced[page] & WRITEBACK:
+            return
+        self.referenced[page] &= ~WRITEBACK
+        if self.state[page] != ANONYMOUS:
+            return
+        self.unlink(page)
+        self.listed_pages[self.listed[page] - LRU_LISTS] -= 1
+        self.listed[page] = INACTIVE_ANONYMOUS
+        self.link_last(page, INACTIVE_ANONYMOUS)
+        self.listed_pages[INACTIVE_ANONYMOUS - LRU_LISTS] += 1
 
     def distance(self, handle: cython.int) -> cython.longlong:
         """Pages that were evicted or activated since this handle's page was (workingset_refault)."""
@@ -385,6 +448,7 @@ class Zone(Buddy):
         self.page_of[handle] = target
         self.state[target] = self.state[source]
         self.referenced[target] = self.referenced[source]
+        self.family[target] = self.family[source]
         self.listed[target] = which
         self.link_first(target, which)
         self.state[source] = KERNEL

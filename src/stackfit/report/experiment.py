@@ -66,7 +66,8 @@ def experiment_tables(
         ),
         (
             "reclaim load, per 1 000 forks: predicted / counted",
-            (("kernel", "left"), ("load", "left"), ("forks", "right"), *counters, ("fork p99", "right")),
+            (("kernel", "left"), ("MB", "right"), ("load", "left"), ("runs", "right"), *counters,
+             ("OOM killer at", "right"), ("fork p99", "right")),
             reclaims,
         ),
         (
@@ -117,16 +118,24 @@ def _microseconds(nanoseconds: int | None) -> str:
 
 
 def _reclaim_row(row: Row) -> list[str]:
-    forks = max(row.children, 1), max(row.predicted.counters.get("forks", 0), 1)
-    pairs = [(row.predicted.counters.get(name, 0), row.counter(name)) for name in _RECLAIM]
-    cells = [f"{said * 1000 / forks[1]:.0f} / {found * 1000 / forks[0]:.0f}" for said, found in pairs]
+    cells = [
+        f"{_middle(row.predicted.rates.get(name, (0,)))} / {_middle(row.rates(name))}" for name in _RECLAIM
+    ]
+    ended = sorted(one.children for one in row.outcomes if one.order is not None)
     return [
         row.case.kernel,
+        str(row.case.memory),
         row.case.state,
-        number_text(row.children),
+        str(len(row.outcomes)),
         *cells,
+        f"{len(ended)} ({ended[0]} to {ended[-1]})" if ended else "0",
         _microseconds(row.outcomes[0].p99),
     ]
+
+
+def _middle(rates: Sequence[float]) -> str:
+    middle = f"{rates[len(rates) // 2]:.0f}"
+    return middle if rates[0] == rates[-1] else f"{middle} ({rates[0]:.0f} to {rates[-1]:.0f})"
 
 
 def _storm_row(row: StormRow) -> list[str]:

@@ -17,9 +17,12 @@
  *   boost=N aslr=N threads=N vm.watermark_boost_factor (0), kernel.randomize_va_space (0), kernel.threads-max
  *                            (30000; boost and threads: "default" leaves what the kernel has chosen)
  *   repeat=N                 first N times 7 children that end at once: no two repetitions are in the same state
+ *   read=N                   read N pages of the disk and print how long each took
  *   load=cycle: anon=KB      so much anonymous memory is taken, then page cache until `leave` KB are free
  *               alive=N forks=N use=N   so many children at a time; so many are made, one goes for each that comes;
  *                            before each, so many pages are used at random
+ *               events=N     reclaim, scheduling and the disk are traced while the last N children are made, and
+ *                            the trace is printed
  *   load=storm: seconds=N    network, timers, files, swap at once for so long
  *   load=overflow: the modules /chain.ko and /overflow.ko are loaded, the latter with context= and levels=
  *
@@ -344,13 +347,41 @@ static void forget_page(long disk, ulong page)
 	call5(SYS_fadvise64, disk, page * PAGE, 0, PAGE, FADVISE_DONTNEED);
 }
 
-/* Reads the disk into the page cache until `leave` kB are free; pages read. */
-static ulong fill_cache(long disk, ulong leave, char *buffer)
+static u64 ticks(void)
 {
+	unsigned low, high;
+
+	asm volatile("rdtsc" : "=a"(low), "=d"(high));
+	return (u64)high << 32 | low;
+}
+
+/* Latencies are kept until there are so many, then printed. */
+enum { KEPT = 50 };
+
+static void show_latencies(const char *mark, unsigned *kept, ulong number)
+{
+	put(mark);
+	for (ulong i = 0; i < number; i++) {
+		put(" ");
+		put_number(kept[i]);
+	}
+	put("\n");
+}
+
+/* Reads the disk into the page cache until `leave` kB are free; pages read.  `timed`: of so many the time is printed. */
+static ulong fill_cache(long disk, ulong leave, ulong timed, char *buffer)
+{
+	unsigned *kept = (unsigned *)(buffer + PAGE);
 	ulong pages = 0;
 
-	while (free_kb() > leave)
-		read_page(disk, pages++, buffer);
+	while (free_kb() > leave) {
+		u64 before = ticks();
+
+		read_page(disk, pages, buffer);
+		kept[pages % KEPT] = ticks() - before;
+		if (++pages % KEPT == 0 && pages <= timed)
+			show_latencies("@@ disk", kept, KEPT);
+	}
 	return pages;
 }
 
@@ -372,7 +403,7 @@ static void churn_cache(long disk, ulong held, ulong rounds, ulong each, char *b
 static void cache_holes(ulong leave, ulong rounds, ulong each, char *buffer)
 {
 	long disk = open_disk(), map;
-	ulong pages = fill_cache(disk, leave, buffer);
+	ulong pages = fill_cache(disk, leave, 0, buffer);
 
 	churn_cache(disk, pages, rounds, each, buffer);
 	for (ulong i = 1; i < pages; i += 2)
@@ -429,27 +460,6 @@ static void stop(const char *why)
 		call0(SYS_pause);
 }
 
-static u64 ticks(void)
-{
-	unsigned low, high;
-
-	asm volatile("rdtsc" : "=a"(low), "=d"(high));
-	return (u64)high << 32 | low;
-}
-
-/* Latencies of forks are kept until there are so many, then printed. */
-enum { KEPT = 50 };
-
-static void show_latencies(unsigned *kept, ulong number)
-{
-	put("@@ latency");
-	for (ulong i = 0; i < number; i++) {
-		put(" ");
-		put_number(kept[i]);
-	}
-	put("\n");
-}
-
 /* A child, and how long its making took: KEPT + 1 words at `kept`, the first a count. */
 static long timed_child(ulong flags, unsigned *kept)
 {
@@ -458,7 +468,7 @@ static long timed_child(ulong flags, unsigned *kept)
 
 	kept[1 + kept[0]] = ticks() - before;
 	if (error >= 0 && ++kept[0] == KEPT) {
-		show_latencies(kept + 1, KEPT);
+		show_latencies("@@ latency", kept + 1, KEPT);
 		kept[0] = 0;
 	}
 	return error;
@@ -494,11 +504,21 @@ static ulong fork_load(ulong flags, unsigned *kept, char *buffer)
 	return touched;
 }
 
+static void trace_reclaim(const char *on)
+{
+	set(TRACEFS "events/sched/sched_switch/enable", on);
+	set(TRACEFS "events/sched/sched_wakeup/enable", on);
+	set(TRACEFS "events/vmscan/enable", on);
+	set(TRACEFS "events/block/block_rq_issue/enable", on);
+	set(TRACEFS "events/block/block_rq_complete/enable", on);
+}
+
 /* Children come and go on a machine full of page cache and swappable memory. */
 static void cycle_load(ulong flags, unsigned *kept, char *buffer)
 {
 	ulong alive = number("alive", 200), forks = number("forks", 2000), use = number("use", 64);
 	ulong memory = number("anon", 0) * 1024 / PAGE, every = number("every", 50), living = 0, pages;
+	ulong events = number("events", 0);
 	char *anonymous = unshared(memory * PAGE);
 	int *pids = (int *)unshared(alive * sizeof(int));
 	long disk = open_disk();
@@ -507,15 +527,23 @@ static void cycle_load(ulong flags, unsigned *kept, char *buffer)
 
 	for (ulong i = 0; i < memory; i++)
 		anonymous[i * PAGE] = 1;
-	pages = fill_cache(disk, number("leave", 1024), buffer);
+	pages = fill_cache(disk, number("leave", 1024), number("read", 0), buffer);
 	put("@@ pages ");
 	put_number(pages);
 	put("\n");
 	churn_cache(disk, pages, number("rounds", 0), number("pages", 0), buffer);
 	snapshot("before", 0, buffer, 1);
+	if (events) { /* the buffer is there from the start, so that it does not change what memory there is */
+		call5(SYS_mount, "tracefs", "/sys/kernel/tracing", "tracefs", 0, 0);
+		set(TRACEFS "buffer_size_kb", "1500");
+	}
 	for (ulong made = 0; made < forks; made++) {
 		long pid;
 
+		if (events && made + events == forks)
+			trace_reclaim("1");
+		if (events && made + events >= forks)
+			set(TRACEFS "trace_marker", "fork");
 		if (living == alive) {
 			ulong at = next_random(&random) % living;
 
@@ -544,6 +572,10 @@ static void cycle_load(ulong flags, unsigned *kept, char *buffer)
 			show("/proc/vmstat", "made", made + 1, buffer);
 	}
 	(void)touched;
+	if (events) {
+		trace_reclaim("0");
+		show(TRACEFS "trace", "trace", 0, buffer);
+	}
 	snapshot("end", forks, buffer, 1);
 	stop("cycle");
 }
@@ -848,6 +880,10 @@ __attribute__((used)) static void start(long *stack)
 		set("/proc/sys/vm/page-cluster", "0"); /* no readahead: a page is a page */
 
 	snapshot("boot", 0, buffer, 1); /* also brings what a snapshot itself needs into memory */
+	if (*kind == 'n' && number("read", 0)) {
+		fill_cache(open_disk(), 4096, number("read", 0), buffer);
+		stop("none");
+	}
 	come_and_go(7 * number("repeat", 0));
 	if (number("ballast", 0))
 		take(unshared(512ul << 20), number("ballast", 0));
