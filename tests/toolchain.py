@@ -23,6 +23,7 @@ from stackfit.isa.code import Code, decode_program
 from stackfit.isa.effects import Operation
 
 FLAGS = (
+    "-std=gnu17",  # functions declared without parameters take any
     "-ffreestanding",
     "-fno-pic",
     "-fno-stack-protector",
