@@ -90,8 +90,19 @@ def measure(
         return Cost(round(cpu, 4), round(wall, 4), peak, sum(1 for _ in output))
 
 
-def best(rounds: int, pipeline: list[list[str]], accepted: tuple[int, ...] = (0,)) -> Cost:
-    return min((measure(pipeline, accepted) for _ in range(rounds)), key=lambda cost: cost.cpu)
+def best(
+    rounds: int,
+    pipeline: list[list[str]],
+    accepted: tuple[int, ...] = (0,),
+    before: Callable[[], None] | None = None,
+) -> Cost:
+    """The cheapest of several rounds; said on standard error as it comes, as all may take minutes."""
+    cost = min((measure(pipeline, accepted, before) for _ in range(rounds)), key=lambda cost: cost.cpu)
+    words = " | ".join(" ".join(Path(word).name for word in command[:4]) for command in pipeline)
+    print(
+        f"{cost.cpu:9.3f} CPU s {cost.wall:9.3f} wall s {cost.peak_rss >> 20:5} MiB  {words}", file=sys.stderr
+    )
+    return cost
 
 
 def one_cpu() -> None:

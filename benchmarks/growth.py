@@ -20,7 +20,7 @@ from pathlib import Path
 from allocator import pairs
 from cost import BenchmarkError, best, load_fetch_kernel, program, read
 
-SCENARIO = "fleet-host"
+SCENARIO = "fresh-boot"
 RUNS = (1, 4, 16, 64)
 OPERATIONS = (10**5, 10**6, 10**7)
 LONG = 10**8
