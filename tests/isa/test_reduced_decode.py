@@ -135,3 +135,13 @@ def test_double_precision_stores_are_no_push() -> None:
 def test_data_is_one_row() -> None:
     table = decoded(bytes(1000), Machine.ARM, DATA)
     assert table.operation.tolist() == [Operation.BAD] and table.length.tolist() == [1000]
+
+
+def test_vector_structures_of_t32_are_no_single_loads() -> None:
+    """vld1.64 {d16-d17}, [sp :64]; vst1.64 {d16-d17}, [r3]!; vst1.32 {d17[1]}, [sp]!; ldrsb beside them."""
+    code = bytes.fromhex("6df9df0a 43f9cd0a cdf98d18 9df90100")
+    table = decoded(code, Machine.ARM, THUMB)
+    assert Operation.BAD not in table.operation.tolist() and table.length.tolist() == [4, 4, 4, 4]
+    loads, stores = Operation.LOAD_MULTIPLE, Operation.STORE_MULTIPLE
+    assert table.operation.tolist()[:3] == [loads, stores, stores]
+    assert table.clobbers.tolist() == [0, 1 << 3, 1 << 13, 1]

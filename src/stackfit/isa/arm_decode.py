@@ -593,7 +593,7 @@ def decode_into(
                         base = rn
                     elif h & 0xFFE0 == 0xF7E0:  # hvc, smc
                         clobbers = 0x100F
-                elif h & 0xFE00 == 0xF800:  # single loads and stores
+                elif h & 0xFE00 == 0xF800 and h & 0xFF10 != 0xF900:  # single loads and stores
                     op = h >> 5 & 3
                     width = 1 << op
                     access = 1 if h & 0x10 else 2
@@ -621,7 +621,7 @@ def decode_into(
                         operation = OTHER
                     elif access == 1 and h & 0x100:
                         operation = LOAD_MULTIPLE
-                elif h & 0xFF10 == 0xF900 or h & 0xFF30 == 0xF920:  # vector structures
+                elif h & 0xFF10 == 0xF900:  # vector structures
                     operation = LOAD_MULTIPLE if h & 0x20 else STORE_MULTIPLE
                     operation, register, base, immediate, clobbers = _vector_structure(operation, rn, rm, w)
                     width = 32
