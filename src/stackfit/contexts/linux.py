@@ -404,7 +404,7 @@ def softirqs(finder: Finder) -> list[Context]:
         for site, callee in finder.plain(caller)
         if callee == core
     ]
-    lead = (max(outer, key=lambda one: one[1]),) if outer else ()
+    lead: tuple[tuple[int, int], ...] = (max(outer, key=lambda one: one[1]),) if outer else ()
     entry = lead[0][0] if lead else core
     # What the switch of stacks calls (arch/arm64/kernel/irq.c) calls __do_softirq in turn.
     below = [

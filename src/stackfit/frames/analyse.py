@@ -303,7 +303,7 @@ def _pops(code: Code) -> NDArray[np.int32]:
     most = np.zeros(len(functions), np.int32)
     np.minimum.at(least, owner, popped)
     np.maximum.at(most, owner, popped)
-    popped = np.where(least == most, most, 0).astype(np.int32)
+    popped: NDArray[np.int32] = np.where(least == most, most, 0).astype(np.int32)
     if code.machine is Machine.ARM:
         for name in _POPS_LINK:
             popped[functions.named(name)] = code.machine.word
