@@ -12,6 +12,7 @@ status is 1 where anything else differs.
 from __future__ import annotations
 
 import argparse
+import functools
 import re
 import sys
 from collections import Counter
@@ -88,6 +89,14 @@ def reader_for(machine: Machine, thumb: bool) -> Any:
     else:
         width = capstone.CS_MODE_RISCV64 if machine is Machine.RISCV64 else capstone.CS_MODE_RISCV32
         found = capstone.Cs(capstone.CS_ARCH_RISCV, width | capstone.CS_MODE_RISCVC)
+    found.detail = True
+    return found
+
+
+@functools.cache
+def m_profile() -> Any:
+    """T32 with the special registers of Cortex-M."""
+    found = capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
     found.detail = True
     return found
 
@@ -207,6 +216,8 @@ def _one(
     table, machine = code.instructions, code.machine
     operation = Operation(int(table.operation[row]))
     instruction = next(reader.disasm(raw, int(code.address[row]), 1), None)
+    if instruction is None and machine is Machine.ARM:
+        instruction = next(m_profile().disasm(raw, int(code.address[row]), 1), None)
     if instruction is None:
         result.unknown[operation.name] += times
         return
@@ -222,7 +233,7 @@ def _one(
         differs("length")
         return
     want, got = moved(instruction, machine), _ours(code, row, pointer)
-    if want is not None:
+    if want is not None and operation != Operation.MOVE_IMMEDIATE:  # an address made of two instructions
         result.moves += times
         if want != got:
             differs(f"stack pointer ({got}, not {want})")

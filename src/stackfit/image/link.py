@@ -336,8 +336,9 @@ def _apply(
     if not machine.x86:
         symbol = relocations.symbol
         try:
+            signed = base - (base >> 63 << 64)
             apply_relocations(
-                buffer, base - (base >> 63 << 64), machine, relocations.place, relocations.type, values[symbol],
+                buffer, signed, machine, relocations.place, relocations.type, values[symbol],
                 relocations.addend, thumb[symbol], chosen,
             )  # fmt: skip
         except Overflow as error:
