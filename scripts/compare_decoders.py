@@ -12,6 +12,7 @@ status is 1 where anything else differs.
 from __future__ import annotations
 
 import argparse
+import functools
 import re
 import sys
 from collections import Counter
@@ -22,8 +23,12 @@ from typing import Any
 import capstone
 import numpy as np
 
+from stackfit.frames.analyse import analyse_frames
+from stackfit.frames.switches import find_switches
 from stackfit.image.load import load_program
 from stackfit.image.model import InputError, Machine, Program
+from stackfit.image.pointers import code_pointers
+from stackfit.image.tables import read_tables
 from stackfit.isa.code import Code, decode_program
 from stackfit.isa.constants import THUMB
 from stackfit.isa.effects import Operation
@@ -41,9 +46,11 @@ EXCEPTIONS: dict[Machine, tuple[tuple[str, ...], str]] = {
         " the call convention lets change is ours; comparisons: the first operand called written",
     ),
     Machine.AARCH64: (
-        ("svc", "smc", "hvc", "hlt", "brk", "cmp", "cmn", "tst", "ccmp", "ccmn", "adds", "subs", "ands"),
+        ("svc", "smc", "hvc", "hlt", "brk", "cmp", "cmn", "tst", "ccmp", "ccmn", "adds", "subs", "ands",
+         "cas", "swp", "ldadd", "ldclr", "ldeor", "ldset", "ldsmax", "ldsmin", "ldumax", "ldumin",
+         "ldg", "paciasp", "pacibsp", "autiasp", "autibsp", "xpaclri"),
         "svc, smc, hvc: what the call convention lets change is ours; comparisons: the first operand called"
-        " written",
+        " written; atomic operations and ldg: no result; signing the return address leaves it the same to us",
     ),
 }  # fmt: skip
 _ARM_NAMES = {"sp": 13, "lr": 14, "sb": 9, "sl": 10, "fp": 11, "ip": 12}
@@ -82,6 +89,14 @@ def reader_for(machine: Machine, thumb: bool) -> Any:
     else:
         width = capstone.CS_MODE_RISCV64 if machine is Machine.RISCV64 else capstone.CS_MODE_RISCV32
         found = capstone.Cs(capstone.CS_ARCH_RISCV, width | capstone.CS_MODE_RISCVC)
+    found.detail = True
+    return found
+
+
+@functools.cache
+def m_profile() -> Any:
+    """T32 with the special registers of Cortex-M."""
+    found = capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
     found.detail = True
     return found
 
@@ -201,6 +216,8 @@ def _one(
     table, machine = code.instructions, code.machine
     operation = Operation(int(table.operation[row]))
     instruction = next(reader.disasm(raw, int(code.address[row]), 1), None)
+    if instruction is None and machine is Machine.ARM:
+        instruction = next(m_profile().disasm(raw, int(code.address[row]), 1), None)
     if instruction is None:
         result.unknown[operation.name] += times
         return
@@ -216,7 +233,7 @@ def _one(
         differs("length")
         return
     want, got = moved(instruction, machine), _ours(code, row, pointer)
-    if want is not None:
+    if want is not None and operation != Operation.MOVE_IMMEDIATE:  # an address made of two instructions
         result.moves += times
         if want != got:
             differs(f"stack pointer ({got}, not {want})")
@@ -236,9 +253,19 @@ def _one(
         differs(f"registers ({got:#x}, not {want:#x})")
 
 
+def reached_rows(program: Program, code: Code) -> Any:
+    """bool by row: whether tracking the stack gets there."""
+    switches = find_switches(program, code)
+    frames = analyse_frames(code, read_tables(program), code_pointers(program), switches=switches)
+    return frames.visitor >= 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="compare_decoders.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("file", nargs="+", type=Path)
+    parser.add_argument(
+        "--reached", action="store_true", help="only what control reaches (no mapping symbols)"
+    )
     parser.add_argument("--every", type=int, default=1, metavar="N", help="each n-th distinct encoding only")
     options = parser.parse_args(arguments)
     status = 0
@@ -251,7 +278,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(error, file=sys.stderr)
             status = 2
             continue
-        found = compare(program, code, options.every)
+        reached = reached_rows(program, code) if options.reached else None
+        found = compare(program, code, options.every, reached)
         numbers = {
             "instructions": found.instructions, "lengths": found.compared, "registers": found.effects,
             "moves": found.moves, "exceptions": sum(found.excepted.values()),

@@ -119,7 +119,9 @@ def test_every_number_of_a_preset_has_a_source(name: str) -> None:
 def test_every_preset_places_every_interrupt_it_can_take(name: str) -> None:
     """A missing line would fall back silently to the interrupted stack."""
     kinds = {line.kind for line in load_layout(name).interrupts}
-    if name.startswith("linux"):
+    if name in ("linux-arm", "linux-arm64", "linux-riscv64"):  # no vectors of x86 there
+        assert kinds >= {"device", "softirq", "exception", "double-fault"}
+    elif name.startswith("linux"):
         assert set(INTERRUPT_CONTEXTS) - kinds <= {"isr", "vmm-communication", "vmm-communication-fallback"}
     else:
         assert kinds == {"isr"}

@@ -311,11 +311,10 @@ def _pops(code: Code) -> NDArray[np.int32]:
     most = np.zeros(len(functions), np.int32)
     np.minimum.at(least, owner, bytes_popped)
     np.maximum.at(most, owner, bytes_popped)
-    popped = np.where(least == most, most, 0).astype(np.int32)
     if code.machine is Machine.ARM:
         for name in _POPS_LINK:
-            popped[functions.named(name)] = code.machine.word
-    return popped
+            least[functions.named(name)] = most[functions.named(name)] = code.machine.word
+    return np.where(least == most, most, 0).astype(np.int32)
 
 
 def _unique_sites(sites: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stackfit.image.model import Image, InputError, Program, Section
+from stackfit.image.model import Image, ImageKind, InputError, Machine, Program, Section
 from stackfit.image.pointers import distinct
 
 __all__ = [
@@ -115,6 +115,11 @@ def code_sections(program: Program) -> list[CodeSection]:
         if section.executable and section.allocated and section.data.size
     ]
     found.sort(key=lambda code: code.section.address)
+    kernel = program.images[0]
+    if kernel.machine is Machine.ARM and kernel.kind is ImageKind.KERNEL:
+        # Its vectors are copied to one place, one set or another (arch/arm/include/asm/vmlinux.lds.h).
+        last = np.maximum.accumulate([0, *(code.section.end for code in found)])
+        found = [code for code, end in zip(found, last.tolist(), strict=False) if code.section.address >= end]
     for before, after in itertools.pairwise(found):
         if before.section.end > after.section.address:
             raise InputError(

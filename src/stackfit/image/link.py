@@ -42,6 +42,8 @@ _OBJECT_BASE = 0x1000_0000
 _MOST_OBJECTS = 0x4000_0000  # bytes
 _COMMON_BINDINGS = (1, 2, 10)  # STB_GLOBAL, STB_WEAK, STB_GNU_UNIQUE
 _WEAK = 2
+_BEHIND_KERNEL = (Machine.AARCH64, Machine.RISCV64)
+_MODULE_ALIGNMENT = 2 << 20
 _UNDEFINED_STRIDE = 16
 _MAXIMUM_NAME = 1024  # bytes; KSYM_NAME_LEN (include/linux/kallsyms.h) is 512
 _UNDEFINED_SIZE = 0x100_0000  # bytes of addresses for unresolved symbols
@@ -100,12 +102,14 @@ def link(images: Sequence[Image]) -> Program:
     if not modules:
         return Program(tuple(images), {})
     machine = images[0].machine
-    if not machine.x86 and base is not None:
+    kernel = base is not None and base.kind is ImageKind.KERNEL and machine in _BEHIND_KERNEL
+    if not machine.x86 and base is not None and not kernel:
         raise InputError(
             modules[0].path,
             f"is a relocatable object and {base.path} is linked: give it alone, or with other objects",
         )
-    buffer, placed, undefined_base = _place(modules, machine)
+    origin = _behind(base) if base is not None and kernel else _MODULE_BASE.get(machine, _OBJECT_BASE)
+    buffer, placed, undefined_base = _place(modules, machine, origin)
     first_symbol = np.cumsum([0] + [len(one.symbols) for one in placed])
     values = np.concatenate([one.symbols.records["address"] for one in placed])
     undefined = np.concatenate([one.symbols.records["section"] == -2 for one in placed])
@@ -116,7 +120,7 @@ def link(images: Sequence[Image]) -> Program:
     known = ~undefined[relocations.symbol]
     if not machine.x86:
         known &= ~np.isin(relocations.type, later_types(machine))
-    _apply(modules, buffer, relocations, values, thumb, known, machine)
+    _apply(modules, buffer, relocations, values, thumb, known, machine, origin)
     linked = [replace(one.module, sections=one.sections, symbols=one.symbols) for one in placed]
     exports = _exports(base) if base is not None else {}
     for module in linked:
@@ -137,7 +141,7 @@ def link(images: Sequence[Image]) -> Program:
                 values[start + number] = missing.setdefault(name, own)
     if len(missing) * _UNDEFINED_STRIDE > _UNDEFINED_SIZE:
         raise InputError(modules[0].path, f"{len(missing)} undefined symbols in all modules")
-    _apply(modules, buffer, relocations, values, thumb, ~known, machine)
+    _apply(modules, buffer, relocations, values, thumb, ~known, machine, origin)
     return Program(
         images=(base, *linked) if base is not None else tuple(linked),
         undefined={address: name for name, address in missing.items() if name},
@@ -155,12 +159,17 @@ def _release_warnings(base: Image | None, modules: list[Image]) -> list[str]:
     ]
 
 
-def _place(modules: list[Image], machine: Machine) -> tuple[Bytes, list[_Placed], int]:
+def _behind(kernel: Image) -> int:
+    """Where modules can go: calls reach 128 MiB on arm64 (arch/arm64/kernel/kaslr.c), 2 GiB on RISC-V."""
+    end = max(section.end for section in kernel.sections if section.allocated)
+    return (end + _MODULE_ALIGNMENT - 1) & -_MODULE_ALIGNMENT
+
+
+def _place(modules: list[Image], machine: Machine, base: int) -> tuple[Bytes, list[_Placed], int]:
     """Give every allocated section an address and a place in one buffer, and copy it there.
 
     Returns the first address for what is undefined, too.
     """
-    base = _MODULE_BASE.get(machine, _OBJECT_BASE)
     limit = _UNDEFINED_BASE[machine] - base if machine in _UNDEFINED_BASE else _MOST_OBJECTS
     all_starts: list[list[int]] = []
     size = 0
@@ -318,20 +327,25 @@ def _apply(
     thumb: NDArray[np.bool_],
     chosen: NDArray[np.bool_],
     machine: Machine,
+    base: int,
 ) -> None:
-    """Write symbol + addend (− place) at every chosen place; i386 keeps the addend in the place itself."""
+    """Write symbol + addend (− place) at every chosen place; i386 keeps the addend in the place itself.
+
+    `base`: the buffer's address.
+    """
     if not machine.x86:
         symbol = relocations.symbol
         try:
+            signed = base - (base >> 63 << 64)
             apply_relocations(
-                buffer, _OBJECT_BASE, machine, relocations.place, relocations.type, values[symbol],
+                buffer, signed, machine, relocations.place, relocations.type, values[symbol],
                 relocations.addend, thumb[symbol], chosen,
             )  # fmt: skip
         except Overflow as error:
             path = modules[int(relocations.owner[error.index])].path
             raise InputError(path, f"a relocation {error.cause}") from None
         return
-    base = np.uint64(_MODULE_BASE[machine])
+    origin = np.uint64(base)
     for kind, (size, relative) in _RELOCATION_KINDS[machine].items():
         pick = np.flatnonzero(chosen & (relocations.type == kind))
         if not pick.size:
@@ -342,7 +356,7 @@ def _apply(
             for byte in range(4):
                 value += buffer[place + byte].astype(np.uint64) << np.uint64(8 * byte)
         if relative:
-            value -= place.astype(np.uint64) + base
+            value -= place.astype(np.uint64) + origin
         for byte in range(size):
             buffer[place + byte] = (value >> np.uint64(8 * byte)).astype(np.uint8)
 

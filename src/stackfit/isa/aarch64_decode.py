@@ -426,6 +426,15 @@ def decode_into(
                                 immediate = immediate << 8 | code[value + i]
                                 if op and i == 7:
                                     immediate = _signed(immediate, 8)
+                elif w >> 24 == 0xD9 and w >> 21 & 1:  # memory tags: stg and its kin, ldg, ldgm
+                    operation = STORE_MULTIPLE
+                    op = w >> 10 & 3
+                    if op == 0 and w >> 22 & 1:
+                        clobbers = (1 << rd) if rd < 31 else 0
+                    elif op & 1:
+                        register = rn
+                        immediate = _signed(w >> 12 & 0x1FF, 9) << 4
+                        clobbers = 1 << rn
                 elif i == 1 and w >> 26 & 1 == 0:  # ldapur, stlur, and memory copies (0x19..., 0x1d...)
                     operation = STORE_MULTIPLE
                     clobbers = (1 << rd) if rd < 31 else 0
@@ -434,7 +443,8 @@ def decode_into(
                     width = 16
                     base = rn
                     flags = MEMORY
-                    if w >> 22 & 1 or w >> 21 & 3 == 3 or (w >> 23 & 1 == 1 and w >> 21 & 1):  # loads, cas
+                    # Loads; what compares and swaps (cas, casp) has its result where it compares with.
+                    if w >> 22 & 1 and not (w >> 21 & 1 and (w >> 23 & 1 or not w >> 31)):
                         clobbers = (1 << rd) if rd < 31 else 0
                         if w >> 21 & 1 and rt < 31:
                             clobbers |= 1 << rt
