@@ -311,16 +311,17 @@ def analyse(
     has_hops = bool((edges.kind == EdgeKind.HOP).any())
     return Analysis(
         program, code, tables, frames, vectors, calls, edges, selected, chosen, curve if has_hops else 0,
-        limit, (*program.warnings, *unread, *(firmware.notes if firmware else ())), companion, resolution.held,
-        recordings, firmware, tuple(debug_modules),
+        limit, (*program.warnings, *unread, *(firmware.notes if firmware else ())), companion,
+        resolution.held, recordings, firmware, tuple(debug_modules),
     )  # fmt: skip
 
 
 def _untyped(code: Code, functions: Sequence[int]) -> str:
     names = ", ".join(clean(code.functions.names[one]) for one in functions[:3])
     return (
-        f"{len(functions)} functions without debug information ({names}{' …' if len(functions) > 3 else ''})"
-        " are put where no type tells: into no field that code with debug information calls through"
+        f"{len(functions)} functions without debug information"
+        f" ({names}{' …' if len(functions) > 3 else ''}) are put where no type"
+        " tells: into no field that code with debug information calls through"
     )
 
 
