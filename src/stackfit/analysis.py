@@ -349,8 +349,9 @@ def analyse(
 def _untyped(code: Code, functions: Sequence[int]) -> str:
     names = ", ".join(clean(code.functions.names[one]) for one in functions[:3])
     return (
-        f"{len(functions)} functions without debug information ({names}{' …' if len(functions) > 3 else ''})"
-        " are put where no type tells: into no field that code with debug information calls through"
+        f"{len(functions)} functions without debug information"
+        f" ({names}{' …' if len(functions) > 3 else ''}) are put where no type"
+        " tells: into no field that code with debug information calls through"
     )
 
 
