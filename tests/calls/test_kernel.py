@@ -61,15 +61,17 @@ def candidates(analysis: Analysis, function: str) -> set[str]:
 def test_most_sites_have_a_type_and_few_candidates_without_debug_information(kernel: Analysis) -> None:
     sites = own_sites(kernel)
     rung = kernel.calls.rung[sites]
-    assert np.isin(rung, TYPED).mean() >= 0.65
-    sets = kernel.calls.candidates[sites[np.isin(rung, (Rung.FIELD, Rung.GLOBAL, Rung.PARAMETER, Rung.LIST))]]
+    named = (Rung.CONSTANT, Rung.GLOBAL, Rung.FIELD, Rung.PARAMETER, Rung.LIST)
+    assert np.isin(rung, TYPED).mean() >= 0.72
+    assert np.isin(rung, named).mean() >= 0.60
+    sets = kernel.calls.candidates[sites[np.isin(rung, named)]]
     sizes = [len(kernel.calls.candidate_sets[index]) for index in sets[sets >= 0].tolist()]
     assert np.median(sizes) <= 4
-    assert np.mean(sizes) <= 11  # functions that go where nothing is known add to it
+    assert np.mean(sizes) <= 10  # functions that go where nothing is known add to it
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize(("arch", "share", "most"), [("amd64", 0.86, 10), ("i386", 0.78, 15)])
+@pytest.mark.parametrize(("arch", "share", "most"), [("amd64", 0.86, 10), ("i386", 0.85, 12)])
 def test_nearly_all_sites_have_a_place_with_debug_information(
     arch: str, share: float, most: int, request: pytest.FixtureRequest
 ) -> None:

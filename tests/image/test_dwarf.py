@@ -67,6 +67,12 @@ int use(struct node *n, int times, const char *how)
     static int calls;
     return calls++ + times + how[0] + (n != 0);
 }
+__attribute__((cold, noinline)) static int fail(int n) { __asm__ volatile (""); return n + 1; }
+int split(int n, struct node *node)
+{
+    if (n < 0) { fail(n); return fail(n + 3) + use(node, n, "fail"); }
+    return n + (node != 0);
+}
 void _start(void) { for (;;) ; }
 """
 )
@@ -162,6 +168,8 @@ def test_functions_have_their_prototypes_by_address(program: Path) -> None:
     assert prototypes[symbols["walk"]] == "int(void*, int)"
     assert prototypes[symbols["opened"]] == "int(node*, char*, void)"  # … and more arguments
     assert prototypes[symbols["_start"]] == "void()"
+    assert "split.cold" in symbols  # in two parts: DW_AT_ranges
+    assert prototypes[symbols["split"]] == "int(int, node*)"
 
 
 def test_functions_of_an_assembler_have_no_prototype(tmp_path: Path) -> None:
@@ -249,7 +257,7 @@ def test_places_of_local_pointers_are_those_of_pyelftools(program: Path) -> None
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     path = build(tmp_path_factory.mktemp("whole"), 64, "-gdwarf-5")
-    names = ("info", "abbrev", "str", "line_str", "loclists")
+    names = ("info", "abbrev", "str", "line_str", "loclists", "rnglists")
     image = load_image(path)
     sections = {name: image.section(f".debug_{name}") for name in names}
     return {
@@ -260,7 +268,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 def all_units(sections: dict[str, bytes]) -> None:
     """Read everything that the sections hold."""
     arrays = [
-        np.frombuffer(sections[name], np.uint8) for name in ("info", "abbrev", "str", "line_str", "loclists")
+        np.frombuffer(sections[name], np.uint8)
+        for name in ("info", "abbrev", "str", "line_str", "loclists", "rnglists")
     ]
     units, at = DwarfUnits(*arrays, np.empty(0, np.uint8), np.empty(0, np.uint8)), 0
     while at < len(sections["info"]):
@@ -298,14 +307,16 @@ def test_types_that_lead_to_themselves_are_read() -> None:
     # the first entry is at 12, then const at 13 → 18, pointer at 18 → 13
     entries = bytes([1, 2]) + struct.pack("<I", 18) + bytes([3]) + struct.pack("<I", 13) + b"\0"
     info, table = unit(entries, abbreviations)
-    all_units({"info": info, "abbrev": table, "str": b"", "line_str": b"", "loclists": b""})
+    all_units({"info": info, "abbrev": table, "str": b"", "line_str": b"", "loclists": b"", "rnglists": b""})
 
 
 def test_entries_within_too_many_others_are_an_error() -> None:
     abbreviations = bytes([1, 0x11, 1, 0, 0, 0])
     info, table = unit(bytes([1]) * 2000, abbreviations)
     with pytest.raises(DwarfError) as caught:
-        all_units({"info": info, "abbrev": table, "str": b"", "line_str": b"", "loclists": b""})
+        all_units(
+            {"info": info, "abbrev": table, "str": b"", "line_str": b"", "loclists": b"", "rnglists": b""}
+        )
     assert caught.value.section == ".debug_info" and "within" in caught.value.cause
 
 

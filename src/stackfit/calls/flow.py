@@ -1184,16 +1184,23 @@ def follow_functions(
                                 state[3 * reg + 1],
                                 state[3 * reg + 2],
                             )
+                        elif reg == NONE and not (flags[row] & 1):
+                            _save(state, depth[row] + word, CONSTANT, immediate[row], 0)
                         else:
                             _save(state, depth[row] + word, UNKNOWN, 0, 0)
-                            if emit and reg == NONE and not (flags[row] & 1) and immediate[row] < 0:
-                                count = _record(records, count, row, LOOSE, 0, 0, CONSTANT, immediate[row], 0)
-                    if emit and reg < 16 and reg != SP and not (flags[row] & 1):
-                        if state[3 * reg] == CONSTANT and state[3 * reg + 1] < 0:
-                            count = _record(
-                                records, count, row, LOOSE, 0, 0, state[3 * reg], state[3 * reg + 1],
-                                state[3 * reg + 2],
-                            )  # fmt: skip
+                    if emit and reg != SP and not (flags[row] & 1):
+                        # To hand it over, or to keep a register.
+                        value_a = immediate[row]
+                        if reg < 16:
+                            value_a = state[3 * reg + 1] if state[3 * reg] == CONSTANT else 0
+                        if value_a < 0:
+                            if stack_kind[row] == STACK_KNOWN:
+                                count = _record(
+                                    records, count, row, STACKED, depth[row] + word, 0, CONSTANT, value_a, 0
+                                )
+                            else:
+                                count = _record(records, count, row, LOOSE, 0, 0, CONSTANT, value_a, 0)
+                        value_a = 0
                     mask = 0
 
                 if op == COPY and emit and flags[row] & 4:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackfit.calls import flow_constants as flow
+from stackfit.calls.constants import ARGUMENT_REGISTERS
 from stackfit.calls.flows import Flows, Walk, addresses_named
 from stackfit.calls.held import Held, places_named
 from stackfit.calls.model import Rung
@@ -352,6 +353,7 @@ class _Resolver:
         escaped = set[_Place]()  # places whose contents go where nothing is known
         handed = set[_Place]()  # … to calls of which nothing is known
         gone = set[int]()  # functions that some record tells of
+        registers = len(ARGUMENT_REGISTERS[self._code.machine])  # further arguments are on the stack
         # Constants that are no functions go nowhere of interest; of the unknown it is enough to know where.
         flows, called = self._records, self._called
         sinks, kinds = flows[:, _SINK], flows[:, _KIND]
@@ -379,6 +381,8 @@ class _Resolver:
                 elif kind in _PLACES:
                     (handed if sink_a else escaped).add((kind, a, b))
                 continue
+            if sink in (flow.PARAMETER, flow.PASSED) and sink_b >= registers and function >= 0:
+                matched[int(self._code.function[row]), function].add(row)
             if sink == flow.PASSED:
                 passed.add((sink_a, sink_b, (kind, a, b), function))
                 continue

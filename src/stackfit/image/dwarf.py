@@ -49,8 +49,11 @@ def read_dwarf(image: Image, base: Rows | None = None) -> Dwarf | None:
         return None
     strings, lines = _data(image, ".debug_str"), _data(image, ".debug_line_str")
     lists = _data(image, ".debug_loclists" if image.section(".debug_loclists") is not None else ".debug_loc")
+    ranges = _data(
+        image, ".debug_rnglists" if image.section(".debug_rnglists") is not None else ".debug_ranges"
+    )
     units = DwarfUnits(
-        info, _data(image, ".debug_abbrev"), strings, lines, lists,
+        info, _data(image, ".debug_abbrev"), strings, lines, lists, ranges,
         _data(image, ".debug_addr"), _data(image, ".debug_str_offsets"),
     )  # fmt: skip
     types, parts = list[NDArray[np.int64]](), list[NDArray[np.int64]]()

@@ -45,6 +45,8 @@ cdef enum:
     AT_STR_OFFSETS_BASE = 0x72
     AT_ADDR_BASE = 0x73
     AT_LOCLISTS_BASE = 0x8c
+    AT_RANGES = 0x55
+    AT_RNGLISTS_BASE = 0x74
     FORM_ADDR = 0x1
     FORM_BLOCK2 = 0x3
     FORM_BLOCK4 = 0x4
