@@ -147,7 +147,7 @@ def test_what_has_not_changed_is_analysed_once(
     first = check(fleet / "fleet.toml", "first")
     assert len(done) == 3
     assert check(fleet / "fleet.toml", "second") == first and len(done) == 3
-    assert "3 of them unchanged" in capsys.readouterr().out
+    assert "3 unchanged" in capsys.readouterr().out
     # Elsewhere it is the same; its paths are those of today.
     shutil.move(fleet / "root", fleet / "moved")
     text = (fleet / "fleet.toml").read_text(encoding="utf-8").replace('"root/', '"moved/')

@@ -34,6 +34,7 @@ _LOSSES = 3  # workers lost while on one argument, before it is given up
 _AHEAD = 4  # arguments handed out for each worker
 _LEAST_AHEAD = 32
 _CONNECT = 15  # seconds
+_START = 60  # … until a scheduler has a worker: they may be starting
 _SETTINGS: dict[str, Any] = {
     "distributed.scheduler.allowed-failures": _LOSSES,
     "distributed.scheduler.worker-saturation": 1.0,
@@ -166,10 +167,10 @@ def _client(address: str) -> Iterator[Client]:
         raise InputError(address, f"no scheduler answers: {str(error) or type(error).__name__}") from None
     with client:
         try:
-            client.wait_for_workers(1, timeout=_CONNECT)
+            client.wait_for_workers(1, timeout=_START)
             versions = set(client.run(_version).values())
         except TimeoutError:
-            raise InputError(address, f"the scheduler has no workers within {_CONNECT} s") from None
+            raise InputError(address, f"the scheduler has no workers within {_START} s") from None
         except Exception as error:  # a worker without stackfit cannot even read what it is to run
             raise InputError(address, f"a worker cannot run stackfit: {error}") from None
         if versions != {__version__}:

@@ -49,9 +49,10 @@ def _image(one: Checked, report: str | None) -> Json:
 def print_fleet(console: Console, fleet: FleetCheck) -> None:
     """A row for each stack, then how many contexts have which verdict."""
     kept = sum(one.kept for one in fleet.images)
-    text = f"{number_text(len(fleet.images))} images"
+    count = len(fleet.images)
+    text = f"{number_text(count)} image{'s' if count > 1 else ''}"
     if kept:
-        text += f", {number_text(kept)} of them unchanged and not analysed again"
+        text += f", {number_text(kept)} unchanged and not analysed again"
     if fleet.skipped:
         text += f"; {number_text(len(fleet.skipped))} left out"
     line(console, text, "bold")
