@@ -71,7 +71,7 @@ def mutate(data: bytes, form: Form, chance: random.Random, others: Sequence[byte
 
 def _some(chance: random.Random) -> int:
     """1, often; now and then many."""
-    return 1 + int(chance.expovariate(0.7)) if chance.random() < 0.95 else chance.randint(5, 40)
+    return 1 + int(min(chance.expovariate(0.7), 40)) if chance.random() < 0.95 else chance.randint(5, 40)
 
 
 # ---------------------------------------------------------------- bytes

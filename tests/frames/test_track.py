@@ -566,9 +566,9 @@ def test_bytes_that_are_no_instruction_are_reported_and_do_not_make_a_function_n
 def test_a_function_with_too_many_pending_branches_says_so(tmp_path: Path) -> None:
     # Every branch target waits while the fall-through is followed first.
     body = (
-        "".join(f"je .Lt{i};" for i in range(5000))
+        "".join(f"je .Lt{i};" for i in range(140_000))
         + "ret;"
-        + "".join(f".Lt{i}: nop;" for i in range(5000))
+        + "".join(f".Lt{i}: nop;" for i in range(140_000))
         + "ret"
     )
     found = assembled(tmp_path, 64, ("f", body))
