@@ -37,6 +37,10 @@ from stackfit.isa.regions import find_regions
 
 __all__ = ["EXCEPTIONS", "Comparison", "compare", "main"]
 
+_RISCV = (
+    "ecall: what the call convention lets change is ours; jal, jalr of a save routine that the file does not"
+    " define: what it does is ours"
+)
 # Mnemonics whose written registers capstone 5.0 does not tell, or tells wrongly, by machine.
 EXCEPTIONS: dict[Machine, tuple[tuple[str, ...], str]] = {
     Machine.ARM: (
@@ -52,8 +56,8 @@ EXCEPTIONS: dict[Machine, tuple[tuple[str, ...], str]] = {
         "svc, smc, hvc: what the call convention lets change is ours; comparisons: the first operand called"
         " written; atomic operations and ldg: no result; signing the return address leaves it the same to us",
     ),
-    Machine.RISCV32: ((), "jal, jalr: of a save routine that the file does not define, what it does is ours"),
-    Machine.RISCV64: ((), "jal, jalr: of a save routine that the file does not define, what it does is ours"),
+    Machine.RISCV32: (("ecall",), _RISCV),
+    Machine.RISCV64: (("ecall",), _RISCV),
 }  # fmt: skip
 _ARM_NAMES = {"sp": 13, "lr": 14, "sb": 9, "sl": 10, "fp": 11, "ip": 12}
 _ARM64_NAMES = {"sp": 31, "wsp": 31, "fp": 29, "lr": 30}
