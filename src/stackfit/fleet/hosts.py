@@ -289,12 +289,10 @@ def _numbers(file: HostFile, batch: Any, name: str, rows: int) -> NDArray[np.int
         raise InputError(file.name, f"column {name}: {column.type}, not whole numbers")
     if column.null_count:
         raise InputError(file.name, f"row {rows + _first_null(column) + 1}: {name}: nothing there")
-    if pyarrow.types.is_uint64(column.type):  # 2**63 and above: as wrong as 2**63 - 1, which a check says
-        unsigned = column.to_numpy(zero_copy_only=False)
-        return np.minimum(unsigned, np.uint64(np.iinfo(np.int64).max)).astype(np.int64)
-    values: NDArray[np.int64] = np.asarray(
-        column.cast(pyarrow.int64()).to_numpy(zero_copy_only=False), np.int64
-    )
+    given = column.to_numpy(zero_copy_only=False)
+    if given.dtype == np.uint64:  # 2**63 and above: as wrong as 2**63 - 1, which a check says
+        given = np.minimum(given, np.uint64(np.iinfo(np.int64).max))
+    values: NDArray[np.int64] = given.astype(np.int64)
     return values
 
 
