@@ -121,3 +121,14 @@ def test_only_files_have_a_content(tmp_path: Path) -> None:
     for name in ("pipe", "missing", "."):
         with pytest.raises(InputError):
             digests([tmp_path / name])
+
+
+def test_what_an_interrupted_run_left_counts_and_goes(tmp_path: Path) -> None:
+    store = Store(tmp_path, limit=50_000)
+    store.save(KEY, PARTS)
+    left = only_file(store).with_name(".new-left")
+    left.write_bytes(bytes(60_000))
+    os.utime(left, (1, 1))
+    assert next(path for path, _, _ in store.entries()) == left
+    store.save(OTHER, PARTS)
+    assert not left.exists() and store.load(KEY) == store.load(OTHER) == PARTS

@@ -156,3 +156,29 @@ def test_nothing_is_kept_where_nothing_can_be(bench: Bench, monkeypatch: pytest.
     first = bench.run(*CHECK)
     assert bench.run(*CHECK) == first
     assert bench.analyses == 2
+
+
+def test_one_file_under_two_names_has_what_is_written_last(bench: Bench) -> None:
+    """Its content is that of one output alone, whichever: no answer is kept of both."""
+    words = (*CHECK, "--db", "out", "--json", "./out")
+    bench.run(*words)
+    first = (bench.place / "out").read_bytes()
+    assert first.startswith(b"{")
+    bench.run(*words)
+    assert (bench.place / "out").read_bytes() == first
+
+
+def test_a_module_that_comes_meanwhile_is_not_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the modules are listed again, but after the key was made."""
+    real, new = stackfit.analysis.analyse, bench.place / "modules" / "a_second.ko"
+    content = (SAMPLE / "vendor_blob.ko").read_bytes().replace(b"name=vendor_blob\0", b"name=second_one\0\0")
+
+    def late(*words: object, **more: object) -> object:
+        new.write_bytes(content)
+        return real(*words, **more)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stackfit.analysis, "analyse", late)
+        bench.run(*CHECK, "--json", "-")
+    new.unlink()
+    assert bench.run(*CHECK, "--json", "-") == bench.run(*CHECK, "--json", "-", "--no-cache")

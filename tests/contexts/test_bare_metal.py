@@ -43,6 +43,15 @@ def test_entry_handlers_and_tasks(name: str, handler: str) -> None:
     assert {need.verdict for need in needs.values()} == {Verdict.FITS_IF}
 
 
+def test_what_a_declared_task_s_switch_saves_counts(tmp_path: Path) -> None:
+    layout = tmp_path / "layout.toml"
+    task = '[[task]]\nname = "{}"\nentry = "app_main"\nsize = 4096\nsaved = {}\n'
+    layout.write_text(f'name = "mine"\nextends = "bare-metal"\n{task.format("a", 0)}{task.format("b", 160)}')
+    needs = stacks(stackfit.check(FIRMWARE / "rtos-riscv32.elf", layouts=[layout]))
+    less, more = needs["task a"].bound, needs["task b"].bound
+    assert less is not None and more == less + 160
+
+
 @pytest.mark.parametrize("name", MACHINES)
 def test_the_bound_holds_and_is_near_what_painted_stacks_show(name: str) -> None:
     qemu = shutil.which(MACHINES[name][0])

@@ -80,3 +80,18 @@ def test_a_handler_that_puts_interrupts_on_is_open(tmp_path: Path) -> None:
     needs = stacks(tmp_path, "cortex-a7", irq='{ __asm volatile("cpsie i" ::: "memory"); port = 1; }')
     opened = [text for need in needs.values() for text in dict(need.open.counts)]
     assert opened == ["the handler puts interrupts on: how often it nests is not known"]
+
+
+def test_what_is_said_of_a_task_is_of_that_task(tmp_path: Path) -> None:
+    stacks(tmp_path, "cortex-a7", irq=NESTING)
+    layout = tmp_path / "layout.toml"
+    tasks = "".join(
+        f'[[task]]\nname = "{name}"\nentry = "application"\nsize = 1024\n{more}'
+        for name, more in (("one", "saved = 64\n"), ("two", ""), ("three", "saved = 64\n"))
+    )
+    layout.write_text(f'name = "mine"\nextends = "bare-metal"\n{tasks}')
+    warnings = stackfit.check(tmp_path / "image.elf", layouts=[layout]).warnings
+    said = [text for text in warnings if text.startswith("task ")]
+    assert said == [
+        "task two: what a context switch saves on the task's stack is not known: declare [[task]] with saved"
+    ]

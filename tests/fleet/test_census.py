@@ -183,6 +183,14 @@ BAD = {
     "nan": (columns(greatest=[float("nan")]), "column greatest: double"),
     "null": (columns(name=pyarrow.array([None], pyarrow.string())), "row 1: name: nothing there"),
     "number": (columns(name=[7]), "column name: int64, not text"),
+    "bytes": (
+        columns(name=pyarrow.array([b"\xff"], pyarrow.binary()).view(pyarrow.utf8())),
+        "column name: not UTF-8 text",
+    ),
+    "unsigned": (
+        columns(greatest=pyarrow.array([2**64 - 1], pyarrow.uint64())),
+        "row 1: greatest is above the stack's size",
+    ),
     "negative": (columns(stacks=[-1]), "row 1: stacks is not between"),
     "deeper": (columns(greatest=[20000]), "row 1: greatest is above the stack's size"),
     "median": (columns(median=[901]), "row 1: median is not between 0 and greatest"),

@@ -168,6 +168,54 @@ def test_what_has_not_changed_is_analysed_once(
     assert len(done) == 7
 
 
+def test_names_that_files_give_are_those_of_today(tmp_path: Path) -> None:
+    """A module without .modinfo is called as its file is, assumptions without a name too."""
+    blob = SAMPLE / "x86_64" / "vendor_blob.ko"
+    cut = '[[cut]]\nfunction = "no_such_function"\nreason = "not there"\nsource = "no.c"\ncharge = 0\n'
+
+    def check(module: str, assumed: str, *words: str) -> dict[str, Any]:
+        place = tmp_path / module / "modules"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{module}.ko").write_bytes(
+            blob.read_bytes().replace(b"name=vendor_blob\0", b"mane=vendor_blob\0")
+        )
+        (tmp_path / f"{assumed}.toml").write_text(cut, encoding="utf-8")
+        image = {"name": "k", "file": str(SAMPLE / "x86_64" / "vmlinux"), "modules": [str(place)]}
+        (tmp_path / "list.json").write_text(json.dumps({"image": [image]}), encoding="utf-8")
+        given = ["--assume", str(tmp_path / f"{assumed}.toml"), "--output", str(tmp_path / "out")]
+        assert main(["fleet", "check", str(tmp_path / "list.json"), *given, "--workers", "0", *words]) == 0
+        return dict(json.loads((tmp_path / "out" / "k.json").read_bytes()))
+
+    kept = ["--cache", str(tmp_path / "cache")]
+    first = check("first", "ours", *kept)
+    assert first["modules"][0]["name"] == "first"
+    for names in (("second", "ours"), ("first", "theirs")):
+        assert check(*names, *kept) == check(*names, "--no-cache")
+
+
+def test_what_changes_while_it_is_read_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / "vmlinux"
+    old, new = (SAMPLE / "x86_64" / "vmlinux").read_bytes(), FIRMWARE.read_bytes()
+    image.write_bytes(old)
+    make_key = fleet_check._key
+    words = ["fleet", "check", str(image), "--cache", str(tmp_path / "cache"), "--workers", "0"]
+
+    def replaced(*arguments: Any) -> str:
+        key = make_key(*arguments)
+        image.write_bytes(new)
+        return key
+
+    monkeypatch.setattr(fleet_check, "_key", replaced)
+    main(words)
+    monkeypatch.undo()
+    image.write_bytes(old)
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "x86_64" in capsys.readouterr().out.split("Stacks")[0]
+
+
 def test_bad_images_and_modules_are_said_and_left_out(
     fleet: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,8 +21,10 @@ import toolchain
 from elves import ALLOC, COMPRESSED, EXECUTE, NOBITS, NOTE, RELA, STRTAB, SYMTAB, WRITE, Elf, Part
 from stackfit.frames.analyse import analyse_frames
 from stackfit.image import elf
+from stackfit.image.attributes import read_arm_attributes
 from stackfit.image.elf import is_elf, read_elf
 from stackfit.image.link import link
+from stackfit.image.load import load_image
 from stackfit.image.model import Image, ImageKind, InputError, Machine
 from stackfit.image.pointers import code_pointers
 from stackfit.image.tables import read_tables
@@ -426,3 +428,16 @@ def test_every_module_of_a_kernel_is_read(arch: str, request: pytest.FixtureRequ
             for table in image.relocations.values()
         )
         assert not any(section.flags & WRITE and section.executable for section in image.sections)
+
+
+def test_attributes_of_an_arm_object_that_make_no_sense(tmp_path: Path) -> None:
+    """A profile that is no character, as damage makes it."""
+    firmware = Path(__file__).resolve().parents[2] / "fixtures" / "firmware" / "nested-cortex-m4f.elf"
+    data = bytearray(firmware.read_bytes())
+    at = data.index(b"aeabi\0")
+    profile = data.index(b"\x07\x4d", at)  # Tag_CPU_arch_profile, M; the tag behind it goes into the number
+    data[profile + 1] |= 0x80
+    path = tmp_path / "odd.elf"
+    path.write_bytes(data)
+    attributes = read_arm_attributes(load_image(path))
+    assert attributes is not None and attributes.profile == ""

@@ -54,4 +54,7 @@ def test_what_is_said_of_it_has_to_be_whole(tmp_path: Path, capsys: pytest.Captu
     assert "says itself what it is" in capsys.readouterr().err
     with pytest.raises(InputError, match="beyond the address space"):
         read_flat("a.bin", bytes(64), Flat("arm", 0xFFFFFFF0))
+    for architecture, base in (("thumb", 0x8000001), ("arm", 2), ("aarch64", 2), ("riscv32", 3)):
+        with pytest.raises(InputError, match="instructions are at multiples of"):
+            read_flat("a.bin", bytes(64), Flat(architecture, base))
     assert main(["frames", str(path), "--arch", "riscv32", "--base", "0x80000000"]) == 0  # zeros: no code

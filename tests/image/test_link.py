@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ import toolchain
 from elves import ALLOC, EXECUTE, NOBITS, RELA, SHT_REL, Elf, Part
 from stackfit.image.elf import read_elf
 from stackfit.image.link import link
-from stackfit.image.model import Image, InputError, Machine, Program
+from stackfit.image.load import load_image
+from stackfit.image.model import Image, ImageKind, InputError, Machine, Program
 
 MODES = pytest.mark.parametrize("bits", [64, 32])
 UNDEFINED = {64: 0xFFFF_FFFF_F000_0000, 32: 0xFE00_0000}
@@ -287,3 +289,14 @@ def test_every_symbol_of_a_distributions_modules_is_found(arch: str, request: py
     program = link([base, *modules])
     assert program.undefined == {} and program.warnings == ()
     assert len(program.images) == len(modules) + 1 > 1000
+
+
+def test_a_kernel_at_the_end_of_the_addresses_leaves_none_for_modules(tmp_path: Path) -> None:
+    image = load_image(Path(__file__).resolve().parents[2] / "fixtures" / "firmware" / "rtos-aarch64.elf")
+    number = next(at for at, one in enumerate(image.sections) if one.allocated and one.size)
+    last = replace(image.sections[number], address=0xFFFF_FFFF_FFFF_F000 - image.sections[number].size)
+    sections = (*image.sections[:number], last, *image.sections[number + 1 :])
+    far = replace(image, kind=ImageKind.KERNEL, sections=sections)
+    added = replace(image, path="m.ko", module="m", kind=ImageKind.MODULE, relocations={})
+    with pytest.raises(InputError, match=r"m\.ko: no addresses are left for modules"):
+        link([far, added])

@@ -19,6 +19,7 @@ from stackfit.frames.model import OPEN_FRAME
 from stackfit.image.archive import read_archive
 from stackfit.image.load import load_images
 from stackfit.image.model import InputError
+from stackfit.verdict.model import StackNeed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CALLEES = """
@@ -134,6 +135,45 @@ def test_a_task_that_begins_at_a_function_of_a_library(tmp_path: Path) -> None:
     analysis = analyse([one], layouts=[layout])
     (stack,) = [one for one in analysis.verdicts[0].stacks if one.stack.name == "task f"]
     assert stack.bound == 96 and stack.verdict.value == "fits-if"
+
+
+def test_what_always_lies_on_a_task_s_stack_is_counted(tmp_path: Path) -> None:
+    """On a Cortex-M an exception's frame and what the context switch saves, which an object need not show."""
+    plain = "int f(int a) { volatile int b[20]; b[3] = a; return b[a]; }"
+    (one,) = objects(tmp_path, "cortex-m4f", {"one.c": plain}, "-O1")
+    layout = tmp_path / "layout.toml"
+
+    def need(declared: str, *files: Path) -> StackNeed:
+        layout.write_text(f'name = "mine"\nextends = "cortex-m"\n[[task]]\nentry = "f"\n{declared}')
+        (stack,) = [
+            need
+            for need in analyse(files, layouts=[layout]).verdicts[0].stacks
+            if need.stack.name == "task f"
+        ]
+        return stack
+
+    own = 80
+    assert need("size = 256\n", one).verdict.value == "unknown"
+    stated = need("size = 256\nsaved = 40\n", one)
+    assert (stated.bound, stated.verdict.value) == (own + 36 + 40, "fits-if")
+    assert need("size = 128\nsaved = 40\n", one).verdict.value == "may-exceed"
+    # Another object's code may use floating point, whatever the first one's may.
+    soft = tmp_path / "soft"
+    soft.mkdir()
+    (other,) = objects(soft, "cortex-m3", {"other.c": "int h(int a) { return a; }"}, "-O1")
+    real = "float x; float r(float a) { return a * x; }"
+    real += " int f(int a) { volatile int b[20]; b[3] = a; return r(b[a]); }"
+    (one,) = objects(tmp_path, "cortex-m4f", {"two.c": real}, "-O1", "-fno-inline")
+    assert need("size = 512\nsaved = 40\n", other, one).stack.reserve_base == 108 + 40
+
+
+def test_what_a_file_says_of_the_context_switch_counts_on_any_machine(tmp_path: Path) -> None:
+    (one,) = objects(tmp_path, "rv64gc", {"one.c": "int f(int a) { return a; }"}, "-O1")
+    layout = tmp_path / "layout.toml"
+    task = '[[task]]\nentry = "f"\nsize = 256\n'
+    layout.write_text(f'name = "mine"\nextends = "bare-metal"\n{task}saved = 48\n{task}saved = 16\n')
+    stacks = {one.stack.name: one for one in analyse([one], layouts=[layout]).verdicts[0].stacks}
+    assert (stacks["task f"].bound, stacks["task f #2"].bound) == (48, 16)
 
 
 # ---------------------------------------------------------------- real libraries

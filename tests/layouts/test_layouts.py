@@ -450,3 +450,12 @@ def test_the_document_names_every_preset_and_kind() -> None:
         assert f"`{word}`" in text
     for name in preset_names():
         assert f"`{name}`" in text or f"`{name.removeprefix('linux-x86_64')}`" in text
+
+
+def test_two_priorities_of_one_handler_are_refused(tmp_path: Path) -> None:
+    def text(second: int) -> str:
+        rows = "".join(f'[[isr]]\nname = "SysTick"\npriority = {one}\n' for one in (1, second))
+        return f'name = "mine"\nextends = "cortex-m"\n{rows}'
+
+    assert refusal(tmp_path, text(2)) == "isr #2.priority: 'SysTick' already has priority 1"
+    assert load_layout(write(tmp_path, text(1))).handlers[0].priority == 1

@@ -33,7 +33,7 @@ MOST_ENTRY = 1 << 29  # bytes of one entry, unpacked: more is not kept
 _DIGEST = hashlib.sha256().digest_size
 _LEVEL = 1  # Zstandard's: packs JSON tenfold at a few hundred MB a second
 _MOST_HEADER = 1 << 20  # bytes
-_SUFFIX = ".answer"
+_SUFFIX, _NEW = ".answer", ".new-"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Store:
         path = self._path(key)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_NEW)
             try:
                 with os.fdopen(handle, "wb") as file:
                     file.write(data)
@@ -97,7 +97,8 @@ class Store:
 
     def _files(self) -> Iterator[Path]:
         """Files of entries, and those that an interrupted run has left."""
-        yield from self.directory.glob(f"[0-9a-f][0-9a-f]/*{_SUFFIX}")
+        for pattern in (f"*{_SUFFIX}", f"{_NEW}*"):
+            yield from self.directory.glob(f"[0-9a-f][0-9a-f]/{pattern}")
 
     def _shrink(self, new: Path) -> None:
         """Remove what was not used for longest, until the rest is within the limit; `new` stays."""

@@ -12,7 +12,7 @@ import enum
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -42,10 +42,10 @@ def add_cache_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--no-cache", action="store_true", help="neither take an answer kept nor keep one")
 
 
-def remembered(options: argparse.Namespace, run: Callable[[], int], more: Iterable[str | None] = ()) -> int:
+def remembered(options: argparse.Namespace, run: Callable[[], int], more: Sequence[str | None] = ()) -> int:
     """The command's status: from the cache, else from `run`, which is kept. `more`: further files read."""
     store = _store(options)
-    if store is None:
+    if store is None or _one_file_twice(options):  # what is written last counts
         return run()
     values = {name: _plain(value) for name, value in vars(options).items() if name not in _NO_INPUT}
     try:
@@ -65,7 +65,7 @@ def remembered(options: argparse.Namespace, run: Callable[[], int], more: Iterab
     tee = _Tee(sys.stdout)
     with recording() as written, redirect_stdout(cast(TextIO, tee)):
         status = run()
-    if signature(files) == before and not tee.bypassed:  # else: whose answer is it?
+    if not tee.bypassed and _unchanged(values, more, files, before):  # else: whose answer is it?
         _keep(store, key.text, options, written, tee.text, status)
     return status
 
@@ -111,6 +111,28 @@ def _files(values: dict[str, Any], more: Iterable[str | None]) -> list[Path]:
         elif path.exists():
             files.append(path)
     return files
+
+
+def _unchanged(
+    values: dict[str, Any],
+    more: Iterable[str | None],
+    files: list[Path],
+    before: list[tuple[int, ...] | None],
+) -> bool:
+    """Whether the files are still the same, in directories too."""
+    try:
+        return _files(values, more) == files and signature(files) == before
+    except (InputError, OSError):
+        return False
+
+
+def _one_file_twice(options: argparse.Namespace) -> bool:
+    """Whether two outputs go to one file by different names."""
+    paths = {path for name in _DESTINATIONS if (path := getattr(options, name, None)) not in (None, "-")}
+    try:
+        return len({os.path.realpath(path) for path in paths}) < len(paths)
+    except (OSError, ValueError):
+        return True
 
 
 def _kind(destination: str | None) -> str | None:

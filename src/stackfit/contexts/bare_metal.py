@@ -98,6 +98,7 @@ def bare_metal_firmware(
                 runs=("task",),
                 nests={"isr": levels},
                 unit=16,
+                reserve_base=task.saved or 0,
                 sources={"size": task.source, "nests.isr": source},
             )
         )

@@ -22,7 +22,7 @@ from stackfit.isa.code import Code
 from stackfit.isa.effects import Operation
 from stackfit.layouts.model import Stack
 
-__all__ = ["cortex_a_firmware"]
+__all__ = ["NO_SWITCH", "cortex_a_firmware"]
 
 _MODES = {0x10: "usr", 0x11: "fiq", 0x12: "irq", 0x13: "svc", 0x17: "abt", 0x1B: "und", 0x1F: "sys"}  # B1.3.1
 _VECTORS = (
@@ -32,7 +32,7 @@ _VECTORS = (
 _TABLE = 32  # bytes of the vectors, and what they are aligned to (VBAR, B4.1.156)
 _FEWEST = 6  # vectors that lead somewhere
 _POINTER = 13
-_NO_SWITCH = "what a context switch saves on the task's stack is not known"
+NO_SWITCH = "what a context switch saves on the task's stack is not known"
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,9 @@ def cortex_a_firmware(
                 sources={"size": task.source}, reserve_base=task.saved or 0,
             )
         )  # fmt: skip
+        reason = "" if task.saved is not None else NO_SWITCH
         if reason:
             notes.append(f"{name}: {reason}: declare [[task]] with saved")
-        reason = "" if task.saved is not None else _NO_SWITCH
         contexts.append(Context(task.name, "task", (Start(task.entry),), stack=name, open=reason))
     top = modes.tops.get(modes.boot)
     return Firmware(

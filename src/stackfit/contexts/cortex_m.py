@@ -30,7 +30,7 @@ from stackfit.isa.code import Code
 from stackfit.isa.effects import FLAG_CONDITIONAL, FLAG_FLOATING, NO_REGISTER, Operation
 from stackfit.layouts.model import Handler, PriorityForm, Stack
 
-__all__ = ["VectorTable", "cortex_m_firmware", "find_vector_table"]
+__all__ = ["VectorTable", "cortex_m_firmware", "find_vector_table", "tasks_of_objects"]
 
 _NAMES = {
     1: "Reset", 2: "NMI", 3: "HardFault", 4: "MemManage", 5: "BusFault", 6: "UsageFault", 7: "SecureFault",
@@ -178,6 +178,13 @@ def cortex_m_firmware(
     )  # fmt: skip
 
 
+def tasks_of_objects(program: Program, code: Code, calls: Calls, edges: Edges, tasks: list[Task]) -> Firmware:
+    """What is declared of objects that were not linked: on a task's stack lies what always does."""
+    floating = _Floating(program, code, calls, edges)
+    stacks, contexts, notes = _tasks(tasks, floating, _context_switch(code))
+    return Firmware(contexts, 0, "", None, stacks, (floating.text,) if tasks else (), notes)
+
+
 _DECLARED = "one handler of each declared priority"
 _SET_BY_CODE = "one handler of each priority that code sets"
 _UNDECLARED = "each handler once on top of all others: no priorities are declared"
@@ -249,9 +256,10 @@ class _Floating:
     """Which functions may have used the floating-point unit when an exception comes."""
 
     def __init__(self, program: Program, code: Code, calls: Calls, edges: Edges) -> None:
-        attributes = read_arm_attributes(program.images[0])
+        images = program.images if program.objects else program.images[:1]
+        attributes = [read_arm_attributes(image) for image in images]
         own = np.zeros(len(code.functions), np.bool_)
-        if attributes is None or attributes.floating_point:
+        if any(one is None or one.floating_point for one in attributes):
             own[code.function[(code.instructions.flags & FLAG_FLOATING) != 0]] = True
             own[calls.function[calls.open]] = True  # what is called is not known
         self._secure = any(

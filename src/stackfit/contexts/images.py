@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -9,8 +10,8 @@ import numpy as np
 
 from stackfit.calls.model import CallKind, Calls, Edges
 from stackfit.contexts.bare_metal import bare_metal_firmware
-from stackfit.contexts.cortex_a import cortex_a_firmware
-from stackfit.contexts.cortex_m import cortex_m_firmware
+from stackfit.contexts.cortex_a import NO_SWITCH, cortex_a_firmware
+from stackfit.contexts.cortex_m import cortex_m_firmware, tasks_of_objects
 from stackfit.contexts.firmware import Firmware
 from stackfit.contexts.model import Context, Start
 from stackfit.contexts.tasks import Task
@@ -30,6 +31,7 @@ _WITHOUT_SYMBOLS = (
     "no symbols: functions are what vectors, calls, constants and pointers lead to,"
     " and what begins as one does"
 )
+_NO_HANDLERS = "objects do not say which handlers run on the stack of a task: none is counted"
 
 
 def is_cortex_m(program: Program) -> bool:
@@ -69,7 +71,7 @@ def find_firmware(
     tasks = [_declared(code, one.path, task) for one in files for task in one.tasks]
     found: Firmware | None = None
     if program.objects:
-        return _of_objects(program, tasks)
+        return _of_objects(program, code, calls, edges, tasks)
     if program.machine is Machine.ARM:
         if is_cortex_m(program):
             found = cortex_m_firmware(program, code, calls, edges, memory, handlers, form, tasks)
@@ -88,28 +90,37 @@ def find_firmware(
     return Firmware((), 0, "", None, (), notes=(note,))
 
 
-def _of_objects(program: Program, tasks: list[Task]) -> Firmware:
+def _of_objects(program: Program, code: Code, calls: Calls, edges: Edges, tasks: list[Task]) -> Firmware:
     """What is declared of objects that were not linked: nothing in them says where execution starts."""
-    stacks = tuple(
-        Stack(
-            name=f"task {task.name}",
-            per="system",
-            size=task.size,
-            allocation="static",
-            runs=("task",),
-            unit=CONVENTIONS[program.machine].alignment,
-            sources={"size": task.source},
-        )
-        for task in tasks
-        if task.size is not None
-    )
-    contexts = tuple(
-        Context(task.name, "task", (Start(task.entry),), stack=f"task {task.name}") for task in tasks
-    )
     note = (
         f"{program.path}: objects that were not linked: declare [[task]] to bound what begins at a function"
     )
-    return Firmware(contexts, 0, "", None, stacks, notes=(note,))
+    if is_cortex_m(program):
+        found = tasks_of_objects(program, code, calls, edges, tasks)
+        return replace(found, notes=(*found.notes, note))
+    stacks: list[Stack] = []
+    contexts: list[Context] = []
+    used: Counter[str] = Counter()
+    for task in tasks:
+        used[task.name] += 1
+        name = f"task {task.name}" + (f" #{used[task.name]}" if used[task.name] > 1 else "")
+        stacks.append(
+            Stack(
+                name=name,
+                per="system",
+                size=task.size or 0,  # declared ones have one
+                allocation="static",
+                runs=("task",),
+                unit=CONVENTIONS[program.machine].alignment,
+                reserve_base=task.saved or 0,
+                sources={"size": task.source},
+            )
+        )
+        reason = NO_SWITCH if program.machine is Machine.ARM and task.saved is None else ""
+        contexts.append(Context(task.name, "task", (Start(task.entry),), stack=name, open=reason))
+    return Firmware(
+        tuple(contexts), 0, "", None, tuple(stacks), (_NO_HANDLERS,) if tasks else (), notes=(note,)
+    )
 
 
 def _declared(code: Code, path: str, task: TaskStack) -> Task:

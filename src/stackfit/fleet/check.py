@@ -119,14 +119,15 @@ def _check(task: _Task) -> _Found:
     """On a worker: the answer that is kept, or a new one."""
     one = task.input
     modules = [str(path) for path in find_modules(one.modules)]
+    texts = [name for name in (*_layouts(task), *task.settings.assume, *one.assume) if os.path.exists(name)]
+    read = [one.image, *modules, *([one.debug] if one.debug else []), *one.traces, *texts]
+    before = signature(read)  # before the key, which takes seconds: what changes meanwhile is not kept
     key = None if task.store is None else _key(task, modules)
     if task.store is not None and key is not None:
         parts = task.store.load(key)
         answer = None if parts is None else _again(parts, one.image, modules)
         if answer is not None:
             return _found(task, *answer, kept=True)
-    read = [one.image, *modules, *([one.debug] if one.debug else []), *one.traces]
-    before = signature(read)
     report, table = _analyse(task, modules)
     if task.store is not None and key is not None and signature(read) == before:
         task.store.save(key, {"report": report, "table": json.dumps(table).encode()})
@@ -147,17 +148,19 @@ def _found(task: _Task, report: bytes, table: Json, kept: bool) -> _Found:
 
 
 def _key(task: _Task, modules: list[str]) -> str:
-    """Over what is in the files, not where they are."""
+    """Over what is in the files, not where the image and its modules are; but a module that does not say its
+    name has its file's, as assumptions have, and reports name recordings by their paths."""
     one, settings = task.input, task.settings
     layouts, assume = _layouts(task), (*settings.assume, *one.assume)
     key = Key("fleet check")
     key.add_files("image", [one.image])
     key.add_files("modules", modules)
+    key.add("names", [os.path.basename(path) for path in (one.image, *modules)])
+    key.add("paths", [one.debug, *one.traces, *assume])
     key.add_files("debug", [] if one.debug is None else [one.debug])
     key.add_files("traces", one.traces)
     key.add("layouts", layouts)
     key.add_files("layout files", [name for name in layouts if name not in preset_names()])
-    key.add("assume", [None if os.path.exists(name) else name for name in assume])
     key.add_files("assume files", [name for name in assume if os.path.exists(name)])
     key.add("options", [settings.without, settings.hops, settings.indirect, settings.hypervisor])
     return key.text

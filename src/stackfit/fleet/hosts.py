@@ -269,7 +269,10 @@ def _texts(file: HostFile, batch: Any, name: str, rows: int) -> list[str]:
     if column.null_count:
         raise InputError(file.name, f"row {rows + _first_null(column) + 1}: {name}: nothing there")
     coded = column if pyarrow.types.is_dictionary(column.type) else column.dictionary_encode()
-    distinct = coded.dictionary.to_pylist()
+    try:
+        distinct = coded.dictionary.to_pylist()
+    except UnicodeDecodeError:
+        raise InputError(file.name, f"column {name}: not UTF-8 text") from None
     if any(len(text or "") > _LONGEST for text in distinct):
         raise InputError(file.name, f"column {name}: a text longer than {_LONGEST} characters")
     return [distinct[at] for at in coded.indices.to_pylist()]  # one object for each text, not for each row
@@ -286,9 +289,10 @@ def _numbers(file: HostFile, batch: Any, name: str, rows: int) -> NDArray[np.int
         raise InputError(file.name, f"column {name}: {column.type}, not whole numbers")
     if column.null_count:
         raise InputError(file.name, f"row {rows + _first_null(column) + 1}: {name}: nothing there")
-    values: NDArray[np.int64] = np.asarray(
-        column.cast(pyarrow.int64()).to_numpy(zero_copy_only=False), np.int64
-    )
+    given = column.to_numpy(zero_copy_only=False)
+    if given.dtype == np.uint64:  # 2**63 and above: as wrong as 2**63 - 1, which a check says
+        given = np.minimum(given, np.uint64(np.iinfo(np.int64).max))
+    values: NDArray[np.int64] = given.astype(np.int64)
     return values
 
 

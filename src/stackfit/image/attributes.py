@@ -55,7 +55,7 @@ def read_arm_attributes(image: Image) -> ArmAttributes | None:
     return ArmAttributes(
         cpu=str(values.get(_CPU_NAME, "")),
         architecture=int(values.get(_ARCH, 0)),
-        profile=chr(int(profile)) if int(profile) in b"ARMS" else "",
+        profile=chr(int(profile)) if profile in tuple(b"ARMS") else "",
         floating_point=bool(values.get(_FP, 0)),
     )
 

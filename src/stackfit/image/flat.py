@@ -31,12 +31,18 @@ class Flat:
 
 
 def read_flat(path: str, data: bytes | memoryview, flat: Flat) -> Image:
-    """An executable of one section. InputError: it does not fit its address space."""
+    """An executable of one section. InputError: it does not fit its address space, or no instruction can be
+    at its base."""
     machine = ARCHITECTURES[flat.architecture]
     if len(data) > _MOST_BYTES:
         raise InputError(path, f"a flat binary of {len(data)} bytes ({_MOST_BYTES >> 20} MiB accepted)")
     if flat.base + len(data) - 1 > machine.mask:
         raise InputError(path, f"{len(data)} bytes at {flat.base:#x} end beyond the address space")
+    unit = 2 if flat.architecture == "thumb" or machine in (Machine.RISCV32, Machine.RISCV64) else 4
+    if flat.base % unit:
+        raise InputError(
+            path, f"instructions are at multiples of {unit} bytes, {flat.base:#x} (--base) is none"
+        )
     raw = np.frombuffer(data, np.uint8)
     section = Section(".flat", _PROGBITS, _CODE, flat.base, 0, raw.size, 0, 0, 0, raw)
     return Image(

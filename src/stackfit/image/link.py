@@ -170,7 +170,14 @@ def _place(modules: list[Image], machine: Machine, base: int) -> tuple[Bytes, li
 
     Returns the first address for what is undefined, too.
     """
-    limit = _UNDEFINED_BASE[machine] - base if machine in _UNDEFINED_BASE else _MOST_OBJECTS
+    if machine in _UNDEFINED_BASE:
+        limit = _UNDEFINED_BASE[machine] - base
+    else:
+        limit = min(_MOST_OBJECTS, machine.mask - base - _UNDEFINED_SIZE)
+    if limit <= 0:
+        raise InputError(
+            modules[0].path, f"no addresses are left for modules behind the kernel, from {base:#x}"
+        )
     all_starts: list[list[int]] = []
     size = 0
     for module in modules:

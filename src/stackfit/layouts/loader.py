@@ -155,8 +155,14 @@ def read_declared(top: Table, path: str) -> Declared:
     """`[[isr]]`, `[[task]]` and the form of priorities, of a layout or of a project's file."""
     group = top.integer("priority-group", 0, 7) if "priority-group" in top else None
     bits = top.integer("priority-bits", 1, 8) if "priority-bits" in top else None
+    handlers = [_handler(table) for table in top.tables("isr")]
+    stated: dict[str, int] = {}
+    for number, one in enumerate(handlers, 1):
+        if stated.setdefault(one.name, one.priority) != one.priority:
+            cause = f"{quoted(one.name)} already has priority {stated[one.name]}"
+            raise top.error(f"isr #{number}.priority", cause)
     return Declared(
-        tuple(_handler(table) for table in top.tables("isr")),
+        tuple(handlers),
         tuple(_task(table) for table in top.tables("task")),
         PriorityForm(group, bits),
         path,
