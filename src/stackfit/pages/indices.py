@@ -41,8 +41,8 @@ def suitable(counts: NDArray[np.int64], order: int) -> int:
 def extfrag_index(counts: NDArray[np.int64], order: int) -> int:
     """External fragmentation index in thousandths, as debugfs' extfrag_index prints it (/1000).
 
-    NOT_FRAGMENTED: a request of this order would be met. Else near 0: it fails for want of memory, near 1000:
-    for fragmentation. Integer division as in the kernel.
+    NOT_FRAGMENTED: a request of this order would be met. Else near 0 or below: it fails for want of memory,
+    near 1000: for fragmentation. Integer division as in the kernel (mm/vmstat.c:__fragmentation_index).
     """
     blocks = int(np.sum(counts))
     if not blocks:
