@@ -7,8 +7,6 @@ unless it switches, and runs with interrupts off.
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 
 from stackfit.calls.constants import branch_targets, value_before
@@ -16,7 +14,7 @@ from stackfit.calls.model import CallKind, Calls, Edges
 from stackfit.contexts.firmware import Firmware, own_stack, reset_starts, stack_below, switched_starts
 from stackfit.contexts.masking import CAN_NEST, can_nest, encoding
 from stackfit.contexts.model import Context, Start
-from stackfit.contexts.tasks import Task, find_tasks
+from stackfit.contexts.tasks import Task, find_tasks, numbered, task_stack, unknown_task
 from stackfit.frames.model import Frames, Summary
 from stackfit.image.memory import Memory
 from stackfit.image.model import Machine, Program
@@ -80,28 +78,13 @@ def bare_metal_firmware(
     source = "a handler runs with interrupts off, and does not put them on"
     if not here and handlers:
         source = "handlers run on stacks of their own"
-    used: Counter[str] = Counter()
-    for task in (*find_tasks(code, calls, memory), *more):
-        used[task.name] += 1
-        name = f"task {task.name}" + (f" #{used[task.name]}" if used[task.name] > 1 else "")
-        if task.entry < 0 or task.size is None:
-            what = "entry function" if task.entry < 0 else "stack"
-            contexts.append(Context(task.name, "task", (), open=f"the task's {what} is not known"))
-            notes.append(f"{name}: {task.place} creates it, its {what} is not known: declare [[task]]")
+    for name, task in numbered((*find_tasks(code, calls, memory), *more)):
+        unknown = unknown_task(name, task)
+        if unknown is not None:
+            contexts.append(unknown[0])
+            notes.append(unknown[1])
             continue
-        stacks.append(
-            Stack(
-                name=name,
-                per="system",
-                size=task.size,
-                allocation="static",
-                runs=("task",),
-                nests={"isr": levels},
-                unit=16,
-                reserve_base=task.saved or 0,
-                sources={"size": task.source, "nests.isr": source},
-            )
-        )
+        stacks.append(task_stack(name, task, 16, task.saved or 0, {"nests.isr": source}, {"isr": levels}))
         contexts.append(Context(task.name, "task", (Start(task.entry),), stack=name))
     return Firmware(
         contexts=tuple(contexts),

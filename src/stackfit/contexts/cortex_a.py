@@ -7,7 +7,6 @@ runs in the exception's mode, with interrupts off (B1.8.3 to B1.8.11).
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 from stackfit.calls.constants import branch_targets, value_before
@@ -15,7 +14,7 @@ from stackfit.calls.model import Calls, Edges
 from stackfit.contexts.firmware import Firmware, own_stack, reset_starts, stack_below
 from stackfit.contexts.masking import CAN_NEST, can_nest, encoding
 from stackfit.contexts.model import Context, Start
-from stackfit.contexts.tasks import Task, find_tasks
+from stackfit.contexts.tasks import Task, find_tasks, numbered, task_stack, unknown_task
 from stackfit.image.memory import Memory
 from stackfit.image.model import Program
 from stackfit.isa.code import Code
@@ -86,22 +85,14 @@ def cortex_a_firmware(
             Context(name, "isr", (Start(function),), open=reason, stack=mode if mode in known else "main")
         )
     source = f"handlers of mode {modes.boot} run on the stack that they interrupt, with interrupts off"
-    used: Counter[str] = Counter()
-    for task in (*find_tasks(code, calls, memory), *more):
-        used[task.name] += 1
-        name = f"task {task.name}" + (f" #{used[task.name]}" if used[task.name] > 1 else "")
-        if task.entry < 0 or task.size is None:
-            what = "entry function" if task.entry < 0 else "stack"
-            contexts.append(Context(task.name, "task", (), open=f"the task's {what} is not known"))
-            notes.append(f"{name}: {task.place} creates it, its {what} is not known: declare [[task]]")
+    for name, task in numbered((*find_tasks(code, calls, memory), *more)):
+        unknown = unknown_task(name, task)
+        if unknown is not None:
+            contexts.append(unknown[0])
+            notes.append(unknown[1])
             continue
         # The context switch saves to it: how much is not known here.
-        stacks.append(
-            Stack(
-                name=name, per="system", size=task.size, allocation="static", runs=("task",), unit=8,
-                sources={"size": task.source}, reserve_base=task.saved or 0,
-            )
-        )  # fmt: skip
+        stacks.append(task_stack(name, task, 8, task.saved or 0, {}, {}))
         reason = "" if task.saved is not None else NO_SWITCH
         if reason:
             notes.append(f"{name}: {reason}: declare [[task]] with saved")

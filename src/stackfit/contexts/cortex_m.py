@@ -22,7 +22,7 @@ from stackfit.calls.model import Calls, EdgeKind, Edges
 from stackfit.contexts.firmware import Firmware, reset_starts, stack_below
 from stackfit.contexts.model import Context, Start
 from stackfit.contexts.priorities import read_priorities
-from stackfit.contexts.tasks import Task, find_tasks
+from stackfit.contexts.tasks import Task, find_tasks, numbered, task_stack
 from stackfit.image.attributes import read_arm_attributes
 from stackfit.image.memory import Memory
 from stackfit.image.model import Program
@@ -363,10 +363,7 @@ def _tasks(
     stacks: list[Stack] = []
     contexts: list[Context] = []
     notes: list[str] = []
-    used: Counter[str] = Counter()
-    for task in tasks:
-        used[task.name] += 1
-        name = f"task {task.name}" + (f" #{used[task.name]}" if used[task.name] > 1 else "")
+    for name, task in numbered(tasks):
         if task.entry < 0:
             contexts.append(Context(task.name, "task", (), open="the task's entry function is not known"))
             notes.append(f"{name}: {task.place} creates it with an entry that is not known: declare [[task]]")
@@ -383,17 +380,6 @@ def _tasks(
         source = f"one exception on top: {frame} B" + (f"; {saver} saves {kept} B" if kept else "")
         if unclear:
             notes.append(f"{name}: {unclear}: declare [[task]] with saved")
-        stacks.append(
-            Stack(
-                name=name,
-                per="system",
-                size=task.size,
-                allocation="static",
-                reserve_base=frame + kept,
-                runs=("task",),
-                unit=8,
-                sources={"size": task.source, "reserve_base": source},
-            )
-        )
+        stacks.append(task_stack(name, task, 8, frame + kept, {"reserve_base": source}, {}))
         contexts.append(Context(task.name, "task", (Start(task.entry),), stack=name, open=unclear))
     return tuple(stacks), tuple(contexts), tuple(notes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -14,7 +13,7 @@ from stackfit.contexts.cortex_a import NO_SWITCH, cortex_a_firmware
 from stackfit.contexts.cortex_m import cortex_m_firmware, tasks_of_objects
 from stackfit.contexts.firmware import Firmware
 from stackfit.contexts.model import Context, Start
-from stackfit.contexts.tasks import Task
+from stackfit.contexts.tasks import Task, numbered, task_stack
 from stackfit.frames.model import Frames
 from stackfit.image.attributes import read_arm_attributes
 from stackfit.image.memory import Memory
@@ -100,22 +99,9 @@ def _of_objects(program: Program, code: Code, calls: Calls, edges: Edges, tasks:
         return replace(found, notes=(*found.notes, note))
     stacks: list[Stack] = []
     contexts: list[Context] = []
-    used: Counter[str] = Counter()
-    for task in tasks:
-        used[task.name] += 1
-        name = f"task {task.name}" + (f" #{used[task.name]}" if used[task.name] > 1 else "")
-        stacks.append(
-            Stack(
-                name=name,
-                per="system",
-                size=task.size or 0,  # declared ones have one
-                allocation="static",
-                runs=("task",),
-                unit=CONVENTIONS[program.machine].alignment,
-                reserve_base=task.saved or 0,
-                sources={"size": task.source},
-            )
-        )
+    for name, task in numbered(tasks):
+        unit = CONVENTIONS[program.machine].alignment
+        stacks.append(task_stack(name, task, unit, task.saved or 0, {}, {}))
         reason = NO_SWITCH if program.machine is Machine.ARM and task.saved is None else ""
         contexts.append(Context(task.name, "task", (Start(task.entry),), stack=name, open=reason))
     return Firmware(

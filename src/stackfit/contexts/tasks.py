@@ -6,15 +6,19 @@ constants just before the call; a stack's size is that of the object with a symb
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from stackfit.calls.constants import argument_value, branch_targets, value_before
 from stackfit.calls.model import Calls
+from stackfit.contexts.model import Context
 from stackfit.image.memory import Memory
 from stackfit.isa.code import Code
 from stackfit.isa.effects import NO_REGISTER, Operation
+from stackfit.layouts.model import Stack
 
-__all__ = ["Task", "find_tasks"]
+__all__ = ["Task", "find_tasks", "numbered", "task_stack", "unknown_task"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,40 @@ class Task:
     source: str
     place: str  # the function that creates it
     saved: int | None = None  # bytes that the context switch saves on its stack, where a file says it
+
+
+def numbered(tasks: Iterable[Task]) -> Iterator[tuple[str, Task]]:
+    """Tasks with the names of their stacks; of several of one name the later ones are numbered."""
+    used: Counter[str] = Counter()
+    for task in tasks:
+        used[task.name] += 1
+        yield f"task {task.name}" + (f" #{used[task.name]}" if used[task.name] > 1 else ""), task
+
+
+def unknown_task(name: str, task: Task) -> tuple[Context, str] | None:
+    """The open context and the note of a task whose entry function or stack is not known."""
+    if task.entry >= 0 and task.size is not None:
+        return None
+    what = "entry function" if task.entry < 0 else "stack"
+    note = f"{name}: {task.place} creates it, its {what} is not known: declare [[task]]"
+    return Context(task.name, "task", (), open=f"the task's {what} is not known"), note
+
+
+def task_stack(
+    name: str, task: Task, unit: int, saved: int, sources: Mapping[str, str], nests: Mapping[str, int]
+) -> Stack:
+    """A task's stack. `saved`: bytes at its base that are not for frames; `sources`: besides its size's."""
+    return Stack(
+        name=name,
+        per="system",
+        size=task.size or 0,  # not known only where its context is open
+        allocation="static",
+        runs=("task",),
+        nests=nests,
+        unit=unit,
+        reserve_base=saved,
+        sources={"size": task.source, **sources},
+    )
 
 
 def find_tasks(code: Code, calls: Calls, memory: Memory) -> list[Task]:
