@@ -559,6 +559,28 @@ def _variable(table: cython.const[cython.longlong][::1], address: cython.longlon
 
 
 @cython.cfunc
+@cython.inline
+def _in_variable(
+    leaf: cython.longlong[::1],
+    table: cython.const[cython.longlong][::1],
+    types: cython.const[cython.int][::1],
+    address: cython.longlong,
+    kind: cython.const[cython.uchar][::1],
+    named: cython.const[cython.uchar][::1],
+    link: cython.const[cython.int][::1],
+    size: cython.const[cython.longlong][::1],
+    part_first: cython.const[cython.longlong][::1],
+    part_at: cython.const[cython.longlong][::1],
+    part_type: cython.const[cython.int][::1],
+) -> cython.bint:
+    """As `_member`, of the variable of an ascending table that lies at an address."""
+    at: cython.int = _variable(table, address)
+    return at >= 0 and _member(
+        leaf, types[at], address - table[at], kind, named, link, size, part_first, part_at, part_type
+    )
+
+
+@cython.cfunc
 def _load(
     leaf: cython.longlong[::1],
     state: cython.longlong[::1],
@@ -602,19 +624,14 @@ def _load(
             return
         found = _member(leaf, address_a, address_b, kind, named, link, size, part_first, part_at, part_type)
     elif address_kind == PER_CPU:
-        at = _variable(per_cpu_at, address_a)
-        if at >= 0:
-            found = _member(
-                leaf, per_cpu_type[at], address_a - per_cpu_at[at], kind, named, link, size, part_first,
-                part_at, part_type,
-            )  # fmt: skip
+        found = _in_variable(
+            leaf, per_cpu_at, per_cpu_type, address_a, kind, named, link, size, part_first, part_at, part_type
+        )
     elif address_kind == CONSTANT and (address_a < 0 or address_b):
-        at = _variable(variable_at, address_a)
-        if at >= 0:
-            found = _member(
-                leaf, variable_type[at], address_a - variable_at[at], kind, named, link, size, part_first,
-                part_at, part_type,
-            )  # fmt: skip
+        found = _in_variable(
+            leaf, variable_at, variable_type, address_a, kind, named, link, size, part_first, part_at,
+            part_type,
+        )  # fmt: skip
         if (
             not found
             or leaf[3]
@@ -795,7 +812,6 @@ def _stored(
     per_cpu_type: cython.const[cython.int][::1],
 ) -> cython.int:
     """A word goes to an address: the value at `state[t]`, or nothing that is known where `t` is negative."""
-    i: cython.int
     found: cython.bint = False
     if t >= 0 and state[t] == STACK:
         _escape(state, state[t + 1])
@@ -812,9 +828,8 @@ def _stored(
     if address_kind == CONSTANT and address_a < 0:
         if state[t] == CONSTANT and state[t + 1] >= 0:
             return count
-        i = _variable(variable_at, address_a)
-        if i >= 0 and _member(
-            leaf, variable_type[i], address_a - variable_at[i], kind, named, link, size, part_first, part_at,
+        if _in_variable(
+            leaf, variable_at, variable_type, address_a, kind, named, link, size, part_first, part_at,
             part_type,
         ):  # fmt: skip
             if leaf[1] and leaf[3] == 0:
@@ -837,11 +852,9 @@ def _stored(
                 records, count, row, FIELD, address_a, address_b, state[t], state[t + 1], state[t + 2]
             )
     elif address_kind == PER_CPU:
-        i = _variable(per_cpu_at, address_a)
-        found = i >= 0 and _member(
-            leaf, per_cpu_type[i], address_a - per_cpu_at[i], kind, named, link, size, part_first, part_at,
-            part_type,
-        )  # fmt: skip
+        found = _in_variable(
+            leaf, per_cpu_at, per_cpu_type, address_a, kind, named, link, size, part_first, part_at, part_type
+        )
     if found and leaf[3] == 0:
         return _flow_into(
             records, count, row, leaf[0], FIELD, leaf[1], leaf[2], state, t, kind, link, leaf[7]
