@@ -55,7 +55,10 @@ def load_image(path: str | Path) -> Image:
     A kernel without a symbol table is named from its kallsyms. Raises InputError.
     """
     name = str(path)
-    data = _read(name)
+    return _read_image(name, _read(name))
+
+
+def _read_image(name: str, data: bytes | memoryview) -> Image:
     head = bytes(data[:1024])
     if is_elf(head):
         return _named(read_elf(name, data))
@@ -91,7 +94,7 @@ def load_images(path: str | Path, flat: Flat | None = None) -> tuple[list[Image]
             raise InputError(name, "says itself what it is: --arch and --base are for flat binaries")
         return [read_flat(name, data, flat)], []
     if not is_archive(bytes(data[:8])):
-        return [load_image(path)], []
+        return [_read_image(name, data)], []
     images: list[Image] = []
     others: list[str] = []
     times: dict[str, int] = {}
