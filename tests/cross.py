@@ -31,6 +31,20 @@ TARGETS = {
 }
 NATIVE = {"x86_64": (), "i386": ("-m32",)}  # the machine's own gcc
 COMMON = ("-ffreestanding", "-fno-stack-protector", "-w")
+# What functions of scripts/generate_c.py call.
+CALLEES = """
+int sink(void *p, ...) { return *(char *)p; }
+int leaf(int a) { return a; }
+long long wide(long long a, int b) { return a + b; }
+double real(double a, double b) { return a; }
+struct pair { int a, b; };
+struct block { long long w[5]; };
+struct block fill(int a, struct pair b) { struct block r = {{a, b.a}}; return r; }
+int (*hooks[8])(int, int) = {0};
+volatile int port;
+void *memset(void *to, int value, __SIZE_TYPE__ count) { return to; }
+void *memcpy(void *to, const void *from, __SIZE_TYPE__ count) { return to; }
+"""
 
 
 @functools.cache

@@ -22,19 +22,6 @@ from stackfit.image.model import InputError
 from stackfit.verdict.model import StackNeed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CALLEES = """
-int sink(void *p, ...) { return *(char *)p; }
-int leaf(int a) { return a; }
-long long wide(long long a, int b) { return a + b; }
-double real(double a, double b) { return a; }
-struct pair { int a, b; };
-struct block { long long w[5]; };
-struct block fill(int a, struct pair b) { struct block r = {{a, b.a}}; return r; }
-int (*hooks[8])(int, int) = {0};
-volatile int port;
-void *memset(void *to, int value, __SIZE_TYPE__ count) { return to; }
-void *memcpy(void *to, const void *from, __SIZE_TYPE__ count) { return to; }
-"""
 
 
 def calls(analysis: Analysis) -> set[tuple[str, int, str]]:
@@ -75,7 +62,7 @@ def test_calls_and_frames_are_those_of_the_linked_image(tmp_path: Path, target: 
     """An archive of two members, and the image that the linker makes of them (it relaxes RISC-V's calls)."""
     generate = [sys.executable, str(REPOSITORY / "scripts" / "generate_c.py"), "12", "7"]
     text = subprocess.run(generate, check=True, capture_output=True, text=True).stdout
-    members = objects(tmp_path, target, {"functions.c": text, "callees.c": CALLEES}, "-Os")
+    members = objects(tmp_path, target, {"functions.c": text, "callees.c": cross.CALLEES}, "-Os")
     linked = analyse([cross.build(tmp_path, target, [one.with_suffix(".c") for one in members], "-Os")])
     unlinked = analyse([archive(tmp_path, target, members)])
     assert unlinked.program.objects and unlinked.program.path == str(tmp_path / "made.a")

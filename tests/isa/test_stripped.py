@@ -17,19 +17,6 @@ from stackfit.frames.model import StackKind
 REPOSITORY = Path(__file__).resolve().parents[2]
 FIRMWARE = REPOSITORY / "fixtures" / "firmware"
 STRIP = {"aarch64": "aarch64-linux-gnu-strip", "riscv32": "riscv64-unknown-elf-strip"}
-CALLEES = """
-int sink(void *p, ...) { return *(char *)p; }
-int leaf(int a) { return a; }
-long long wide(long long a, int b) { return a + b; }
-double real(double a, double b) { return a; }
-struct pair { int a, b; };
-struct block { long long w[5]; };
-struct block fill(int a, struct pair b) { struct block r = {{a, b.a}}; return r; }
-int (*hooks[8])(int, int) = {0};
-volatile int port;
-void *memset(void *to, int value, __SIZE_TYPE__ count) { return to; }
-void *memcpy(void *to, const void *from, __SIZE_TYPE__ count) { return to; }
-"""
 
 
 def found_again(image: Path, directory: Path, strip: str) -> tuple[int, int, int, int, float]:
@@ -73,7 +60,7 @@ def test_functions_that_nothing_calls(tmp_path: Path, target: str, recall: float
     generate = [sys.executable, str(REPOSITORY / "scripts" / "generate_c.py"), "40", "3"]
     source, callees = tmp_path / "functions.c", tmp_path / "callees.c"
     source.write_text(subprocess.run(generate, check=True, capture_output=True, text=True).stdout)
-    callees.write_text(CALLEES)
+    callees.write_text(cross.CALLEES)
     image = cross.build(tmp_path, target, [source, callees], "-Os")
     named, found, both, same, _ = found_again(image, tmp_path, f"{cross.TARGETS[target][0]}-strip")
     assert both >= recall * named and both >= precision * found and same >= 0.9 * both
