@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from stackfit import choices
 from stackfit.analysis import analyse
 from stackfit.cli.main import main
+from stackfit.image import flat
 from stackfit.image.flat import Flat, read_flat
 from stackfit.image.model import InputError
 
@@ -58,3 +60,7 @@ def test_what_is_said_of_it_has_to_be_whole(tmp_path: Path, capsys: pytest.Captu
         with pytest.raises(InputError, match="instructions are at multiples of"):
             read_flat("a.bin", bytes(64), Flat(architecture, base))
     assert main(["frames", str(path), "--arch", "riscv32", "--base", "0x80000000"]) == 0  # zeros: no code
+
+
+def test_the_command_line_offers_what_can_be_read() -> None:
+    assert tuple(flat.ARCHITECTURES) == choices.ARCHITECTURES
